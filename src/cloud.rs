@@ -1,0 +1,132 @@
+//! The table of clouds. Nothing else in the crate knows a host name.
+//!
+//! A cloud is an authority (where tokens come from), a management host (the Activity API), a Graph host, and the
+//! audiences of the tokens for the two. Sources: "Office 365 Management Activity API reference" (endpoints by
+//! plan), "National cloud deployments" (Graph), "National clouds" (identity platform). GCC uses the worldwide
+//! authority; China's management host is not in Microsoft's public documents, so China has no preset here.
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::content::TenantId;
+
+/// The hosts that belong together. One tenant lives in exactly one cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cloud {
+    /// `worldwide`, `gcc`, `gcc_high`, `dod`, or the name of a `[clouds.NAME]` section.
+    pub name: String,
+    /// The token authority, without a path.
+    pub authority: Url,
+    /// The Activity API's host, without a path.
+    pub management: Url,
+    /// Microsoft Graph's host, without a path.
+    pub graph: Url,
+    /// The audience (v1 `resource`) of tokens for the management host; v2 scopes append `/.default`.
+    pub management_audience: String,
+    /// The audience of tokens for Graph.
+    pub graph_audience: String,
+}
+
+/// Which of Entra's token endpoints is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenEndpoint {
+    /// `/{tenant}/oauth2/v2.0/token`, with a `scope`.
+    #[default]
+    V2,
+    /// `/{tenant}/oauth2/token`, with a `resource`: the form of Microsoft's 2019 page.
+    V1,
+}
+
+/// The presets' names, in the order in which errors list them.
+pub const PRESETS: [&str; 4] = ["worldwide", "gcc", "gcc_high", "dod"];
+
+impl Cloud {
+    /// One of the [`PRESETS`].
+    #[must_use]
+    pub fn preset(name: &str) -> Option<Self> {
+        let (authority, management, graph) = match name {
+            "worldwide" => ("login.microsoftonline.com", "manage.office.com", "graph.microsoft.com"),
+            "gcc" => ("login.microsoftonline.com", "manage-gcc.office.com", "graph.microsoft.com"),
+            "gcc_high" => ("login.microsoftonline.us", "manage.office365.us", "graph.microsoft.us"),
+            "dod" => ("login.microsoftonline.us", "manage.protection.apps.mil", "dod-graph.microsoft.us"),
+            _ => return None,
+        };
+        let url = |host: &str| Url::parse(&format!("https://{host}")).ok();
+        Some(Self {
+            name: name.to_owned(),
+            authority: url(authority)?,
+            management: url(management)?,
+            graph: url(graph)?,
+            management_audience: format!("https://{management}"),
+            graph_audience: format!("https://{graph}"),
+        })
+    }
+
+    /// The exact address that a token of `tenant` is asked from; also the `aud` of the client assertion.
+    #[must_use]
+    pub fn token_endpoint(&self, tenant: TenantId, endpoint: TokenEndpoint) -> Url {
+        let mut url = self.authority.clone();
+        url.set_path(&match endpoint {
+            TokenEndpoint::V2 => format!("/{tenant}/oauth2/v2.0/token"),
+            TokenEndpoint::V1 => format!("/{tenant}/oauth2/token"),
+        });
+        url
+    }
+
+    /// Whether `url` is on the management host: the same scheme, host and port. Only such an address may ever
+    /// see a management token.
+    #[must_use]
+    pub fn is_management(&self, url: &Url) -> bool {
+        url.origin() == self.management.origin() && url.username().is_empty() && url.password().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_has_https_hosts_and_asks_for_its_own_audience() {
+        for name in PRESETS {
+            let cloud = Cloud::preset(name).unwrap();
+            for url in [&cloud.authority, &cloud.management, &cloud.graph] {
+                assert_eq!(url.scheme(), "https", "{name}");
+            }
+            assert_eq!(format!("{}/", cloud.management_audience), cloud.management.as_str(), "{name}");
+        }
+        assert_eq!(Cloud::preset("china"), None);
+    }
+
+    #[test]
+    fn token_endpoints() {
+        let cloud = Cloud::preset("gcc_high").unwrap();
+        let tenant = "11111111-2222-3333-4444-555555555555".parse().unwrap();
+        assert_eq!(
+            cloud.token_endpoint(tenant, TokenEndpoint::V2).as_str(),
+            "https://login.microsoftonline.us/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token"
+        );
+        assert_eq!(
+            cloud.token_endpoint(tenant, TokenEndpoint::V1).as_str(),
+            "https://login.microsoftonline.us/11111111-2222-3333-4444-555555555555/oauth2/token"
+        );
+    }
+
+    #[test]
+    fn only_the_very_host_is_the_management_host() {
+        let cloud = Cloud::preset("worldwide").unwrap();
+        let is = |text: &str| cloud.is_management(&Url::parse(text).unwrap());
+        assert!(is("https://manage.office.com/api/v1.0/x?y=z"));
+        assert!(is("https://MANAGE.office.com:443/api"));
+        for foreign in [
+            "http://manage.office.com/api",
+            "https://manage.office.com.attacker.example/api",
+            "https://manage.office.com@attacker.example/api",
+            "https://user@manage.office.com/api",
+            "https://manage.office.com:8443/api",
+            "https://manage-gcc.office.com/api",
+        ] {
+            assert!(!is(foreign), "{foreign}");
+        }
+    }
+}
