@@ -95,8 +95,7 @@ pub enum ContentType {
 
 impl ContentType {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 5] =
-        [Self::AzureActiveDirectory, Self::Exchange, Self::SharePoint, Self::General, Self::Dlp];
+    pub const ALL: [Self; 5] = [Self::AzureActiveDirectory, Self::Exchange, Self::SharePoint, Self::General, Self::Dlp];
     /// The four that need only `ActivityFeed.Read`: what a tenant collects unless told otherwise.
     pub const AUDIT: [Self; 4] = [Self::AzureActiveDirectory, Self::Exchange, Self::SharePoint, Self::General];
 

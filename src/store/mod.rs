@@ -184,7 +184,13 @@ impl Store {
     /// Begins to receive the body of `blob`. With `parse` false the bytes are kept whatever they are
     /// (`defect` says why): for bodies that are given up on.
     #[must_use]
-    pub fn receive(&self, _tenant: TenantId, _blob: &ContentBlob, _fetched: Fetched, _defect: Option<String>) -> BlobWriter {
+    pub fn receive(
+        &self,
+        _tenant: TenantId,
+        _blob: &ContentBlob,
+        _fetched: Fetched,
+        _defect: Option<String>,
+    ) -> BlobWriter {
         unimplemented!()
     }
 
@@ -194,7 +200,12 @@ impl Store {
     }
 
     /// Queues what is neither queued, stored nor a dead letter, and returns when it is durable.
-    pub async fn enqueue(&self, _tenant: TenantId, _tier: Tier, _listed: Vec<ContentBlob>) -> Result<Enqueued, StoreError> {
+    pub async fn enqueue(
+        &self,
+        _tenant: TenantId,
+        _tier: Tier,
+        _listed: Vec<ContentBlob>,
+    ) -> Result<Enqueued, StoreError> {
         unimplemented!()
     }
 
@@ -212,7 +223,12 @@ impl Store {
     /// Up to `limit` entries to retrieve next: those that expire within 24 h first, then newest and oldest in
     /// turn; entries handed out and not yet completed, deferred or released are left out, and so are those deferred
     /// beyond `now`. Entries whose content is stored already are completed on the way.
-    pub async fn take_queued(&self, _tenant: TenantId, _limit: usize, _now: Timestamp) -> Result<Vec<QueueEntry>, StoreError> {
+    pub async fn take_queued(
+        &self,
+        _tenant: TenantId,
+        _limit: usize,
+        _now: Timestamp,
+    ) -> Result<Vec<QueueEntry>, StoreError> {
         unimplemented!()
     }
 
@@ -249,7 +265,12 @@ impl Store {
     }
 
     /// Remembers a wait, durably when this returns; `None` forgets it.
-    pub async fn remember_wait(&self, _tenant: TenantId, _key: WaitKey, _until: Option<Timestamp>) -> Result<(), StoreError> {
+    pub async fn remember_wait(
+        &self,
+        _tenant: TenantId,
+        _key: WaitKey,
+        _until: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         unimplemented!()
     }
 
