@@ -61,6 +61,20 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// The word for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Subscribe => "subscribe",
+            Self::List => "list",
+            Self::Retrieve => "retrieve",
+            Self::Store => "store",
+            Self::Paused => "paused",
+            Self::Restart => "restart",
+        }
+    }
+
     /// The first and the longest wait.
     const fn pace(self) -> (Duration, Duration) {
         match self {

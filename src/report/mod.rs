@@ -1,0 +1,194 @@
+//! What the operator is told: one state per tenant, and the same words for a trouble in the journal, in `status`, in
+//! `doctor` and on the page.
+//!
+//! The parts of a tenant's tree tell their [`TenantReport`] what happened; `status`, systemd's `STATUS=` and the hourly
+//! summary read the [`Report`]. The journal gets a line when something changes and then at growing intervals
+//! ([`announce`](self::announce)), never one per attempt.
+//!
+//! **Invariant:** nothing here waits or does I/O apart from logging; memory is a fixed size per tenant.
+
+mod announce;
+mod status;
+mod tenant;
+mod trouble;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::info;
+
+pub use self::status::{ContentStatus, StatusSnapshot, StoredToday, TenantState, TenantStatus, TroubleStatus};
+pub use self::tenant::TenantReport;
+pub use self::trouble::Trouble;
+
+use crate::clock::ServiceTime;
+use crate::content::TenantId;
+
+/// Up to this many tenants get a line of their own in the hourly summary.
+const TENANT_LINES: usize = 20;
+
+/// Every tenant's status. One for the process.
+#[derive(Debug)]
+pub struct Report {
+    time: Arc<ServiceTime>,
+    started: Timestamp,
+    tenants: Mutex<BTreeMap<TenantId, TenantReport>>,
+}
+
+impl Report {
+    /// Knows no tenant yet.
+    #[must_use]
+    pub fn new(time: Arc<ServiceTime>) -> Arc<Self> {
+        let started = time.now();
+        Arc::new(Self { time, started, tenants: Mutex::default() })
+    }
+
+    /// The tenant's part of the report, made if it is new, renamed if it is known.
+    pub fn tenant(&self, id: TenantId, name: &str) -> TenantReport {
+        let mut tenants = self.tenants();
+        let tenant = tenants.entry(id).or_insert_with(|| TenantReport::new(id, name, Arc::clone(&self.time)));
+        tenant.rename(name);
+        tenant.clone()
+    }
+
+    /// Forgets a tenant that is no longer configured.
+    pub fn remove(&self, id: TenantId) {
+        self.tenants().remove(&id);
+    }
+
+    /// All that `status` shows.
+    #[must_use]
+    pub fn snapshot(&self) -> StatusSnapshot {
+        let tenants: Vec<_> = self.tenants().values().map(TenantReport::status).collect();
+        StatusSnapshot {
+            running: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: self.time.now(),
+            started: Some(self.started),
+            host_ahead_by_seconds: self.time.host_ahead_by().map(|ahead| ahead.as_secs()),
+            sentence: sentence(&tenants),
+            tenants,
+        }
+    }
+
+    /// The one sentence for systemd's `STATUS=`; `status` shows the same.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let tenants: Vec<_> = self.tenants().values().map(TenantReport::status).collect();
+        sentence(&tenants)
+    }
+
+    /// Writes the summary line every hour, for ever.
+    pub async fn summarise(&self) {
+        let hour = Duration::from_secs(3600);
+        let mut next = Instant::now() + hour;
+        loop {
+            tokio::time::sleep_until(next).await;
+            next += hour;
+            self.log_summary();
+        }
+    }
+
+    fn log_summary(&self) {
+        let tenants: Vec<_> = self.tenants().values().cloned().collect();
+        let taken: Vec<_> = tenants.iter().map(|tenant| (tenant, tenant.take_hour())).collect();
+        let troubled = tenants.iter().filter(|tenant| tenant.is_troubled()).count();
+        info!(
+            tenants = tenants.len(),
+            troubled,
+            blobs = taken.iter().map(|(_, hour)| hour.blobs).sum::<u64>(),
+            records = taken.iter().map(|(_, hour)| hour.records).sum::<u64>(),
+            duplicates = taken.iter().map(|(_, hour)| hour.duplicates).sum::<u64>(),
+            queued = tenants.iter().map(TenantReport::queued).sum::<u64>(),
+            longest_lag_s = taken.iter().map(|(_, hour)| hour.longest_lag.as_secs()).max().unwrap_or(0),
+            "collected in the last hour"
+        );
+        if tenants.len() <= TENANT_LINES {
+            for (tenant, hour) in taken {
+                info!(
+                    tenant = %tenant.id(),
+                    name = %tenant.name(),
+                    state = tenant.status().state.as_str(),
+                    blobs = hour.blobs,
+                    records = hour.records,
+                    longest_lag_s = hour.longest_lag.as_secs(),
+                    "tenant in the last hour"
+                );
+            }
+        }
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, BTreeMap<TenantId, TenantReport>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sentence(tenants: &[TenantStatus]) -> String {
+    let active: Vec<_> = tenants.iter().filter(|tenant| tenant.state != TenantState::Disabled).collect();
+    let troubled: Vec<_> = active.iter().filter_map(|tenant| Some((tenant, tenant.trouble.as_ref()?))).collect();
+    let plural = if active.len() == 1 { "" } else { "s" };
+    let mut text = match (active.len(), troubled.len()) {
+        (0, _) => "no tenants configured".to_owned(),
+        (count, 0) => format!("collecting from {count} tenant{plural}, all well"),
+        (count, bad) => format!("collecting from {count} tenant{plural}, {} well, {bad} with trouble", count - bad),
+    };
+    // Systemd shows one line: the first trouble that a person must act on says the most.
+    let worst = troubled.iter().find(|(_, trouble)| trouble.trouble.needs_operator).or(troubled.first());
+    if let Some((tenant, trouble)) = worst {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "; {}: {}", tenant.name, trouble.trouble);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SetClock;
+    use crate::retry::Stage;
+
+    fn report() -> Arc<Report> {
+        Report::new(Arc::new(ServiceTime::new(SetClock::new("2026-11-22T12:00:00Z".parse().unwrap()))))
+    }
+
+    fn tenant_id(number: u8) -> TenantId {
+        TenantId::from_bytes([number; 16])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sentence_counts_tenants_and_names_the_trouble_that_needs_a_person() {
+        let report = report();
+        assert_eq!(report.sentence(), "no tenants configured");
+        let contoso = report.tenant(tenant_id(1), "contoso");
+        assert_eq!(report.sentence(), "collecting from 1 tenant, all well");
+        let fabrikam = report.tenant(tenant_id(2), "fabrikam");
+        report.tenant(tenant_id(3), "off").state(TenantState::Disabled);
+
+        contoso.trouble(Stage::List, Some(&Trouble::passing("http_503", "the service answers 503")));
+        fabrikam.trouble(
+            Stage::Token,
+            Some(&Trouble::for_operator("secret_expired", "the client secret has expired", "make a new one")),
+        );
+        assert_eq!(
+            report.sentence(),
+            "collecting from 2 tenants, 0 well, 2 with trouble; fabrikam: the client secret has expired: make a new one"
+        );
+        contoso.trouble(Stage::List, None);
+        fabrikam.trouble(Stage::Token, None);
+        assert_eq!(report.sentence(), "collecting from 2 tenants, all well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_survives_json() {
+        let report = report();
+        let contoso = report.tenant(tenant_id(1), "contoso");
+        contoso.trouble(Stage::List, Some(&Trouble::passing("http_503", "the service answers 503")));
+        let snapshot = report.snapshot();
+        let json = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<StatusSnapshot>(&json).unwrap(), snapshot);
+    }
+}

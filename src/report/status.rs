@@ -1,0 +1,145 @@
+//! What `status` shows, as data: the daemon writes it, the command reads it, `status --json` prints it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::trouble::Trouble;
+use crate::content::{ContentType, TenantId};
+use crate::store::QueueDepth;
+
+/// What a tenant's collection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantState {
+    /// Not yet listed for the first time.
+    Starting,
+    /// Up to date.
+    Collecting,
+    /// Working through a backlog.
+    CatchingUp,
+    /// The service asked for a wait.
+    Throttled,
+    /// Subscribed, and the service has nothing yet: the first content takes up to 12 hours.
+    Waiting,
+    /// Nothing is asked until a person has acted.
+    Paused,
+    /// Switched off in the configuration.
+    Disabled,
+    /// Trouble that is being retried.
+    Failing,
+    /// Its tasks ended by a panic and start again soon.
+    Restarting,
+    /// Read from the store while no daemon runs.
+    Stopped,
+}
+
+impl TenantState {
+    /// The word for tables and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Collecting => "collecting",
+            Self::CatchingUp => "catching up",
+            Self::Throttled => "throttled",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+            Self::Failing => "failing",
+            Self::Restarting => "restarting",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// All tenants, at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusSnapshot {
+    /// Whether a daemon told this; else it was read from the store.
+    pub running: bool,
+    /// The daemon's version.
+    pub version: String,
+    /// When, in the service's time.
+    pub at: Timestamp,
+    /// Since when the daemon runs.
+    pub started: Option<Timestamp>,
+    /// How many seconds the host's clock is ahead of the service's; `null` before the first answer.
+    pub host_ahead_by_seconds: Option<i64>,
+    /// The sentence that systemd shows.
+    pub sentence: String,
+    /// In the order of their ids.
+    pub tenants: Vec<TenantStatus>,
+}
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TenantStatus {
+    /// Its directory id.
+    pub id: TenantId,
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it is doing.
+    pub state: TenantState,
+    /// Until when its token is valid.
+    pub token_until: Option<Timestamp>,
+    /// When a listing last succeeded.
+    pub last_poll: Option<Timestamp>,
+    /// Seconds from availability to stored: of the oldest blob that waits, else of the blob stored last.
+    pub lag_seconds: Option<i64>,
+    /// What waits to be retrieved.
+    pub queue: QueueDepth,
+    /// Since midnight UTC.
+    pub stored_today: StoredToday,
+    /// Blobs given up since the daemon started.
+    pub dead_letters: u64,
+    /// How many retrievals may run at a time.
+    pub concurrency: Option<usize>,
+    /// How often its tasks were restarted after a panic.
+    pub restarts: u64,
+    /// The worst trouble that goes on.
+    pub trouble: Option<TroubleStatus>,
+    /// By content type.
+    pub content: BTreeMap<ContentType, ContentStatus>,
+}
+
+/// Counts of one day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredToday {
+    /// Content blobs.
+    pub blobs: u64,
+    /// Records in them.
+    pub records: u64,
+    /// How many of those are flagged as copies.
+    pub duplicates: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// A trouble with its history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TroubleStatus {
+    /// What and what to do.
+    #[serde(flatten)]
+    pub trouble: Trouble,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many attempts met it.
+    pub attempts: u64,
+}
+
+/// One content type of a tenant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentStatus {
+    /// When a listing last succeeded.
+    pub last_listed: Option<Timestamp>,
+    /// When a blob was last stored.
+    pub last_stored: Option<Timestamp>,
+    /// Blobs stored since the daemon started.
+    pub blobs: u64,
+    /// Of these, found only by listing the last hours again.
+    pub late_recent: u64,
+    /// Of these, found only by the sweep.
+    pub late_sweep: u64,
+}

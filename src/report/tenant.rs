@@ -1,0 +1,247 @@
+//! One tenant's part of the report: its tasks say what happened, and the journal hears of changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::announce::{self, Announced, Line};
+use super::status::{StoredToday, TenantState, TenantStatus, TroubleStatus};
+use super::trouble::Trouble;
+use crate::clock::ServiceTime;
+use crate::content::{ContentId, ContentType, TenantId, Tier};
+use crate::retry::Stage;
+use crate::store::{QueueDepth, Stored};
+
+/// A handle; clones speak for the same tenant.
+#[derive(Debug, Clone)]
+pub struct TenantReport(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    time: Arc<ServiceTime>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    status: TenantStatus,
+    day: Option<civil::Date>,
+    last_lag: Option<Duration>,
+    hour: Hour,
+    troubles: HashMap<Stage, Option<Announced>>,
+}
+
+/// What one hour brought.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hour {
+    pub(super) blobs: u64,
+    pub(super) records: u64,
+    pub(super) duplicates: u64,
+    pub(super) longest_lag: Duration,
+}
+
+impl TenantReport {
+    pub(super) fn new(id: TenantId, name: &str, time: Arc<ServiceTime>) -> Self {
+        let status = TenantStatus {
+            id,
+            name: name.to_owned(),
+            state: TenantState::Starting,
+            token_until: None,
+            last_poll: None,
+            lag_seconds: None,
+            queue: QueueDepth::default(),
+            stored_today: StoredToday::default(),
+            dead_letters: 0,
+            concurrency: None,
+            restarts: 0,
+            trouble: None,
+            content: std::collections::BTreeMap::default(),
+        };
+        let current = Current { status, day: None, last_lag: None, hour: Hour::default(), troubles: HashMap::new() };
+        Self(Arc::new(Inner { time, current: Mutex::new(current) }))
+    }
+
+    /// Whose report this is.
+    #[must_use]
+    pub fn id(&self) -> TenantId {
+        self.current().status.id
+    }
+
+    /// The tenant's name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.current().status.name.clone()
+    }
+
+    pub(super) fn rename(&self, name: &str) {
+        name.clone_into(&mut self.current().status.name);
+    }
+
+    /// The tenant is in this state now. A change is a line in the journal only where a person wants to know of it:
+    /// the troubles that lead to most changes have lines of their own.
+    pub fn state(&self, state: TenantState) {
+        let mut current = self.current();
+        let before = std::mem::replace(&mut current.status.state, state);
+        if before == TenantState::Starting && state == TenantState::Collecting {
+            info!(tenant = %current.status.id, name = %current.status.name, "collecting");
+        }
+    }
+
+    /// A stage met `trouble`, or with `None` works.
+    pub fn trouble(&self, stage: Stage, trouble: Option<&Trouble>) {
+        let now = Instant::now();
+        let mut current = self.current();
+        let Some(trouble) = trouble else {
+            // Success is the usual case: it costs a look-up.
+            let Some(history) = current.troubles.get_mut(&stage) else { return };
+            let (attempts, kind) =
+                history.as_ref().map_or((0, String::new()), |known| (known.attempts, known.trouble.kind.clone()));
+            if announce::well(history, now) == Line::Over {
+                let Current { status, .. } = &*current;
+                info!(tenant = %status.id, name = %status.name, stage = stage.as_str(), kind, attempts, "works again");
+            }
+            return;
+        };
+        let history = current.troubles.entry(stage).or_default();
+        let line = announce::met(history, trouble, now, self.0.time.now());
+        let attempts = history.as_ref().map_or(1, |known| known.attempts);
+        if line == Line::Quiet {
+            return;
+        }
+        let status = &current.status;
+        let (code, correlation_id) = (trouble.code.as_deref(), trouble.correlation_id.as_deref());
+        if trouble.needs_operator {
+            error!(tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, code, correlation_id, attempt = attempts, "{trouble}");
+        } else {
+            warn!(tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, code, correlation_id, attempt = attempts, "{trouble}");
+        }
+    }
+
+    /// A window was listed in full and brought `new` blobs. `at` is the service's time.
+    pub fn listed(&self, content_type: ContentType, tier: Tier, at: Timestamp, new: usize) {
+        let mut current = self.current();
+        current.status.last_poll = current.status.last_poll.max(Some(at));
+        let content = current.status.content.entry(content_type).or_default();
+        content.last_listed = content.last_listed.max(Some(at));
+        let new = u64::try_from(new).unwrap_or(u64::MAX);
+        match tier {
+            Tier::Poll => {}
+            Tier::Recent => content.late_recent += new,
+            Tier::Sweep => content.late_sweep += new,
+        }
+    }
+
+    /// A blob is durable, `lag` after it became available.
+    pub fn stored(&self, content_type: ContentType, stored: &Stored, lag: Duration) {
+        let now = self.0.time.now();
+        let mut current = self.current();
+        current.turn_day(now);
+        current.last_lag = Some(lag);
+        current.hour.blobs += 1;
+        current.hour.records += u64::from(stored.records);
+        current.hour.duplicates += u64::from(stored.duplicates);
+        current.hour.longest_lag = current.hour.longest_lag.max(lag);
+        let today = &mut current.status.stored_today;
+        today.blobs += 1;
+        today.records += u64::from(stored.records);
+        today.duplicates += u64::from(stored.duplicates);
+        today.bytes += stored.bytes;
+        let content = current.status.content.entry(content_type).or_default();
+        content.blobs += 1;
+        content.last_stored = Some(now);
+    }
+
+    /// What the store already holds of today, read when the tenant starts.
+    pub fn stored_before(&self, today: StoredToday) {
+        let now = self.0.time.now();
+        let mut current = self.current();
+        current.turn_day(now);
+        current.status.stored_today = today;
+    }
+
+    /// A blob was given up: its loss is reported here and kept as a dead letter in the store.
+    pub fn dead_letter(&self, content_type: ContentType, content_id: &ContentId, reason: &str) {
+        let mut current = self.current();
+        current.status.dead_letters += 1;
+        let status = &current.status;
+        error!(tenant = %status.id, name = %status.name, %content_type, %content_id, reason, "content blob given up, see its dead letter");
+    }
+
+    /// What waits to be retrieved.
+    pub fn queue(&self, depth: QueueDepth) {
+        self.current().status.queue = depth;
+    }
+
+    /// Until when the token is valid.
+    pub fn token(&self, until: Option<Timestamp>) {
+        self.current().status.token_until = until;
+    }
+
+    /// How many retrievals may run at a time.
+    pub fn concurrency(&self, limit: usize) {
+        self.current().status.concurrency = Some(limit);
+    }
+
+    /// The tenant's tasks ended by a panic and will start again.
+    pub fn restarted(&self) {
+        let mut current = self.current();
+        current.status.restarts += 1;
+        current.status.state = TenantState::Restarting;
+    }
+
+    /// What `status` shows of this tenant.
+    #[must_use]
+    pub fn status(&self) -> TenantStatus {
+        let now = self.0.time.now();
+        let mut current = self.current();
+        current.turn_day(now);
+        let mut status = current.status.clone();
+        let waiting = status.queue.oldest.map(|oldest| now.duration_since(oldest).as_secs().max(0));
+        let last = current.last_lag.and_then(|lag| i64::try_from(lag.as_secs()).ok());
+        status.lag_seconds = waiting.or(last);
+        status.trouble = current
+            .troubles
+            .values()
+            .flatten()
+            .filter(|known| known.is_open())
+            .max_by_key(|known| (known.trouble.needs_operator, std::cmp::Reverse(known.since)))
+            .map(|known| TroubleStatus {
+                trouble: known.trouble.clone(),
+                since: known.since,
+                attempts: known.attempts,
+            });
+        status
+    }
+
+    pub(super) fn is_troubled(&self) -> bool {
+        self.current().troubles.values().flatten().any(Announced::is_open)
+    }
+
+    pub(super) fn queued(&self) -> u64 {
+        self.current().status.queue.entries
+    }
+
+    pub(super) fn take_hour(&self) -> Hour {
+        std::mem::take(&mut self.current().hour)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Current {
+    /// "Today" begins at midnight UTC.
+    fn turn_day(&mut self, now: Timestamp) {
+        let today = now.to_zoned(TimeZone::UTC).date();
+        if self.day != Some(today) {
+            self.day = Some(today);
+            self.status.stored_today = StoredToday::default();
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A trouble, as the operator reads it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that went wrong, in the words that every view shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// A stable label, for metrics and filters.
+    pub kind: String,
+    /// What happened, in one sentence without a full stop.
+    pub cause: String,
+    /// What to do about it, in the next sentence; empty if there is nothing to do but wait.
+    pub remedy: String,
+    /// Microsoft's code, such as `AADSTS700027` or `AF20022`.
+    pub code: Option<String>,
+    /// Microsoft's correlation id, for a support request.
+    pub correlation_id: Option<String>,
+    /// Whether it stays until a person acts.
+    pub needs_operator: bool,
+}
+
+impl Trouble {
+    /// Trouble that is expected to pass by itself.
+    #[must_use]
+    pub fn passing(kind: &str, cause: impl Into<String>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            cause: cause.into(),
+            remedy: String::new(),
+            code: None,
+            correlation_id: None,
+            needs_operator: false,
+        }
+    }
+
+    /// Trouble that stays until a person does what `remedy` says.
+    #[must_use]
+    pub fn for_operator(kind: &str, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { remedy: remedy.into(), needs_operator: true, ..Self::passing(kind, cause) }
+    }
+
+    /// Whether `other` is the same trouble, however its wording varies from one attempt to the next.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.code == other.code
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)?;
+        if !self.remedy.is_empty() {
+            write!(f, ": {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
