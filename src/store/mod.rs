@@ -57,6 +57,8 @@ pub struct QueueEntry {
     pub attempts: u32,
     /// How many of them by a panic.
     pub panics: u32,
+    /// How many of them by a body that was complete but no JSON array of records.
+    pub malformed: u32,
     /// Not before this time (service's time).
     pub not_before: Option<Timestamp>,
     /// The last failure, for `status` and the dead letter.
