@@ -1,0 +1,58 @@
+//! What an app proves itself with.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Certificate;
+use crate::secret::Secret;
+
+/// How a client assertion is signed ("Microsoft identity platform application authentication certificate
+/// credentials").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Signing {
+    /// RSASSA-PSS with SHA-256; the certificate is named by `x5t#S256`.
+    #[default]
+    #[serde(rename = "PS256")]
+    Ps256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256; the certificate is named by `x5t`: the form of Microsoft's 2019 page.
+    #[serde(rename = "RS256")]
+    Rs256,
+}
+
+/// What an app proves itself with. Two are equal if Entra could not tell them apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Certificates, one of which signs; several while one replaces another.
+    Certificates {
+        /// Never empty; the newest first.
+        list: Vec<Arc<Certificate>>,
+        /// How assertions are signed.
+        signing: Signing,
+    },
+    /// A client secret: the value, not its id.
+    Secret(Secret),
+}
+
+impl Credential {
+    /// Certificates in any order; `None` if there are none.
+    #[must_use]
+    pub fn certificates(mut list: Vec<Arc<Certificate>>, signing: Signing) -> Option<Self> {
+        // By the end of validity where the beginning is the same: a renewed certificate is the one that lasts.
+        list.sort_by_key(|certificate| std::cmp::Reverse((certificate.not_before(), certificate.not_after())));
+        (!list.is_empty()).then_some(Self::Certificates { list, signing })
+    }
+
+    /// The certificate that signs at `now`: the newest that is valid, else the newest, so that Entra's refusal says
+    /// what is wrong with it; `None` for a secret.
+    #[must_use]
+    pub fn certificate(&self, now: Timestamp) -> Option<&Arc<Certificate>> {
+        match self {
+            Self::Certificates { list, .. } => {
+                list.iter().find(|certificate| certificate.is_valid(now)).or_else(|| list.first())
+            }
+            Self::Secret(_) => None,
+        }
+    }
+}
