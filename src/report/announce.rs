@@ -21,7 +21,7 @@ const SAME_TROUBLE: Duration = Duration::from_secs(10 * 60);
 
 /// What to write to the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// Nothing.
     Quiet,
     /// A new trouble.
@@ -34,10 +34,10 @@ pub(super) enum Line {
 
 /// The history of one stage's trouble.
 #[derive(Debug, Clone)]
-pub(super) struct Announced {
-    pub(super) trouble: Trouble,
-    pub(super) since: Timestamp,
-    pub(super) attempts: u64,
+pub(crate) struct Announced {
+    pub(crate) trouble: Trouble,
+    pub(crate) since: Timestamp,
+    pub(crate) attempts: u64,
     open: bool,
     came_back: bool,
     end_told: bool,
@@ -47,7 +47,7 @@ pub(super) struct Announced {
 }
 
 /// Takes note that `trouble` was met at `now` and says what to write.
-pub(super) fn met(history: &mut Option<Announced>, trouble: &Trouble, now: Instant, time: Timestamp) -> Line {
+pub(crate) fn met(history: &mut Option<Announced>, trouble: &Trouble, now: Instant, time: Timestamp) -> Line {
     match history {
         Some(known) if known.trouble.is_same(trouble) && (known.open || now - known.last < SAME_TROUBLE) => {
             known.trouble = trouble.clone();
@@ -80,7 +80,7 @@ pub(super) fn met(history: &mut Option<Announced>, trouble: &Trouble, now: Insta
 
 /// Takes note that the stage works at `now` and says what to write. The first end of a trouble is told at once; of one
 /// that came back soon, only when it has stayed away, or the end would be told each time.
-pub(super) fn well(history: &mut Option<Announced>, now: Instant) -> Line {
+pub(crate) fn well(history: &mut Option<Announced>, now: Instant) -> Line {
     let Some(known) = history else { return Line::Quiet };
     if known.open {
         known.open = false;
@@ -100,7 +100,7 @@ pub(super) fn well(history: &mut Option<Announced>, now: Instant) -> Line {
 
 impl Announced {
     /// Whether it is going on.
-    pub(super) const fn is_open(&self) -> bool {
+    pub(crate) const fn is_open(&self) -> bool {
         self.open
     }
 }

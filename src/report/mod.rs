@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** nothing here waits or does I/O apart from logging; memory is a fixed size per tenant.
 
-mod announce;
+pub(crate) mod announce;
 mod status;
 mod tenant;
 mod trouble;

@@ -99,9 +99,10 @@ impl TenantReport {
         let Some(trouble) = trouble else {
             // Success is the usual case: it costs a look-up.
             let Some(history) = current.troubles.get_mut(&stage) else { return };
-            let (attempts, kind) =
-                history.as_ref().map_or((0, String::new()), |known| (known.attempts, known.trouble.kind.clone()));
-            if announce::well(history, now) == Line::Over {
+            let (attempts, kind, shared) = history.as_ref().map_or((0, String::new(), false), |known| {
+                (known.attempts, known.trouble.kind.clone(), known.trouble.shared)
+            });
+            if announce::well(history, now) == Line::Over && !shared {
                 let Current { status, .. } = &*current;
                 info!(tenant = %status.id, name = %status.name, stage = stage.as_str(), kind, attempts, "works again");
             }
@@ -110,7 +111,7 @@ impl TenantReport {
         let history = current.troubles.entry(stage).or_default();
         let line = announce::met(history, trouble, now, self.0.time.now());
         let attempts = history.as_ref().map_or(1, |known| known.attempts);
-        if line == Line::Quiet {
+        if line == Line::Quiet || trouble.shared {
             return;
         }
         let status = &current.status;

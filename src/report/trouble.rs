@@ -19,6 +19,9 @@ pub struct Trouble {
     pub correlation_id: Option<String>,
     /// Whether it stays until a person acts.
     pub needs_operator: bool,
+    /// Whether it is an app's trouble, which the journal hears of once and not from each tenant that it affects.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 impl Trouble {
@@ -32,6 +35,7 @@ impl Trouble {
             code: None,
             correlation_id: None,
             needs_operator: false,
+            shared: false,
         }
     }
 
