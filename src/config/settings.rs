@@ -1,0 +1,333 @@
+//! The validated configuration: what the rest of the crate works with.
+//!
+//! **Invariant:** an invalid `Settings` is not built by [`load`](super::load): names lead to things that exist,
+//! hosts are safe to send a token to, spans are what the service can answer. A reload compares values by `==`;
+//! credentials are compared by thumbprint or secret, not by the file that they came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Credential, Problem};
+use crate::cloud::{Cloud, TokenEndpoint};
+use crate::content::{ContentType, TenantId};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For how long the service keeps content ("List available content", activity API reference).
+pub(super) const KEPT_BY_SERVICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A configuration that can be used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The app registrations by name; `""` is `[app]`, the others are `[apps.NAME]`.
+    pub apps: BTreeMap<String, Arc<App>>,
+    /// The tenants of all files.
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    /// The presets and the `[clouds.NAME]` with hosts of their own.
+    pub clouds: BTreeMap<String, Arc<Cloud>>,
+    /// `[token]`.
+    pub token: TokenSettings,
+    /// `[collect]`.
+    pub collect: Collect,
+    /// `[store]`.
+    pub store: StoreSettings,
+    /// `[log]`.
+    pub log: Log,
+    /// `[daemon]`.
+    pub daemon: Daemon,
+    /// The files that were read, in order.
+    pub sources: Vec<PathBuf>,
+    /// What can be used but should be looked at. What depends on the time of day, such as a certificate's expiry,
+    /// is not here but in [`Settings::expiries`].
+    pub warnings: Vec<Problem>,
+}
+
+/// An app registration in Entra.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// `""` for `[app]`.
+    pub name: String,
+    /// The application (client) id.
+    pub client_id: String,
+    /// What requests carry as `PublisherIdentifier`; the tenant's own id if `None`.
+    pub publisher_id: Option<Uuid>,
+    /// How it proves who it is.
+    pub credential: Credential,
+    /// The keys and files that the credential was read from, in order.
+    pub files: Vec<(&'static str, PathBuf)>,
+}
+
+/// The files do not count: a certificate that was moved is still the same.
+impl PartialEq for App {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.client_id == other.client_id
+            && self.publisher_id == other.publisher_id
+            && self.credential == other.credential
+    }
+}
+
+impl Eq for App {}
+
+/// A tenant to collect from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its directory id.
+    pub id: TenantId,
+    /// What logs and tables call it; the id unless the configuration names it.
+    pub name: String,
+    /// A key of [`Settings::apps`].
+    pub app: String,
+    /// Where it lives.
+    pub cloud: Arc<Cloud>,
+    /// What is collected; never empty.
+    pub content_types: BTreeSet<ContentType>,
+    /// Whether it is collected at all.
+    pub enabled: bool,
+    /// The file that names it.
+    pub origin: PathBuf,
+}
+
+/// `[token]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// Which of Entra's token endpoints is asked.
+    pub endpoint: TokenEndpoint,
+    /// A token is renewed this long after it was issued, or earlier if it lives shorter.
+    pub renew_after: Duration,
+}
+
+impl Default for TokenSettings {
+    /// 45 minutes is what "Get started with Office 365 Management APIs" advises.
+    fn default() -> Self {
+        Self { endpoint: TokenEndpoint::V2, renew_after: 45 * MINUTE }
+    }
+}
+
+/// `[collect]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Collect {
+    /// How often the newest content is listed.
+    pub poll_interval: Duration,
+    /// How much of what was listed before each poll lists again.
+    pub overlap: Duration,
+    /// How often the recent span is listed again.
+    pub recent_interval: Duration,
+    /// How far back it reaches.
+    pub recent_span: Duration,
+    /// How often all that the service still keeps is listed again.
+    pub sweep_interval: Duration,
+    /// How far back a new tenant starts.
+    pub backfill: Duration,
+    /// How many blobs of one tenant are retrieved at once, at most.
+    pub concurrency_per_tenant: usize,
+    /// How many blobs are retrieved at once in all, at most.
+    pub concurrency: usize,
+    /// The largest blob that is accepted, in bytes after decompression.
+    pub max_blob_bytes: u64,
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        Self {
+            poll_interval: MINUTE,
+            overlap: 10 * MINUTE,
+            recent_interval: 15 * MINUTE,
+            recent_span: 3 * HOUR,
+            sweep_interval: 6 * HOUR,
+            backfill: 7 * DAY,
+            concurrency_per_tenant: 8,
+            concurrency: 64,
+            max_blob_bytes: 4 << 30,
+        }
+    }
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The directory that holds what was collected.
+    pub path: PathBuf,
+    /// A new partition is started when one has this many bytes on disk.
+    pub partition_bytes: u64,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { path: PathBuf::from("/var/lib/tenantry"), partition_bytes: 2 << 30 }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Where the log goes and what it looks like.
+    pub format: LogFormat,
+    /// A `tracing` filter directive.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}
+
+/// What the log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// The journal's own fields if standard error is the journal, else text.
+    #[default]
+    Auto,
+    /// The journal's own fields.
+    Journald,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// How long an orderly stop may take.
+    pub drain: Duration,
+    /// The admin socket, if it is not where [`Settings::admin_socket`] puts it.
+    pub socket: Option<PathBuf>,
+    /// The first requests of all tenants are spread over this long, at most.
+    pub start_spread: Duration,
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self { drain: Duration::from_secs(20), socket: None, start_spread: MINUTE }
+    }
+}
+
+/// A reload that would remove suspiciously many tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the new configuration has {removed} of {before} tenants less; if that is meant, restart the service, or run it with `--allow-removal`"
+)]
+pub struct Removal {
+    /// How many tenants would go.
+    pub removed: usize,
+    /// How many there are.
+    pub before: usize,
+}
+
+impl Settings {
+    /// Refuses to go on to these settings from `current` if more than 10 tenants and more than 10 % of them would
+    /// be gone: a file that is missing or cut short looks like that.
+    pub fn removal_guard(&self, current: &Self) -> Result<(), Removal> {
+        let before = current.tenants.len();
+        let removed = current.tenants.keys().filter(|id| !self.tenants.contains_key(id)).count();
+        if removed > 10 && removed * 10 > before { Err(Removal { removed, before }) } else { Ok(()) }
+    }
+
+    /// The keys whose new value only a restart applies; the others take effect with a reload.
+    #[must_use]
+    pub fn needs_restart(&self, current: &Self) -> Vec<&'static str> {
+        [
+            ("store.path", self.store.path != current.store.path),
+            ("store.partition_size", self.store.partition_bytes != current.store.partition_bytes),
+            ("log.format", self.log.format != current.log.format),
+            ("log.level", self.log.level != current.log.level),
+            ("daemon.socket", self.admin_socket() != current.admin_socket()),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
+    /// The socket that the command line talks to the daemon through: the configured one; else in `/run/tenantry`
+    /// for the store at its default place, which is how the packages install it; else in the store's directory.
+    /// Both sides follow the same rule, so that they meet without either being told.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        match &self.daemon.socket {
+            Some(path) => path.clone(),
+            None if self.store.path == StoreSettings::default().path => Path::new("/run/tenantry/admin.sock").into(),
+            None => self.store.path.join("admin.sock"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(tenants: u8) -> Settings {
+        let cloud = Arc::new(Cloud::preset("worldwide").unwrap());
+        let tenant = |n| Tenant {
+            id: TenantId::from_bytes([n; 16]),
+            name: n.to_string(),
+            app: String::new(),
+            cloud: cloud.clone(),
+            content_types: ContentType::AUDIT.into(),
+            enabled: true,
+            origin: PathBuf::from("t.toml"),
+        };
+        Settings {
+            apps: BTreeMap::new(),
+            tenants: (1..=tenants).map(tenant).map(|tenant| (tenant.id, tenant)).collect(),
+            clouds: BTreeMap::new(),
+            token: TokenSettings::default(),
+            collect: Collect::default(),
+            store: StoreSettings::default(),
+            log: Log::default(),
+            daemon: Daemon::default(),
+            sources: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_removal_is_suspicious_above_ten_tenants_and_ten_percent() {
+        for (before, after, refused) in [
+            (11, 0, true),
+            (10, 0, false),
+            (111, 100, false),
+            (110, 99, false),
+            (109, 98, true),
+            (100, 100, false),
+            (0, 5, false),
+        ] {
+            let guard = settings(after).removal_guard(&settings(before));
+            assert_eq!(guard.is_err(), refused, "{before} to {after}: {guard:?}");
+        }
+        assert_eq!(
+            settings(0).removal_guard(&settings(20)).unwrap_err().to_string(),
+            "the new configuration has 20 of 20 tenants less; if that is meant, restart the service, or run it with `--allow-removal`"
+        );
+    }
+
+    #[test]
+    fn the_socket_follows_the_store_unless_it_is_named() {
+        let mut settings = settings(0);
+        assert_eq!(settings.admin_socket(), Path::new("/run/tenantry/admin.sock"));
+        settings.store.path = "/data".into();
+        assert_eq!(settings.admin_socket(), Path::new("/data/admin.sock"));
+        settings.daemon.socket = Some("/tmp/s".into());
+        assert_eq!(settings.admin_socket(), Path::new("/tmp/s"));
+    }
+
+    #[test]
+    fn what_a_reload_cannot_apply_is_named() {
+        let old = settings(0);
+        let mut new = settings(3);
+        new.collect.poll_interval = HOUR;
+        assert_eq!(new.needs_restart(&old), <[&str; 0]>::default());
+        new.store.path = "/data".into();
+        new.log.level = "debug".to_owned();
+        assert_eq!(new.needs_restart(&old), ["store.path", "log.level", "daemon.socket"]);
+    }
+}
