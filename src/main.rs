@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tenantry` program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tenantry::cli::main(std::env::args_os()).into()
+}

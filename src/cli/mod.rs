@@ -1,1 +1,118 @@
-//! (under construction)
+//! The command line: one file per command, [`run`] among them, which is the only place where the parts are put
+//! together.
+//!
+//! A command is a function that takes the configuration file's path and its own arguments and answers an [`Exit`].
+//! What it returns as an error is printed once, here, on standard error, with all its causes; standard output
+//! carries results only.
+
+pub mod check;
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod exit;
+pub mod export;
+pub mod moment;
+pub mod run;
+pub mod status;
+pub mod tail;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::{Ended, Exit};
+
+/// Collects the audit records of every Microsoft 365 tenant it is given, loses nothing, and hands them on.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tenantry",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 findings, 64 usage, 69 unavailable, 75 try again later, \
+                  77 permission, 78 configuration"
+)]
+pub struct Cli {
+    /// The configuration file; `conf.d/*.toml` beside it adds to it
+    #[arg(long, global = true, value_name = "FILE", env = "TENANTRY_CONFIG", default_value = crate::config::DEFAULT_FILE)]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Collect: the daemon, in the foreground, as a service manager runs it
+    Run(run::RunArgs),
+    /// Collect from a simulated Microsoft cloud and show what happens; needs no configuration
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// Check the configuration and print what is in effect, secrets redacted
+    Check(check::CheckArgs),
+    /// Show how each tenant is doing
+    Status(status::StatusArgs),
+    /// Write collected records to a file or standard output
+    Export(export::ExportArgs),
+    /// Follow new records as they are stored
+    Tail(tail::TailArgs),
+}
+
+/// The whole program: reads the command line, runs the command, says what went wrong.
+#[must_use]
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to tell if even this cannot be printed.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    match start(cli) {
+        Ok(exit) => exit,
+        Err(error) => {
+            tell(&error);
+            Exit::of(&error)
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<Exit> {
+    let Cli { config, command } = cli;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Run(args) => run::run(&config, args).await,
+            #[cfg(feature = "demo")]
+            Command::Demo(args) => demo::demo(args).await,
+            Command::Check(args) => check::check(&config, &args),
+            Command::Status(args) => status::status(&config, args).await,
+            Command::Export(args) => export::export(&config, args).await,
+            Command::Tail(args) => tail::tail(&config, args).await,
+        }
+    })
+}
+
+/// Prints `error` and its causes. The problems of a configuration stand on lines of their own, as compilers print
+/// them, so that editors find the place.
+#[expect(clippy::print_stderr, reason = "a command's last word")]
+fn tell(error: &anyhow::Error) {
+    if let Some(errors) = error.chain().find_map(|cause| cause.downcast_ref::<crate::config::ConfigErrors>()) {
+        eprintln!("{errors}");
+    } else {
+        eprintln!("tenantry: {error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -13,11 +13,10 @@
 //! On an error nothing is applied: at start the daemon ends with exit code 78 (77 if the files may not be read), at
 //! a reload it keeps the configuration that it has.
 
-mod credential;
+pub mod duration;
 mod problem;
 mod settings;
 
-pub use credential::{Certificate, Credential, Signing};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{App, Collect, Daemon, Log, LogFormat, Removal, Settings, StoreSettings, Tenant, TokenSettings};
 

@@ -12,9 +12,10 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Credential, Problem};
+use super::Problem;
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId};
+use crate::token::Credential;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
