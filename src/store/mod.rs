@@ -3,6 +3,11 @@
 //! Everything above sees this small API in domain words. Blocking work happens on the store's two writer threads
 //! and in `spawn_blocking`; async callers only await.
 
+pub mod error;
+mod durable;
+pub mod lock;
+mod database;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::error::StoreError;
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
@@ -25,19 +31,6 @@ pub struct Options {
     pub lock_wait: Duration,
     /// What the lock file says of its holder (`tenantry run`, `tenantry export`).
     pub purpose: &'static str,
-}
-
-/// A store that cannot be opened or used: `kind()` leads to the exit code (75 or 77).
-#[derive(Debug, thiserror::Error)]
-#[error("store")]
-pub struct StoreError;
-
-impl StoreError {
-    /// The process exit code that this error deserves: 75 (lock, disk, I/O: try again) or 77 (permission).
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        unimplemented!()
-    }
 }
 
 /// The open store; cheap to clone.
