@@ -1,0 +1,282 @@
+//! A body as a stream of decoded bytes, with limits on both sides of the compression and on its pace.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Response;
+use reqwest::header::{CONTENT_ENCODING, HeaderMap};
+use tokio::time::Instant;
+
+use super::error::{ActivityError, Operation, Side};
+use super::gunzip::{Gunzip, GunzipError};
+
+/// What is handed on at a time, at most. Small enough for a processor's cache, large enough that the work around
+/// it does not count.
+pub(super) const CHUNK: usize = 128 * 1024;
+
+/// A body may be slow, but after this long ...
+const GRACE: Duration = Duration::from_secs(120);
+/// ... it must have come at this pace on average, in bytes per second.
+const PACE: u64 = 1024;
+
+/// How many bytes a body may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// On the wire.
+    pub max_compressed: u64,
+    /// Decoded.
+    pub max_decompressed: u64,
+}
+
+/// How a body is encoded.
+#[derive(Debug)]
+enum Coding {
+    Identity,
+    Gzip(Box<Gunzip>),
+}
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Self, String> {
+        let mut gunzip = None;
+        for value in headers.get_all(CONTENT_ENCODING) {
+            let Ok(text) = value.to_str() else { return Err(String::from_utf8_lossy(value.as_bytes()).into_owned()) };
+            for coding in text.split(',').map(str::trim) {
+                match coding.to_ascii_lowercase().as_str() {
+                    "" | "identity" => {}
+                    // Twice encoded was never asked for.
+                    "gzip" | "x-gzip" if gunzip.is_none() => gunzip = Some(Box::new(Gunzip::new())),
+                    _ => return Err(text.chars().take(60).collect()),
+                }
+            }
+        }
+        Ok(gunzip.map_or(Self::Identity, Self::Gzip))
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Body {
+    response: Response,
+    operation: Operation,
+    coding: Coding,
+    limits: Limits,
+    /// Received and not decoded yet.
+    input: Bytes,
+    /// Decoded and not handed on yet. Kept here, so that dropping the future of `chunk` loses nothing.
+    output: Vec<u8>,
+    /// How much room the next output is given.
+    room: usize,
+    /// The end of the body was seen and verified.
+    ended: bool,
+    received: u64,
+    decoded: u64,
+    /// Time spent waiting for the network; what the consumer takes is not the service's fault.
+    waited: Duration,
+}
+
+impl Body {
+    pub(super) fn new(response: Response, operation: Operation, limits: Limits) -> Result<Self, ActivityError> {
+        let coding =
+            Coding::of(response.headers()).map_err(|encoding| ActivityError::Encoding { operation, encoding })?;
+        let mut body = Self {
+            operation,
+            coding,
+            limits,
+            input: Bytes::new(),
+            output: Vec::new(),
+            room: CHUNK,
+            ended: false,
+            received: 0,
+            decoded: 0,
+            waited: Duration::ZERO,
+            response,
+        };
+        // No need to read what is announced as too much.
+        if let Some(length) = body.response.content_length() {
+            body.check(Side::Compressed, length)?;
+            // A small body needs no large buffer: audit records are packed to a tenth and less.
+            body.room = usize::try_from(length.saturating_mul(16)).unwrap_or(CHUNK).clamp(4096, CHUNK);
+        }
+        Ok(body)
+    }
+
+    /// Bytes received so far, as they came over the wire.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes handed on so far.
+    pub(super) fn decoded(&self) -> u64 {
+        self.decoded
+    }
+
+    /// The next decoded bytes, at most [`CHUNK`]; `None` once the end was seen and verified.
+    ///
+    /// Dropping the future of this call loses nothing: what was received stays here.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ActivityError> {
+        // A small input can hold a large output: between two reads, others get their turn too.
+        tokio::task::coop::consume_budget().await;
+        let chunk = match self.coding {
+            Coding::Identity => self.plain_chunk().await?,
+            Coding::Gzip(_) => self.gunzipped_chunk().await?,
+        };
+        if let Some(chunk) = &chunk {
+            self.decoded += chunk.len() as u64;
+            self.check(Side::Decompressed, self.decoded)?;
+        }
+        Ok(chunk)
+    }
+
+    /// The whole body, for answers that are small as a rule.
+    pub(super) async fn read(mut self) -> Result<Vec<u8>, ActivityError> {
+        let mut all = Vec::new();
+        loop {
+            match self.chunk().await {
+                Ok(Some(chunk)) => all.extend_from_slice(&chunk),
+                Ok(None) => return Ok(all),
+                // An empty body needs no encoding, whatever its header says.
+                Err(ActivityError::Gzip { source: GunzipError::Truncated, .. }) if self.received == 0 => {
+                    return Ok(all);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// As much of the body as comes before an error or `most` bytes: for the bodies of errors.
+    pub(super) async fn read_leniently(mut self, most: usize, within: Duration) -> Vec<u8> {
+        let mut all = Vec::new();
+        let reading = async {
+            while let Ok(Some(chunk)) = self.chunk().await {
+                let room = most - all.len();
+                all.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if all.len() == most {
+                    break;
+                }
+            }
+        };
+        // What came until then is what there is.
+        let _ = tokio::time::timeout(within, reading).await;
+        all
+    }
+
+    async fn plain_chunk(&mut self) -> Result<Option<Bytes>, ActivityError> {
+        while self.input.is_empty() {
+            if !self.receive().await? {
+                return Ok(None);
+            }
+        }
+        let length = self.input.len().min(CHUNK);
+        Ok(Some(self.input.split_to(length)))
+    }
+
+    async fn gunzipped_chunk(&mut self) -> Result<Option<Bytes>, ActivityError> {
+        loop {
+            if self.output.capacity() == 0 {
+                self.output = Vec::with_capacity(self.room);
+            }
+            if let Coding::Gzip(gunzip) = &mut self.coding {
+                let operation = self.operation;
+                let used = gunzip
+                    .inflate(&self.input, &mut self.output)
+                    .map_err(|source| ActivityError::Gzip { operation, source })?;
+                let _ = self.input.split_to(used);
+            }
+            // Full chunks, so that the work around each is worth it; only the last may be shorter.
+            if self.output.len() == self.output.capacity() {
+                return Ok(Some(std::mem::take(&mut self.output).into()));
+            }
+            if !self.receive().await? {
+                let rest = std::mem::take(&mut self.output);
+                return Ok((!rest.is_empty()).then(|| rest.into()));
+            }
+        }
+    }
+
+    /// Reads from the network into `input`; false at the verified end.
+    async fn receive(&mut self) -> Result<bool, ActivityError> {
+        if self.ended {
+            return Ok(false);
+        }
+        let asked = Instant::now();
+        let received = self.response.chunk().await;
+        self.waited += asked.elapsed();
+        match received.map_err(|error| ActivityError::receiving(self.operation, error))? {
+            Some(input) => {
+                self.received += input.len() as u64;
+                self.check(Side::Compressed, self.received)?;
+                if too_slow(self.received, self.waited) {
+                    let (operation, received, waited) = (self.operation, self.received, self.waited);
+                    return Err(ActivityError::TooSlow { operation, received, waited });
+                }
+                self.input = input;
+                Ok(true)
+            }
+            None => {
+                if let Coding::Gzip(gunzip) = &self.coding {
+                    let operation = self.operation;
+                    gunzip.finish().map_err(|source| ActivityError::Gzip { operation, source })?;
+                }
+                self.ended = true;
+                Ok(false)
+            }
+        }
+    }
+
+    fn check(&self, side: Side, bytes: u64) -> Result<(), ActivityError> {
+        let limit = match side {
+            Side::Compressed => self.limits.max_compressed,
+            Side::Decompressed => self.limits.max_decompressed,
+        };
+        if bytes <= limit { Ok(()) } else { Err(ActivityError::TooLarge { operation: self.operation, side, limit }) }
+    }
+}
+
+/// Whether a body that brought `received` bytes in this time would hold its place for too long.
+fn too_slow(received: u64, waited: Duration) -> bool {
+    waited > GRACE && received < waited.as_secs().saturating_mul(PACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn codings_that_were_not_asked_for_are_refused() {
+        let coding = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_ENCODING, HeaderValue::from_str(value).unwrap());
+            }
+            Coding::of(&headers).map(|coding| matches!(coding, Coding::Gzip(_)))
+        };
+        for (values, gzip) in [
+            (&[][..], Ok(false)),
+            (&[""], Ok(false)),
+            (&["identity"], Ok(false)),
+            (&["gzip"], Ok(true)),
+            (&["GZip"], Ok(true)),
+            (&["x-gzip"], Ok(true)),
+            (&["identity, gzip"], Ok(true)),
+            (&["gzip, gzip"], Err("gzip, gzip")),
+            (&["gzip", "gzip"], Err("gzip")),
+            (&["br"], Err("br")),
+            (&["deflate"], Err("deflate")),
+            (&["gzip;q=1"], Err("gzip;q=1")),
+        ] {
+            assert_eq!(coding(values), gzip.map_err(str::to_owned), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_drip_is_too_slow_after_two_minutes() {
+        let seconds = Duration::from_secs;
+        assert!(!too_slow(0, seconds(120)));
+        assert!(!too_slow(121 * 1024, seconds(121)));
+        assert!(too_slow(121 * 1024 - 1, seconds(121)));
+        assert!(too_slow(10, seconds(200)));
+        assert!(!too_slow(4 << 30, seconds(86_400)));
+    }
+}

@@ -1,0 +1,352 @@
+//! The requests of the Activity API, one method each, and what every answer has in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::{Method, Response};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use super::address::Address;
+use super::blob::BlobBody;
+use super::body::Body;
+pub use super::body::Limits;
+use super::codes::Reason;
+use super::content::{self, DlpSensitiveType, NotificationPage, Page, PageLink, Trail};
+use super::error::{self, ActivityError, Operation};
+use super::headers;
+use super::refusal::{self, Refusal};
+use super::subscriptions::{Subscription, Webhook};
+use super::window::Window;
+use crate::clock::ServiceTime;
+use crate::cloud::Cloud;
+use crate::content::{ContentBlob, ContentType, TenantId};
+use crate::http::Http;
+use crate::token::AccessToken;
+
+/// No page of a listing comes near this.
+const LIST: Limits = Limits { max_compressed: 64 << 20, max_decompressed: 64 << 20 };
+
+/// How long the body of an error may take.
+const ERROR_BODY: Duration = Duration::from_secs(30);
+
+/// One tenant's Activity API. Cheap to make and to clone; holds no token.
+#[derive(Debug, Clone)]
+pub struct ActivityClient {
+    address: Address,
+    http: Http,
+    time: Arc<ServiceTime>,
+    limits: Limits,
+}
+
+/// A request that is about to be sent.
+struct Request<'a> {
+    operation: Operation,
+    method: Method,
+    url: Url,
+    token: &'a AccessToken,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// The head of a successful answer.
+struct Answer {
+    response: Response,
+    date: Option<Timestamp>,
+}
+
+impl ActivityClient {
+    /// `publisher` goes with every request: the vendor's tenant id, or the tenant's own. `limits` are those of
+    /// blobs.
+    #[must_use]
+    pub fn new(
+        cloud: Arc<Cloud>,
+        tenant: TenantId,
+        publisher: Uuid,
+        http: Http,
+        time: Arc<ServiceTime>,
+        limits: Limits,
+    ) -> Self {
+        Self { address: Address { cloud, tenant, publisher }, http, time, limits }
+    }
+
+    /// The tenant whose API this is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.address.tenant
+    }
+
+    /// "List current subscriptions". Content types that are not known here are left out.
+    pub async fn list_subscriptions(&self, token: &AccessToken) -> Result<Vec<Subscription>, ActivityError> {
+        let operation = Operation::ListSubscriptions;
+        let url = self.address.operation("subscriptions/list", &[]);
+        let answer = self.send(Request::get(operation, url, token)).await?;
+        let value = self.read_json(operation, answer, "a list of subscriptions").await?;
+        match value {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(entries) => Ok(entries
+                .iter()
+                .filter_map(|entry| {
+                    let subscription = Subscription::read(entry);
+                    if subscription.is_none() {
+                        tracing::debug!(tenant = %self.address.tenant, %entry, "a subscription of a kind not known here");
+                    }
+                    subscription
+                })
+                .collect()),
+            _ => Err(ActivityError::Malformed { operation, expected: "a list of subscriptions", source: None }),
+        }
+    }
+
+    /// "Start a subscription". That it is enabled already (AF20024) is success.
+    ///
+    /// The service wants 15 minutes between two start requests of a tenant: list first, start what is missing.
+    pub async fn start_subscription(
+        &self,
+        token: &AccessToken,
+        content_type: ContentType,
+        webhook: Option<&Webhook>,
+    ) -> Result<Subscription, ActivityError> {
+        let operation = Operation::StartSubscription;
+        let url = self.address.operation("subscriptions/start", &[("contentType", content_type.as_str())]);
+        let mut request = Request::get(operation, url, token);
+        request.method = Method::POST;
+        if let Some(webhook) = webhook {
+            request.body = webhook.body();
+            request.headers.insert(
+                CONTENT_TYPE,
+                const { reqwest::header::HeaderValue::from_static("application/json; charset=utf-8") },
+            );
+        }
+        let answer = match self.send(request).await {
+            Ok(answer) => answer,
+            Err(ActivityError::Refused(refusal)) if refusal.reason == Reason::AlreadySubscribed => {
+                return Ok(Subscription::enabled(content_type));
+            }
+            Err(error) => return Err(error),
+        };
+        match self.read_json(operation, answer, "a subscription").await? {
+            // An empty answer with a good status is an answer too.
+            Value::Null => Ok(Subscription::enabled(content_type)),
+            value => Subscription::read(&value).ok_or(ActivityError::Malformed {
+                operation,
+                expected: "a subscription",
+                source: None,
+            }),
+        }
+    }
+
+    /// "Stop a subscription". What becomes available until it is started again can never be retrieved.
+    pub async fn stop_subscription(&self, token: &AccessToken, content_type: ContentType) -> Result<(), ActivityError> {
+        let operation = Operation::StopSubscription;
+        let url = self.address.operation("subscriptions/stop", &[("contentType", content_type.as_str())]);
+        let mut request = Request::get(operation, url, token);
+        request.method = Method::POST;
+        let answer = self.send(request).await?;
+        // The answer has no meaning; its end makes the connection good for the next request.
+        Body::new(answer.response, operation, LIST)?.read().await.map(drop)
+    }
+
+    /// "List available content": the first page of a window.
+    pub async fn list_content(
+        &self,
+        token: &AccessToken,
+        content_type: ContentType,
+        window: Window,
+    ) -> Result<Page, ActivityError> {
+        let url = self.windowed("subscriptions/content", content_type, window);
+        let trail = Trail::default();
+        // The first page is the first step of every listing.
+        trail.step(0, url.as_str());
+        self.content_page(Request::get(Operation::ListContent, url, token), content_type, 1, trail).await
+    }
+
+    /// A further page of a listing of content.
+    pub async fn next_page(&self, token: &AccessToken, link: &PageLink) -> Result<Page, ActivityError> {
+        let url = self.follow(link)?;
+        let request = Request::get(Operation::NextPage, url, token);
+        self.content_page(request, link.content_type(), link.page(), link.trail().clone()).await
+    }
+
+    /// "List notifications": the first page of a webhook's notifications.
+    pub async fn list_notifications(
+        &self,
+        token: &AccessToken,
+        content_type: ContentType,
+        window: Window,
+    ) -> Result<NotificationPage, ActivityError> {
+        let url = self.windowed("subscriptions/notifications", content_type, window);
+        let trail = Trail::default();
+        trail.step(0, url.as_str());
+        self.notification_page(Request::get(Operation::ListNotifications, url, token), content_type, 1, trail).await
+    }
+
+    /// A further page of a listing of notifications.
+    pub async fn next_notifications(
+        &self,
+        token: &AccessToken,
+        link: &PageLink,
+    ) -> Result<NotificationPage, ActivityError> {
+        let url = self.follow(link)?;
+        let request = Request::get(Operation::NextPage, url, token);
+        self.notification_page(request, link.content_type(), link.page(), link.trail().clone()).await
+    }
+
+    /// "Retrieve resource friendly names": the sensitive types that DLP records name by GUID, in `language` (such
+    /// as `en-US`, which is also the default).
+    pub async fn dlp_sensitive_types(
+        &self,
+        token: &AccessToken,
+        language: Option<&str>,
+    ) -> Result<Vec<DlpSensitiveType>, ActivityError> {
+        let operation = Operation::DlpSensitiveTypes;
+        let url = self.address.operation("resources/dlpSensitiveTypes", &[]);
+        let mut request = Request::get(operation, url, token);
+        // A language that is no header is none: the service answers in its default.
+        if let Some(language) = language.and_then(|language| language.parse().ok()) {
+            request.headers.insert(ACCEPT_LANGUAGE, language);
+        }
+        let answer = self.send(request).await?;
+        match self.read_json(operation, answer, "a list of sensitive types").await? {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(entries) => {
+                Ok(entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
+            }
+            _ => Err(ActivityError::Malformed { operation, expected: "a list of sensitive types", source: None }),
+        }
+    }
+
+    /// "Retrieve content". The body is received as it is read.
+    pub async fn fetch_blob(&self, token: &AccessToken, blob: &ContentBlob) -> Result<BlobBody, ActivityError> {
+        let operation = Operation::FetchBlob;
+        let url = self
+            .address
+            .given(&blob.content_uri)
+            .map_err(|why| ActivityError::foreign(operation, &blob.content_uri, why))?;
+        let from = url.as_str().to_owned();
+        let answer = self.send(Request::get(operation, url, token)).await?;
+        Ok(BlobBody::new(Body::new(answer.response, operation, self.limits)?, answer.date, from))
+    }
+
+    fn windowed(&self, path: &str, content_type: ContentType, window: Window) -> Url {
+        let (start, end) = window.wire();
+        let parameters = [("contentType", content_type.as_str()), ("startTime", &start), ("endTime", &end)];
+        self.address.operation(path, &parameters)
+    }
+
+    /// The address that a link leads to, if it may be followed.
+    fn follow(&self, link: &PageLink) -> Result<Url, ActivityError> {
+        let operation = Operation::NextPage;
+        let url =
+            self.address.given(link.as_str()).map_err(|why| ActivityError::foreign(operation, link.as_str(), why))?;
+        if link.trail().step(link.before(), url.as_str()) {
+            Ok(url)
+        } else {
+            Err(ActivityError::PageLoop { operation, page: link.page() })
+        }
+    }
+
+    async fn content_page(
+        &self,
+        request: Request<'_>,
+        content_type: ContentType,
+        number: usize,
+        trail: Trail,
+    ) -> Result<Page, ActivityError> {
+        let operation = request.operation;
+        let answer = self.send(request).await?;
+        let (date, next) = (answer.date, headers::next_page(answer.response.headers()));
+        let body = Body::new(answer.response, operation, LIST)?.read().await?;
+        let entries = content::read_content(&body, content_type, &self.address).map_err(|source| {
+            ActivityError::Malformed { operation, expected: "a list of content", source: Some(source) }
+        })?;
+        let next = next.map(|text| PageLink::new(text, content_type, number, trail));
+        Ok(Page { blobs: entries.good, refused: entries.refused, next, date })
+    }
+
+    async fn notification_page(
+        &self,
+        request: Request<'_>,
+        content_type: ContentType,
+        number: usize,
+        trail: Trail,
+    ) -> Result<NotificationPage, ActivityError> {
+        let operation = request.operation;
+        let answer = self.send(request).await?;
+        let (date, next) = (answer.date, headers::next_page(answer.response.headers()));
+        let body = Body::new(answer.response, operation, LIST)?.read().await?;
+        let entries = content::read_notifications(&body, content_type, &self.address).map_err(|source| {
+            ActivityError::Malformed { operation, expected: "a list of notifications", source: Some(source) }
+        })?;
+        let next = next.map(|text| PageLink::new(text, content_type, number, trail));
+        Ok(NotificationPage { notifications: entries.good, refused: entries.refused, next, date })
+    }
+
+    /// The whole answer as JSON; `null` if it is empty.
+    async fn read_json(
+        &self,
+        operation: Operation,
+        answer: Answer,
+        expected: &'static str,
+    ) -> Result<Value, ActivityError> {
+        let body = Body::new(answer.response, operation, LIST)?.read().await?;
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body).trim_ascii();
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(body).map_err(|source| ActivityError::Malformed {
+            operation,
+            expected,
+            source: Some(source),
+        })
+    }
+
+    /// Sends the request; an answer that is not a success becomes an error.
+    async fn send(&self, request: Request<'_>) -> Result<Answer, ActivityError> {
+        let operation = request.operation;
+        let client = if operation == Operation::FetchBlob { &self.http.blobs } else { &self.http.control };
+        let response = client
+            .request(request.method, request.url)
+            .headers(request.headers)
+            .header(AUTHORIZATION, request.token.authorization())
+            .body(request.body)
+            .send()
+            .await
+            .map_err(|error| ActivityError::sending(operation, error))?;
+        let date = headers::date(response.headers());
+        if let Some(date) = date {
+            self.time.observe(date);
+        }
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Answer { response, date });
+        }
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+            let to = error::host_of(&to.unwrap_or_default());
+            return Err(ActivityError::Redirected { operation, status: status.as_u16(), to });
+        }
+        // Without a `Date`, a wait until a moment is measured by what the service's time is thought to be.
+        let asked = headers::retry_after(response.headers(), date.or_else(|| Some(self.time.now())));
+        let correlation_id = headers::correlation_id(response.headers());
+        let limits = Limits { max_compressed: refusal::BODY as u64, max_decompressed: refusal::BODY as u64 };
+        let body = match Body::new(response, operation, limits) {
+            Ok(body) => body.read_leniently(refusal::BODY, ERROR_BODY).await,
+            Err(_) => Vec::new(),
+        };
+        let refusal = Refusal::read(operation, status.as_u16(), &body, asked, correlation_id);
+        Err(ActivityError::Refused(Box::new(refusal)))
+    }
+}
+
+impl<'a> Request<'a> {
+    fn get(operation: Operation, url: Url, token: &'a AccessToken) -> Self {
+        let mut headers = HeaderMap::with_capacity(6);
+        headers.insert(ACCEPT, const { reqwest::header::HeaderValue::from_static("application/json") });
+        headers.insert(ACCEPT_ENCODING, const { reqwest::header::HeaderValue::from_static("gzip") });
+        Self { operation, method: Method::GET, url, token, headers, body: Vec::new() }
+    }
+}

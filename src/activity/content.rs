@@ -1,0 +1,272 @@
+//! What the listings mean: content blobs, notifications, pages.
+//!
+//! A listing is a JSON array of small objects. Each entry is read on its own: one that is malformed, of an unknown
+//! content type, or whose `contentUri` may not see the tenant's token is reported among the page's
+//! [`refused`](Page::refused) entries and spoils no other. It is never dropped without a word: what the service
+//! lists is stored, or its loss is reported.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::address::Address;
+use super::window::read_time;
+use crate::content::{ContentBlob, ContentId, ContentType};
+
+/// "Content older than 7 days cannot be retrieved" (AF20051, activity API reference).
+const LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Ids have about 120 bytes; they become keys of the store.
+const LONGEST_ID: usize = 1024;
+/// What is shown of a refused entry.
+const EXCERPT: usize = 300;
+/// A listing of more pages than this, at a hundred blobs and more each, does not end.
+const MOST_PAGES: usize = 20_000;
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// What is listed, in the service's order.
+    pub blobs: Vec<ContentBlob>,
+    /// What is listed and cannot be collected.
+    pub refused: Vec<RefusedEntry>,
+    /// Where the listing goes on. Only a page without a link is the last; an empty one need not be.
+    pub next: Option<PageLink>,
+    /// The `Date` of the answer: nothing that became available later is known to be in it.
+    pub date: Option<Timestamp>,
+}
+
+/// An entry of a listing that cannot be collected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedEntry {
+    /// The blob's name, if it has a good one.
+    pub content_id: Option<ContentId>,
+    /// A stable label: `malformed`, `unknown_content_type` or `foreign_uri`.
+    pub kind: &'static str,
+    /// What is wrong with it, in words.
+    pub reason: String,
+    /// The entry itself, cut to 300 characters.
+    pub entry: String,
+}
+
+/// One page of a webhook's notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotificationPage {
+    /// The attempts to notify.
+    pub notifications: Vec<Notification>,
+    /// What could not be read.
+    pub refused: Vec<RefusedEntry>,
+    /// Where the listing goes on.
+    pub next: Option<PageLink>,
+    /// The `Date` of the answer.
+    pub date: Option<Timestamp>,
+}
+
+/// One attempt to notify a webhook ("List notifications", activity API reference).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The blob that it told of.
+    pub blob: ContentBlob,
+    /// When it was sent.
+    pub sent: Option<Timestamp>,
+    /// `success` or `failed`, as written.
+    pub status: Option<String>,
+}
+
+/// The friendly name of a GUID in DLP records ("Retrieve resource friendly names", activity API reference).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct DlpSensitiveType {
+    /// The sensitive information type's GUID, as written.
+    pub id: String,
+    /// Its name in the language asked for.
+    pub name: String,
+}
+
+/// A link to a further page, as the service gave it. It is checked when it is followed, so that the entries of the
+/// page that named it are not lost with a bad link.
+///
+/// All links of one listing know the pages that led to them: one that leads back is noticed. Following the same
+/// link again, after an error, is no circle.
+#[derive(Debug, Clone)]
+pub struct PageLink {
+    text: String,
+    content_type: ContentType,
+    /// How many pages come before the one it leads to.
+    before: usize,
+    trail: Trail,
+}
+
+impl PartialEq for PageLink {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for PageLink {}
+
+impl PageLink {
+    pub(super) fn new(text: String, content_type: ContentType, before: usize, trail: Trail) -> Self {
+        Self { text, content_type, before, trail }
+    }
+
+    /// The link as given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What is listed.
+    #[must_use]
+    pub fn content_type(&self) -> ContentType {
+        self.content_type
+    }
+
+    /// The number of the page that it leads to; the first page of a listing is 1.
+    #[must_use]
+    pub fn page(&self) -> usize {
+        self.before + 1
+    }
+
+    pub(super) fn before(&self) -> usize {
+        self.before
+    }
+
+    pub(super) fn trail(&self) -> &Trail {
+        &self.trail
+    }
+}
+
+/// The addresses of a listing's pages, in their order, as hashes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trail(Arc<Mutex<Vec<u64>>>);
+
+impl Trail {
+    /// Takes note of the address of a page; false if an earlier page has it too, or there are too many pages.
+    pub(super) fn step(&self, before: usize, address: &str) -> bool {
+        // Fixed keys: nothing is gained by making two links of one's own service collide.
+        let hash = std::hash::Hasher::finish(&{
+            let mut hasher = siphasher::sip::SipHasher13::new();
+            std::hash::Hasher::write(&mut hasher, address.as_bytes());
+            hasher
+        });
+        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was noted for this page and later ones was an attempt that is being repeated.
+        pages.truncate(before);
+        if pages.len() >= MOST_PAGES || pages.contains(&hash) {
+            return false;
+        }
+        pages.push(hash);
+        true
+    }
+}
+
+/// What the body of a listing holds.
+#[derive(Debug, Default)]
+pub(super) struct Entries<T> {
+    pub(super) good: Vec<T>,
+    pub(super) refused: Vec<RefusedEntry>,
+}
+
+/// Reads a page of content.
+pub(super) fn read_content(
+    body: &[u8],
+    asked: ContentType,
+    address: &Address,
+) -> Result<Entries<ContentBlob>, serde_json::Error> {
+    read_entries(body, |entry| read_blob(entry, asked, address))
+}
+
+/// Reads a page of notifications.
+pub(super) fn read_notifications(
+    body: &[u8],
+    asked: ContentType,
+    address: &Address,
+) -> Result<Entries<Notification>, serde_json::Error> {
+    read_entries(body, |entry| {
+        let blob = read_blob(entry, asked, address)?;
+        let text = |name: &str| entry.get(name).and_then(Value::as_str);
+        let sent = text("notificationSent").and_then(read_time);
+        Ok(Notification { blob, sent, status: text("notificationStatus").map(str::to_owned) })
+    })
+}
+
+/// Why an entry is refused: label and words.
+type Refused = (&'static str, String);
+
+fn read_entries<T>(body: &[u8], read: impl Fn(&Value) -> Result<T, Refused>) -> Result<Entries<T>, serde_json::Error> {
+    // Bytes that are not UTF-8 spoil the entry that holds them, not the page.
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    // Nothing and `null` are how an empty list is said without an array.
+    if text.is_empty() {
+        return Ok(Entries { good: Vec::new(), refused: Vec::new() });
+    }
+    let raw: Option<Vec<&RawValue>> = serde_json::from_str(text)?;
+    let raw = raw.unwrap_or_default();
+    let mut entries = Entries { good: Vec::with_capacity(raw.len()), refused: Vec::new() };
+    for raw in raw {
+        let value = serde_json::from_str::<Value>(raw.get());
+        let result = match &value {
+            Ok(value) => read(value),
+            Err(error) => Err(("malformed", format!("the entry cannot be read: {error}"))),
+        };
+        match result {
+            Ok(entry) => entries.good.push(entry),
+            Err((kind, reason)) => entries.refused.push(RefusedEntry {
+                content_id: value.ok().and_then(|value| read_id(&value).ok()),
+                kind,
+                reason,
+                entry: raw.get().chars().take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect(),
+            }),
+        }
+    }
+    Ok(entries)
+}
+
+fn read_blob(entry: &Value, asked: ContentType, address: &Address) -> Result<ContentBlob, Refused> {
+    let malformed = |what: &str| ("malformed", what.to_owned());
+    if !entry.is_object() {
+        return Err(malformed("the entry is not an object"));
+    }
+    let text = |name: &str| entry.get(name).and_then(Value::as_str);
+    let content_type = match entry.get("contentType") {
+        // What was asked for is what is listed.
+        None | Some(Value::Null) => asked,
+        Some(Value::String(text)) => text.parse().map_err(|error| ("unknown_content_type", format!("{error}")))?,
+        Some(_) => return Err(malformed("`contentType` is not a text")),
+    };
+    let content_id = read_id(entry)?;
+    let content_uri = text("contentUri").ok_or_else(|| malformed("`contentUri` is missing"))?;
+    address.given(content_uri).map_err(|why| {
+        ("foreign_uri", format!("its `contentUri` is not used (`{}`): {why}", super::error::host_of(content_uri)))
+    })?;
+    let created = text("contentCreated").and_then(read_time);
+    let expiration = text("contentExpiration").and_then(read_time);
+    let created = created
+        .or_else(|| expiration?.checked_sub(LIFE).ok())
+        .ok_or_else(|| malformed("`contentCreated` is missing or not a time"))?;
+    let expiration = expiration
+        .or_else(|| created.checked_add(LIFE).ok())
+        .ok_or_else(|| malformed("`contentCreated` is not a time of this age"))?;
+    Ok(ContentBlob {
+        content_id,
+        content_type,
+        content_uri: content_uri.to_owned(),
+        content_created: created,
+        content_expiration: expiration,
+    })
+}
+
+fn read_id(entry: &Value) -> Result<ContentId, Refused> {
+    let malformed = |what: &str| ("malformed", what.to_owned());
+    let id = entry.get("contentId").and_then(Value::as_str).ok_or_else(|| malformed("`contentId` is missing"))?;
+    if id.is_empty() || id.len() > LONGEST_ID {
+        return Err(malformed("`contentId` is empty or longer than 1024 bytes"));
+    }
+    // It is written to journals and tables.
+    if id.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+        return Err(malformed("`contentId` holds characters that are no text"));
+    }
+    Ok(id.into())
+}
