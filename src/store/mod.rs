@@ -7,6 +7,7 @@ pub mod error;
 mod durable;
 pub mod lock;
 mod database;
+pub(crate) mod header;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
