@@ -12,10 +12,10 @@ use std::time::Duration;
 pub const USER_AGENT: &str = concat!("tenantry/", env!("CARGO_PKG_VERSION"));
 
 /// How long an answer may stand still: five seconds are too few for busy tenants.
-pub const STALL: Duration = Duration::from_secs(60);
+pub const STALL: Duration = Duration::from_mins(1);
 
 /// How long a token request, a subscription request or a page of a listing may take as a whole.
-pub const TOTAL: Duration = Duration::from_secs(120);
+pub const TOTAL: Duration = Duration::from_mins(2);
 
 /// The limits in time of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
