@@ -52,9 +52,7 @@ impl Address {
             query.push_str(value);
             query.push('&');
         }
-        query.push_str(PUBLISHER);
-        query.push('=');
-        query.push_str(&self.publisher.to_string());
+        query.push_str(&format!("{PUBLISHER}={}", self.publisher));
         url.set_query(Some(&query));
         url
     }

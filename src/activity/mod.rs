@@ -38,13 +38,11 @@ pub mod refusal;
 pub mod subscriptions;
 pub mod window;
 
-pub use address::Foreign;
 pub use blob::BlobBody;
 pub use client::{ActivityClient, Limits};
 pub use codes::Reason;
 pub use content::{DlpSensitiveType, Notification, NotificationPage, Page, PageLink, RefusedEntry};
-pub use error::{ActivityError, Fault, Operation, Side};
-pub use gunzip::GunzipError;
+pub use error::{ActivityError, Operation};
 pub use refusal::Refusal;
 pub use subscriptions::{Subscription, Webhook, WebhookState};
 pub use window::Window;
