@@ -12,10 +12,10 @@ use std::time::Duration;
 pub const USER_AGENT: &str = concat!("tenantry/", env!("CARGO_PKG_VERSION"));
 
 /// How long an answer may stand still: five seconds are too few for busy tenants.
-pub const STALL: Duration = Duration::from_secs(60);
+pub const STALL: Duration = Duration::from_mins(1);
 
 /// How long a token request, a subscription request or a page of a listing may take as a whole.
-pub const TOTAL: Duration = Duration::from_secs(120);
+pub const TOTAL: Duration = Duration::from_mins(2);
 
 /// The limits in time of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +78,4 @@ fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
         // As many as there are places for blobs by default and then some: a handshake costs more than an idle socket.
         .pool_max_idle_per_host(96)
         .retry(reqwest::retry::never())
-}
-
-/// A client for the daemon's admin socket at `path`. Answers may take as long as they like: `tail` never ends.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that the ban points to")]
-pub fn admin_client(path: &std::path::Path) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder().user_agent(USER_AGENT).unix_socket(path).no_proxy().build()
 }

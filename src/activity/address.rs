@@ -52,7 +52,9 @@ impl Address {
             query.push_str(value);
             query.push('&');
         }
-        query.push_str(&format!("{PUBLISHER}={}", self.publisher));
+        query.push_str(PUBLISHER);
+        query.push('=');
+        query.push_str(&self.publisher.to_string());
         url.set_query(Some(&query));
         url
     }

@@ -15,7 +15,7 @@ use super::gunzip::{Gunzip, GunzipError};
 pub(super) const CHUNK: usize = 128 * 1024;
 
 /// A body may be slow, but after this long ...
-const GRACE: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_mins(2);
 /// ... it must have come at this pace on average, in bytes per second.
 const PACE: u64 = 1024;
 
@@ -201,26 +201,22 @@ impl Body {
         let asked = Instant::now();
         let received = self.response.chunk().await;
         self.waited += asked.elapsed();
-        match received.map_err(|error| ActivityError::receiving(self.operation, error))? {
-            Some(input) => {
-                self.received += input.len() as u64;
-                self.check(Side::Compressed, self.received)?;
-                if too_slow(self.received, self.waited) {
-                    let (operation, received, waited) = (self.operation, self.received, self.waited);
-                    return Err(ActivityError::TooSlow { operation, received, waited });
-                }
-                self.input = input;
-                Ok(true)
+        let Some(input) = received.map_err(|error| ActivityError::receiving(self.operation, error))? else {
+            if let Coding::Gzip(gunzip) = &self.coding {
+                let operation = self.operation;
+                gunzip.finish().map_err(|source| ActivityError::Gzip { operation, source })?;
             }
-            None => {
-                if let Coding::Gzip(gunzip) = &self.coding {
-                    let operation = self.operation;
-                    gunzip.finish().map_err(|source| ActivityError::Gzip { operation, source })?;
-                }
-                self.ended = true;
-                Ok(false)
-            }
+            self.ended = true;
+            return Ok(false);
+        };
+        self.received += input.len() as u64;
+        self.check(Side::Compressed, self.received)?;
+        if too_slow(self.received, self.waited) {
+            let (operation, received, waited) = (self.operation, self.received, self.waited);
+            return Err(ActivityError::TooSlow { operation, received, waited });
         }
+        self.input = input;
+        Ok(true)
     }
 
     fn check(&self, side: Side, bytes: u64) -> Result<(), ActivityError> {

@@ -11,7 +11,7 @@ use crate::retry::Advice;
 
 /// "Wait 15 minutes between two start requests" ("Working with the Office 365 Management Activity API"): what a
 /// refused start waits for if the service does not say how long.
-pub const START_COOLDOWN: Duration = Duration::from_secs(15 * 60);
+pub const START_COOLDOWN: Duration = Duration::from_mins(15);
 
 /// Why the service refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -227,19 +227,21 @@ impl Reason {
             Self::ContentTypeInvalid | Self::WebhookInvalid | Self::ExpirationPast | Self::LanguageInvalid => {
                 Advice::Retry { after: wait }
             }
+            // One blob that is refused without a known reason says nothing about the tenant: it is tried until it
+            // expires.
+            Self::Forbidden | Self::NotFound | Self::Unknown if operation == Operation::FetchBlob => {
+                Advice::Retry { after: wait }
+            }
             Self::OtherTenant
             | Self::TenantUnknown
             | Self::TenantMisconfigured
             | Self::TenantInvalid
             | Self::AuditLogOff
             | Self::ParameterMissing
-            | Self::ParameterInvalid => Advice::PauseTenant,
-            // One blob that is refused without a known reason says nothing about the tenant: it is tried until it
-            // expires.
-            Self::Forbidden | Self::NotFound | Self::Unknown if operation == Operation::FetchBlob => {
-                Advice::Retry { after: wait }
-            }
-            Self::Forbidden | Self::NotFound | Self::Unknown => Advice::PauseTenant,
+            | Self::ParameterInvalid
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::Unknown => Advice::PauseTenant,
         }
     }
 }

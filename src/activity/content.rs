@@ -270,3 +270,193 @@ fn read_id(entry: &Value) -> Result<ContentId, Refused> {
     }
     Ok(id.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cloud::Cloud;
+
+    const FEED: &str = "https://manage.office.com/api/v1.0/41463f53-8812-40f4-890f-865bf6e35190/activity/feed";
+
+    fn address() -> Address {
+        Address {
+            cloud: Arc::new(Cloud::preset("worldwide").unwrap()),
+            tenant: "41463f53-8812-40f4-890f-865bf6e35190".parse().unwrap(),
+            publisher: "46b472a7-c68e-4adf-8ade-3db49497518e".parse().unwrap(),
+        }
+    }
+
+    fn read(body: &[u8]) -> Result<Entries<ContentBlob>, serde_json::Error> {
+        read_content(body, ContentType::General, &address())
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// A good entry with some fields changed or, if null, removed.
+    fn entry(changes: &Value) -> Value {
+        let id = "20200702020621634014687$20200702020621634014687$audit_exchange$Audit_Exchange$emea0036";
+        let mut entry = json!({
+            "contentType": "Audit.Exchange", "contentId": id, "contentUri": format!("{FEED}/audit/{id}"),
+            "contentCreated": "2020-07-02T02:06:21.634Z", "contentExpiration": "2020-07-09T02:06:21.634Z",
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            if value.is_null() {
+                entry.as_object_mut().unwrap().remove(name);
+            } else {
+                entry[name] = value.clone();
+            }
+        }
+        entry
+    }
+
+    #[test]
+    fn a_blob_as_listed() {
+        let page = read(json!([entry(&json!({}))]).to_string().as_bytes()).unwrap();
+        assert_eq!(page.refused, []);
+        let [blob] = &page.good[..] else { panic!("{:?}", page.good) };
+        assert_eq!(blob.content_type, ContentType::Exchange);
+        let id = "20200702020621634014687$20200702020621634014687$audit_exchange$Audit_Exchange$emea0036";
+        assert_eq!(blob.content_id.as_str(), id);
+        assert_eq!(blob.content_uri, format!("{FEED}/audit/{id}"), "the URI is kept as it was listed");
+        assert_eq!(blob.content_created, at("2020-07-02T02:06:21.634Z"));
+        assert_eq!(blob.content_expiration, at("2020-07-09T02:06:21.634Z"));
+    }
+
+    #[test]
+    fn what_is_missing_is_filled_in_where_that_is_safe() {
+        for (changes, created, expires) in [
+            (json!({"contentExpiration": null}), "2020-07-02T02:06:21.634Z", "2020-07-09T02:06:21.634Z"),
+            (json!({"contentExpiration": "never"}), "2020-07-02T02:06:21.634Z", "2020-07-09T02:06:21.634Z"),
+            (json!({"contentCreated": null}), "2020-07-02T02:06:21.634Z", "2020-07-09T02:06:21.634Z"),
+            (
+                json!({"contentCreated": "2020-07-02T02:06:21", "contentExpiration": null}),
+                "2020-07-02T02:06:21Z",
+                "2020-07-09T02:06:21Z",
+            ),
+            (
+                json!({"contentExpiration": "2020-07-22T00:00:00.0000000Z"}),
+                "2020-07-02T02:06:21.634Z",
+                "2020-07-22T00:00:00Z",
+            ),
+        ] {
+            let page = read(json!([entry(&changes)]).to_string().as_bytes()).unwrap();
+            assert_eq!(page.good.len(), 1, "{changes}: {:?}", page.refused);
+            assert_eq!(page.good[0].content_created, at(created), "{changes}");
+            assert_eq!(page.good[0].content_expiration, at(expires), "{changes}");
+        }
+        let page = read(json!([entry(&json!({"contentType": null}))]).to_string().as_bytes()).unwrap();
+        assert_eq!(page.good[0].content_type, ContentType::General, "what was asked for is what is listed");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_collected_is_reported_and_spoils_no_other() {
+        for (changes, kind) in [
+            (json!({"contentId": null}), "malformed"),
+            (json!({"contentId": ""}), "malformed"),
+            (json!({"contentId": 7}), "malformed"),
+            (json!({"contentId": "a\nb"}), "malformed"),
+            (json!({"contentId": "x".repeat(1025)}), "malformed"),
+            (json!({"contentUri": null}), "malformed"),
+            (json!({"contentCreated": null, "contentExpiration": null}), "malformed"),
+            (json!({"contentCreated": "9999-12-31T00:00:00Z", "contentExpiration": null}), "malformed"),
+            (json!({"contentType": 4}), "malformed"),
+            (json!({"contentType": "Audit.Everything"}), "unknown_content_type"),
+            (
+                json!({"contentUri": "https://attacker.example/api/v1.0/41463f53-8812-40f4-890f-865bf6e35190/activity/feed/audit/1"}),
+                "foreign_uri",
+            ),
+            (
+                json!({"contentUri": "http://manage.office.com/api/v1.0/41463f53-8812-40f4-890f-865bf6e35190/activity/feed/audit/1"}),
+                "foreign_uri",
+            ),
+            (
+                json!({"contentUri": "https://manage.office.com/api/v1.0/f28ab78a-d401-4060-8012-736e373933eb/activity/feed/audit/1"}),
+                "foreign_uri",
+            ),
+            (json!({"contentUri": ""}), "foreign_uri"),
+        ] {
+            let bad = entry(&changes);
+            let good = entry(&json!({}));
+            let page = read(json!([good, bad, good]).to_string().as_bytes()).unwrap();
+            assert_eq!(page.good.len(), 2, "{changes}");
+            let [refused] = &page.refused[..] else { panic!("{changes}: {:?}", page.refused) };
+            assert_eq!(refused.kind, kind, "{refused:?}");
+            let good_id = !changes.as_object().unwrap().contains_key("contentId");
+            assert_eq!(refused.content_id.is_some(), good_id, "{refused:?}");
+            assert!(refused.entry.starts_with('{') && refused.entry.len() <= 300, "{refused:?}");
+        }
+        let page = read(br#"[null, 7, "x", [], {}, {"a":1,"a":2}]"#).unwrap();
+        assert_eq!((page.good.len(), page.refused.len()), (0, 6));
+        let mut body = json!([entry(&json!({})), entry(&json!({"contentId": "damaged-?"}))]).to_string().into_bytes();
+        let at = body.windows(9).position(|window| window == b"damaged-?").unwrap() + 8;
+        body[at] = 0xff;
+        let page = read(&body).unwrap();
+        assert_eq!((page.good.len(), page.refused.len()), (1, 1), "bytes that are no text spoil one entry");
+    }
+
+    #[test]
+    fn no_entries_in_several_ways_and_no_list_at_all() {
+        for body in [&b"[]"[..], b"", b" \r\n", b"null", b"\xef\xbb\xbf[]"] {
+            let page = read(body).unwrap();
+            assert_eq!((page.good.len(), page.refused.len()), (0, 0));
+        }
+        for body in [&b"{}"[..], b"[", b"[{}", b"<html>", b"\"x\"", b"7", b"[] []", br#"{"error":{"code":"AF50000"}}"#]
+        {
+            assert!(read(body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn notifications_tell_of_blobs() {
+        let entry = entry(&json!({"notificationSent": "2015-05-23T17:36:00.000Z", "notificationStatus": "success"}));
+        let page =
+            read_notifications(json!([entry, 1]).to_string().as_bytes(), ContentType::General, &address()).unwrap();
+        assert_eq!((page.good.len(), page.refused.len()), (1, 1));
+        assert_eq!(page.good[0].sent, Some(at("2015-05-23T17:36:00Z")));
+        assert_eq!(page.good[0].status.as_deref(), Some("success"));
+        assert_eq!(page.good[0].blob.content_type, ContentType::Exchange);
+    }
+
+    #[test]
+    fn a_trail_notices_circles_and_endless_listings_but_allows_a_second_try() {
+        let trail = Trail::default();
+        assert!(trail.step(0, "a") && trail.step(1, "b") && trail.step(2, "c"));
+        assert!(!trail.step(3, "a") && !trail.step(3, "b") && !trail.step(3, "c"));
+        assert!(trail.step(2, "c") && trail.step(1, "b") && trail.step(2, "c"), "the same pages again");
+        assert!(trail.step(3, "d"));
+
+        let trail = Trail::default();
+        let pages = (0..=MOST_PAGES).take_while(|page| trail.step(*page, &page.to_string())).count();
+        assert_eq!(pages, MOST_PAGES);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_a_page_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            text in "\\[(\\{(\"[a-zA-Z]{0,16}\":(\"[^\"\\\\]{0,20}\"|null|[0-9]{1,5}),?){0,5}\\},?){0,4}\\]?",
+        ) {
+            let _ = (read(&bytes), read(text.as_bytes()));
+        }
+
+        #[test]
+        fn every_entry_is_either_collected_or_reported(
+            entries in proptest::collection::vec(
+                (any::<bool>(), "contentType|contentId|contentUri|contentCreated", ".{0,40}"), 0..20,
+            ),
+        ) {
+            let listed: Vec<_> = entries
+                .iter()
+                .map(|(good, name, value)| entry(&if *good { json!({}) } else { json!({name: value}) }))
+                .collect();
+            let page = read(Value::from(listed).to_string().as_bytes()).unwrap();
+            prop_assert_eq!(page.good.len() + page.refused.len(), entries.len());
+            prop_assert!(page.good.len() >= entries.iter().filter(|(good, ..)| *good).count());
+        }
+    }
+}

@@ -386,11 +386,12 @@ impl ActivityError {
                 "check the tenant's `cloud`; if it is right, report this to Microsoft: the service gave an address outside of it",
                 true,
             ),
-            Self::PageLoop { .. } => ("open a support request with Microsoft if this repeats", true),
             Self::TooLarge { operation: Operation::FetchBlob, .. } => {
                 ("raise `max_blob_bytes` in `[collect]` and collect the blob again before it expires", true)
             }
-            Self::TooLarge { .. } => ("open a support request with Microsoft if this repeats", true),
+            Self::PageLoop { .. } | Self::TooLarge { .. } => {
+                ("open a support request with Microsoft if this repeats", true)
+            }
             Self::Encoding { .. } => ("check whether a proxy on the way encodes answers", true),
             Self::TooSlow { .. } => ("check this host's line to the service", false),
             Self::Gzip { .. } | Self::Malformed { .. } => {

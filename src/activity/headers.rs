@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 /// A longer wait than this is not believed: a day later the tenant is asked again.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// The names under which the next page is announced: the activity API reference says `NextPageUri`, its
 /// troubleshooting page `NextPageUrl`; header names have no case.

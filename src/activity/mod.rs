@@ -38,11 +38,13 @@ pub mod refusal;
 pub mod subscriptions;
 pub mod window;
 
+pub use address::Foreign;
 pub use blob::BlobBody;
 pub use client::{ActivityClient, Limits};
 pub use codes::Reason;
 pub use content::{DlpSensitiveType, Notification, NotificationPage, Page, PageLink, RefusedEntry};
-pub use error::{ActivityError, Operation};
+pub use error::{ActivityError, Fault, Operation, Side};
+pub use gunzip::GunzipError;
 pub use refusal::Refusal;
 pub use subscriptions::{Subscription, Webhook, WebhookState};
 pub use window::Window;

@@ -304,3 +304,438 @@ fn unit_seconds(unit: &str) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::retry::Advice;
+
+    fn read(operation: Operation, status: u16, body: &str, asked: Option<u64>) -> Refusal {
+        Refusal::read(operation, status, body.as_bytes(), asked.map(Duration::from_secs), None)
+    }
+
+    fn af(code: &str, message: &str) -> String {
+        serde_json::json!({"error": {"code": code, "message": message}}).to_string()
+    }
+
+    const AUDIT_LOG_OFF: &str = "Microsoft.Office.Compliance.Audit.DataServiceException: Tenant 11111111-2222-3333-4444-555555555555 does not exist.\r\n   at Microsoft.Office.Compliance.Audit.API.AzureManager.<GetSubscriptionTableClientForTenantAsync>d__52.MoveNext()";
+    const COOLDOWN: &str = "Too many frequent subscription start requests. Please retry again after 14m 56s";
+
+    /// Each row: operation, status, body, `Retry-After`; the reason, and what is to be done.
+    #[test]
+    fn what_was_seen_and_what_it_means() {
+        use Operation::{FetchBlob, ListContent, ListSubscriptions, NextPage, StartSubscription};
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let retry = Advice::Retry { after: None };
+        let throttled = |wait| Advice::Throttled { after: wait };
+        let html = "<html><head><title>Service Unavailable</title></head><body><h2>503</h2></body></html>";
+        for (operation, status, body, asked, reason, advice) in [
+            // Subscriptions.
+            (
+                StartSubscription,
+                400,
+                af("AF20024", "The subscription is already enabled. No property change."),
+                None,
+                Reason::AlreadySubscribed,
+                Advice::CheckSubscription,
+            ),
+            (
+                StartSubscription,
+                429,
+                af("AF429", COOLDOWN),
+                None,
+                Reason::StartCooldown,
+                Advice::Retry { after: seconds(14 * 60 + 57) },
+            ),
+            (
+                StartSubscription,
+                403,
+                af("429", "Too many frequent subscription start requests. Please retry again after 8m 46s."),
+                None,
+                Reason::StartCooldown,
+                Advice::Retry { after: seconds(8 * 60 + 47) },
+            ),
+            (
+                StartSubscription,
+                429,
+                COOLDOWN.to_owned(),
+                None,
+                Reason::StartCooldown,
+                Advice::Retry { after: seconds(14 * 60 + 57) },
+            ),
+            (
+                StartSubscription,
+                429,
+                af("AF429", "Too many frequent subscription start requests."),
+                None,
+                Reason::StartCooldown,
+                Advice::Retry { after: seconds(900) },
+            ),
+            (
+                StartSubscription,
+                403,
+                af("AF429", COOLDOWN),
+                Some(3600),
+                Reason::StartCooldown,
+                Advice::Retry { after: seconds(3600) },
+            ),
+            (
+                StartSubscription,
+                429,
+                af("AF429", "Too many requests. Method=StartSubscription, PublisherId=x"),
+                Some(7),
+                Reason::Throttled,
+                throttled(seconds(7)),
+            ),
+            (
+                StartSubscription,
+                400,
+                af(
+                    "StartSubscription [CorrId=6d4f8a6e-d3e5-4c8b-9d39-aaaaaaaaaaaa] [TenantId=11111111-2222-3333-4444-555555555555,ContentType=Audit.Exchange,ApplicationId=x,PublisherId=y][AppId=z] failed. Exception: Micros",
+                    AUDIT_LOG_OFF,
+                ),
+                None,
+                Reason::AuditLogOff,
+                Advice::PauseTenant,
+            ),
+            (ListSubscriptions, 400, af("", AUDIT_LOG_OFF), None, Reason::AuditLogOff, Advice::PauseTenant),
+            (ListSubscriptions, 500, AUDIT_LOG_OFF.to_owned(), None, Reason::AuditLogOff, Advice::PauseTenant),
+            (
+                ListSubscriptions,
+                400,
+                af(
+                    "AF20011",
+                    "Specified tenant ID (11111111-2222-3333-4444-555555555555) does not exist in the system or has been deleted.",
+                ),
+                None,
+                Reason::TenantUnknown,
+                Advice::PauseTenant,
+            ),
+            (
+                StartSubscription,
+                400,
+                af("AF20020", "The specified content type is not valid."),
+                None,
+                Reason::ContentTypeInvalid,
+                retry,
+            ),
+            (
+                ListContent,
+                400,
+                af("AF20022", "No subscription found for the specified content type."),
+                None,
+                Reason::NotSubscribed,
+                Advice::CheckSubscription,
+            ),
+            (
+                ListContent,
+                400,
+                af("AF20023", "The subscription was disabled."),
+                None,
+                Reason::SubscriptionDisabled,
+                Advice::CheckSubscription,
+            ),
+            // Throttling, in its many shapes.
+            (
+                FetchBlob,
+                403,
+                af("AF429", "Too many requests. Method=GetBlob, PublisherId=00000000-0000-0000-0000-000000000000"),
+                None,
+                Reason::Throttled,
+                throttled(None),
+            ),
+            (
+                FetchBlob,
+                429,
+                af("AF429", "Too many requests. Method=GetBlob, PublisherId=x"),
+                Some(30),
+                Reason::Throttled,
+                throttled(seconds(30)),
+            ),
+            (FetchBlob, 403, af("af429", "Too many requests."), None, Reason::Throttled, throttled(None)),
+            (
+                ListContent,
+                403,
+                af("429", "Too many requests. Please retry again after 8m 46s."),
+                None,
+                Reason::Throttled,
+                throttled(seconds(8 * 60 + 47)),
+            ),
+            (
+                ListContent,
+                403,
+                r#"{"error":{"code":429,"message":"slow down"}}"#.to_owned(),
+                None,
+                Reason::Throttled,
+                throttled(None),
+            ),
+            (ListContent, 429, "Too Many Requests".to_owned(), Some(60), Reason::Throttled, throttled(seconds(60))),
+            (ListContent, 429, String::new(), None, Reason::Throttled, throttled(None)),
+            (ListContent, 429, html.to_owned(), None, Reason::Throttled, throttled(None)),
+            (
+                ListContent,
+                400,
+                af("BadRequest", "Too many requests, please wait 2 minutes"),
+                None,
+                Reason::Throttled,
+                throttled(seconds(121)),
+            ),
+            // Tokens.
+            (
+                ListContent,
+                401,
+                af("AF10001", "The permission set () sent in the request does not include the expected permission."),
+                None,
+                Reason::PermissionMissing,
+                Advice::RenewToken,
+            ),
+            (
+                ListContent,
+                403,
+                af("AF10001", "The permission set () sent in the request does not include the expected permission."),
+                None,
+                Reason::PermissionMissing,
+                Advice::RenewToken,
+            ),
+            (
+                ListContent,
+                401,
+                r#"{"Message":"Authorization has been denied for this request."}"#.to_owned(),
+                None,
+                Reason::TokenRefused,
+                Advice::RenewToken,
+            ),
+            (FetchBlob, 401, String::new(), None, Reason::TokenRefused, Advice::RenewToken),
+            (FetchBlob, 401, html.to_owned(), None, Reason::TokenRefused, Advice::RenewToken),
+            // Parameters.
+            (
+                ListContent,
+                400,
+                af("AF20001", "Missing parameter: x."),
+                None,
+                Reason::ParameterMissing,
+                Advice::PauseTenant,
+            ),
+            (
+                ListContent,
+                400,
+                af("AF20002", "Invalid parameter type: PublisherIdentifier. Expected type: guid"),
+                None,
+                Reason::ParameterInvalid,
+                Advice::PauseTenant,
+            ),
+            (
+                ListContent,
+                400,
+                af(
+                    "AF20010",
+                    "The tenant ID passed in the URL (a) does not match the tenant ID passed in the access token (b).",
+                ),
+                None,
+                Reason::OtherTenant,
+                Advice::PauseTenant,
+            ),
+            (ListContent, 400, af("AF20012", "x"), None, Reason::TenantMisconfigured, Advice::PauseTenant),
+            (ListContent, 400, af("AF20013", "x"), None, Reason::TenantInvalid, Advice::PauseTenant),
+            // Windows and pages.
+            (
+                ListContent,
+                400,
+                af(
+                    "AF20030",
+                    "Start time and end time must both be specified. StartTime:2020-01-01T00:00:00, EndTime:2020-01-03T00:00:00",
+                ),
+                None,
+                Reason::WindowInvalid,
+                Advice::RelistWindow,
+            ),
+            (
+                ListContent,
+                400,
+                af("AF20055", "Start time and end time must both be specified."),
+                None,
+                Reason::WindowInvalid,
+                Advice::RelistWindow,
+            ),
+            (
+                NextPage,
+                400,
+                af("AF20031", "Invalid nextPage Input: x."),
+                None,
+                Reason::PageInvalid,
+                Advice::RelistWindow,
+            ),
+            // Content.
+            (
+                FetchBlob,
+                400,
+                af("AF20050", "The specified content (x) does not exist."),
+                None,
+                Reason::ContentUnknown,
+                Advice::GiveUp,
+            ),
+            (
+                FetchBlob,
+                404,
+                af("AF20051", "Content requested with the key x has already expired."),
+                None,
+                Reason::ContentExpired,
+                Advice::GiveUp,
+            ),
+            (
+                FetchBlob,
+                400,
+                af("AF20052", "Content ID x in the URL is invalid."),
+                None,
+                Reason::ContentIdInvalid,
+                Advice::GiveUp,
+            ),
+            (FetchBlob, 404, String::new(), None, Reason::ContentUnknown, Advice::GiveUp),
+            (
+                FetchBlob,
+                404,
+                r#"{"Message":"No HTTP resource was found."}"#.to_owned(),
+                None,
+                Reason::ContentUnknown,
+                Advice::GiveUp,
+            ),
+            (FetchBlob, 404, html.to_owned(), None, Reason::NotFound, retry),
+            (ListContent, 404, html.to_owned(), None, Reason::NotFound, Advice::PauseTenant),
+            // The service in trouble.
+            (
+                ListContent,
+                500,
+                af("AF50000", "An internal server error occurred. Retry the request."),
+                None,
+                Reason::ServiceFailed,
+                retry,
+            ),
+            (
+                ListContent,
+                500,
+                af("AF50000", "An internal error occurred. Retry in an hour."),
+                None,
+                Reason::ServiceFailed,
+                retry,
+            ),
+            (ListContent, 500, af("AF50005", "x"), None, Reason::ServiceFailed, retry),
+            (ListContent, 503, af("AF50006", "x"), Some(9), Reason::ServiceFailed, throttled(seconds(9))),
+            (ListContent, 500, "[]".to_owned(), None, Reason::Unavailable, retry),
+            (ListContent, 502, html.to_owned(), None, Reason::Unavailable, retry),
+            (ListContent, 503, String::new(), Some(120), Reason::Unavailable, throttled(seconds(120))),
+            (FetchBlob, 504, "\u{feff}{}".to_owned(), None, Reason::Unavailable, retry),
+            (ListContent, 408, String::new(), None, Reason::RequestTimedOut, retry),
+            (ListContent, 408, html.to_owned(), Some(5), Reason::RequestTimedOut, throttled(seconds(5))),
+            // What nobody has described.
+            (ListContent, 403, html.to_owned(), None, Reason::Forbidden, Advice::PauseTenant),
+            (FetchBlob, 403, html.to_owned(), None, Reason::Forbidden, retry),
+            (ListContent, 400, af("AF99999", "x"), None, Reason::Unknown, Advice::PauseTenant),
+            (FetchBlob, 418, "teapot".to_owned(), None, Reason::Unknown, retry),
+            (ListContent, 400, r#"{"error":"invalid_request"}"#.to_owned(), None, Reason::Unknown, Advice::PauseTenant),
+            (
+                ListContent,
+                400,
+                r#"{"code":"AF20022","message":"bare"}"#.to_owned(),
+                None,
+                Reason::NotSubscribed,
+                Advice::CheckSubscription,
+            ),
+            (
+                ListContent,
+                400,
+                r#"{"Error":{"Code":"AF20022","Message":"other case"}}"#.to_owned(),
+                None,
+                Reason::NotSubscribed,
+                Advice::CheckSubscription,
+            ),
+            (
+                ListContent,
+                400,
+                r#"{"error":{"message":"AF20022: No subscription found"}}"#.to_owned(),
+                None,
+                Reason::NotSubscribed,
+                Advice::CheckSubscription,
+            ),
+        ] {
+            let refusal = read(operation, status, &body, asked);
+            let got = (refusal.reason, refusal.reason.advice(operation, refusal.wait));
+            assert_eq!(got, (reason, advice), "{operation} {status} {body}");
+        }
+    }
+
+    #[test]
+    fn codes_are_codes_and_messages_are_one_plain_line() {
+        let refusal = read(Operation::ListContent, 400, &af("AF20022", "No\r\n  subscription\u{1b}[31m found"), None);
+        assert_eq!(refusal.code.as_deref(), Some("AF20022"));
+        assert_eq!(refusal.message, "No subscription [31m found");
+
+        let sentence = "StartSubscription [CorrId=6d4f8a6e-d3e5-4c8b-9d39-aaaaaaaaaaaa] failed";
+        let refusal = read(Operation::StartSubscription, 400, &af(sentence, "why"), None);
+        assert_eq!(refusal.code, None);
+        assert_eq!(refusal.message, format!("{sentence} why"));
+        assert_eq!(refusal.correlation_id.as_deref(), Some("6d4f8a6e-d3e5-4c8b-9d39-aaaaaaaaaaaa"));
+        assert_eq!(refusal.to_string(), format!("{} (status 400): `{sentence} why`", Reason::Unknown.row().cause));
+
+        let html = "<html><head><style>p { color: red }</style><script>alert('<p>')</script><title>Bad\nGateway</title></head><body>Sorry &amp; bye</body>";
+        assert_eq!(read(Operation::ListContent, 502, html, None).message, "Bad Gateway Sorry &amp; bye");
+        assert_eq!(read(Operation::ListContent, 502, "a < b", None).message, "a");
+        assert_eq!(read(Operation::ListContent, 400, &af("X", &"ä ".repeat(5000)), None).message.chars().count(), 400);
+        assert_eq!(read(Operation::ListContent, 400, "", None).message, "");
+    }
+
+    #[test]
+    fn waits_named_in_sentences() {
+        for (text, seconds) in [
+            ("Please retry again after 14m 56s", Some(14 * 60 + 56)),
+            ("Please retry again after 8m 46s.", Some(8 * 60 + 46)),
+            ("retry after 59s", Some(59)),
+            ("Please retry again after 1h 2m 3s!", Some(3723)),
+            ("Please retry again after 2 hours, 5 minutes and 1 second", Some(7501)),
+            ("Try again in an hour", Some(3600)),
+            ("Try again in one minute.", Some(60)),
+            ("Please wait 30 seconds", Some(30)),
+            ("Please wait 30", Some(30)),
+            ("Please retry again after 00:14:56.1234567", Some(14 * 60 + 56)),
+            ("After all, please retry after 5m", Some(300)),
+            ("after 0s", Some(0)),
+            ("after 99999999999999999999 hours", Some(86_399)),
+            ("after 10 days", Some(86_399)),
+            ("after the deadline", None),
+            ("in vain", None),
+            ("", None),
+            ("retry later", None),
+            ("after 5x", None),
+        ] {
+            let meant = seconds.map(|seconds| Duration::from_secs(seconds + 1));
+            assert_eq!(read_wait(text), meant, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_can_be_read(
+            status in 400u16..600,
+            body in proptest::collection::vec(any::<u8>(), 0..300),
+            text in ".{0,200}",
+            code in "(AF[0-9]{0,6}|[0-9]{3}|.{0,20})",
+        ) {
+            for operation in [Operation::FetchBlob, Operation::StartSubscription, Operation::ListContent] {
+                for body in [&body[..], text.as_bytes(), af(&code, &text).as_bytes()] {
+                    let refusal = Refusal::read(operation, status, body, None, None);
+                    prop_assert!(refusal.message.chars().count() <= MESSAGE);
+                    prop_assert!(!refusal.message.contains(char::is_control));
+                    let _ = (refusal.to_string(), refusal.reason.advice(operation, refusal.wait));
+                }
+            }
+        }
+
+        #[test]
+        fn any_sentence_names_a_wait_or_none(text in "(after|wait|Please retry in) ([0-9]{0,25} ?[a-zé:.]{0,8} ?){0,5}") {
+            if let Some(wait) = read_wait(&text) {
+                prop_assert!(wait <= LONGEST_WAIT);
+            }
+        }
+    }
+}

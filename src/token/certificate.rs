@@ -9,7 +9,7 @@
 //! belongs to. The `rsa` crate only takes the key's wrapping off; signing is done by `aws-lc-rs`, which also has
 //! the last word on whether the key is sound: it signs and verifies a sample before the certificate is accepted.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
@@ -128,7 +128,10 @@ struct Thumbprint {
 impl Thumbprint {
     fn new(algorithm: &'static digest::Algorithm, der: &[u8]) -> Self {
         let digest = digest::digest(algorithm, der);
-        let hex = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        let mut hex = String::with_capacity(2 * digest.as_ref().len());
+        for byte in digest.as_ref() {
+            _ = write!(hex, "{byte:02X}");
+        }
         Self { hex, base64: URL_SAFE_NO_PAD.encode(digest) }
     }
 }
@@ -144,7 +147,7 @@ impl Certificate {
         if file.certificates.is_empty() {
             return Err(CertificateError::NoCertificate);
         }
-        Self::pair(file.certificates, only(file.keys)?)
+        Self::pair(file.certificates, &only(file.keys)?)
     }
 
     /// Reads a PKCS#12 file; an empty password is the same as none.
@@ -164,12 +167,12 @@ impl Certificate {
         }
         let certificates = archive.certs.iter().map(|bag| bag.cert.as_der().to_vec()).collect();
         let keys = archive.keys.iter().map(|bag| unwrap_pkcs8(bag.key.as_der())).collect::<Result<Vec<_>, _>>()?;
-        Self::pair(certificates, only(keys)?)
+        Self::pair(certificates, &only(keys)?)
     }
 
     /// Finds the certificate that the key (PKCS#1) belongs to.
-    fn pair(certificates: Vec<Vec<u8>>, key: Zeroizing<Vec<u8>>) -> Result<Self, CertificateError> {
-        let parts = rsa::pkcs1::RsaPrivateKey::from_der(&key).map_err(|_| CertificateError::BrokenKey)?;
+    fn pair(certificates: Vec<Vec<u8>>, key: &[u8]) -> Result<Self, CertificateError> {
+        let parts = rsa::pkcs1::RsaPrivateKey::from_der(key).map_err(|_| CertificateError::BrokenKey)?;
         let modulus = unsigned(parts.modulus.as_bytes());
         let exponent = unsigned(parts.public_exponent.as_bytes());
         let bits = bit_length(modulus);
@@ -204,7 +207,7 @@ impl Certificate {
                 continue;
             }
             best = Some(Self {
-                key: EncodingKey::from_rsa_der(&key),
+                key: EncodingKey::from_rsa_der(key),
                 subject,
                 key_bits: bits,
                 not_before,
@@ -215,7 +218,7 @@ impl Certificate {
             });
         }
         let best = best.ok_or_else(|| first_other.unwrap_or(CertificateError::NoCertificate))?;
-        prove(&key)?;
+        prove(key)?;
         Ok(best)
     }
 

@@ -5,6 +5,11 @@
 //!
 //! - [`certificate`]: a certificate and its key, read from PEM or PKCS#12 and checked.
 //! - [`credential`]: what an app proves itself with: certificates, or a client secret.
+//! - [`assertion`]: the signed statement that proves possession of a certificate's key.
+//! - `endpoint`, `answer`: the token endpoint on the wire, and what it answered.
+//! - [`entra`]: the table of Entra's refusals: whom they concern, what happened, what to do.
+//! - [`renewal`]: when a token is renewed. Pure.
+//! - [`app`]: what is wrong with an app is wrong for all of its tenants; it is said and probed once.
 //! - [`source`]: the token of one tenant: single flight, renewal, refusals.
 //!
 //! **Invariants:** at least [`FLOOR`](renewal::FLOOR) between two requests for one token, whatever happens; a token
@@ -13,8 +18,19 @@
 
 pub mod certificate;
 pub mod credential;
+pub mod assertion;
+mod endpoint;
+mod answer;
+pub mod entra;
+pub mod renewal;
+mod error;
+pub mod app;
 pub mod source;
+#[cfg(test)]
+mod testing;
 
+pub use app::{AppAlarm, AppAlarms};
 pub use certificate::{Certificate, CertificateError};
 pub use credential::{Credential, Signing};
-pub use source::{AccessToken, AppAlarms, TokenError, TokenRequest, TokenSource, TokenStatus};
+pub use error::TokenError;
+pub use source::{AccessToken, TokenRequest, TokenSource, TokenStatus};

@@ -1,20 +1,45 @@
-//! The token of one tenant.
+//! The token of one tenant: held, renewed, replaced when it is refused.
+//!
+//! Everything that speaks for the tenant asks [`TokenSource::token`] before each request; one task runs
+//! [`TokenSource::renew`]. All of them share one request in flight. It runs to its end even if nobody waits any
+//! more, so that a cancelled caller wastes no token.
+//!
+//! - A token is handed out until a minute before its end, whatever becomes of its renewal.
+//! - After a failure the next request waits: for passing trouble at the pace of [`Stage::Token`] and no sooner than
+//!   Entra asked; for a tenant's trouble at the pace of [`Stage::Paused`]; for an app's trouble until the app's
+//!   [alarm](super::app) lets a probe through or ends. Until then callers without a token get the last error.
+//! - A refused token (401) is replaced once, at once if it was asked for long enough ago. Until the replacement is
+//!   there, it is still handed out while it is valid: the refusal may have been an error of one server. A caller
+//!   whose second request is refused as well waits by its own pace.
+//!
+//! **Invariants:** at least [`FLOOR`] between two requests; time is monotonic and counts from before the request was
+//! sent; the token is in memory only.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderValue;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument as _, debug, debug_span};
+use url::Url;
 
-use super::Credential;
+use super::answer::{self, Grant, NoGrant, Refusal, Unusable};
+use super::app::{Admission, AppAlarms, AppKey, Member};
+use super::endpoint::{Incoming, Outgoing, Proof, Transport};
+use super::entra::{self, OUTSIDE_TIME_RANGE, Scope, Subject};
+use super::renewal::{self, FLOOR};
+use super::{Credential, TokenError, assertion};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::TenantId;
 use crate::report::Trouble;
-use crate::retry::Advice;
+use crate::retry::{Backoff, Stage};
+
+/// A host's clock that is off by less than this is not why an assertion was refused: Entra allows five minutes.
+const CLOCK_IS_OFF: SignedDuration = SignedDuration::from_mins(1);
 
 /// What is asked for, and by whom.
 #[derive(Debug, Clone)]
@@ -89,46 +114,6 @@ pub struct TokenStatus {
     pub last_error: Option<Trouble>,
 }
 
-/// Why there is no token.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("no token")]
-pub struct TokenError {
-    advice: Advice,
-    trouble: Arc<Trouble>,
-}
-
-impl TokenError {
-    /// A stable label, for metrics.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        "token"
-    }
-
-    /// What the caller does next.
-    #[must_use]
-    pub const fn advice(&self) -> Advice {
-        self.advice
-    }
-
-    /// What the operator reads.
-    #[must_use]
-    pub fn trouble(&self) -> Trouble {
-        Trouble::clone(&self.trouble)
-    }
-}
-
-/// The alarms of apps: what is wrong with an app is wrong for all of its tenants, and is said and probed once.
-#[derive(Debug, Default)]
-pub struct AppAlarms {}
-
-impl AppAlarms {
-    /// No alarm.
-    #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::default()
-    }
-}
-
 /// The token of one tenant, for one audience; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TokenSource {
@@ -137,49 +122,433 @@ pub struct TokenSource {
 
 #[derive(Debug)]
 struct Inner {
+    request: TokenRequest,
+    url: Url,
+    transport: Arc<dyn Transport>,
+    clock: SharedClock,
+    time: Arc<ServiceTime>,
+    member: Member,
+    state: Mutex<State>,
+    /// A refusal moved the next request forward.
+    hurry: Notify,
     changes: watch::Sender<u64>,
+}
+
+type Outcome = Result<AccessToken, TokenError>;
+type Flight = watch::Receiver<Option<Outcome>>;
+
+#[derive(Debug)]
+struct State {
+    current: Option<Current>,
+    generation: u64,
+    flight: Option<Flight>,
+    /// No request before this moment,
+    not_before: Instant,
+    /// nor before this one, which is [`FLOOR`] after the last.
+    floor: Instant,
+    last_error: Option<TokenError>,
+    /// Waits for the app's alarm to end.
+    waits_for_app: bool,
+    passing: Backoff,
+    paused: Backoff,
+    /// Tokens in a row that were refused soon after they had been issued.
+    refusals: u32,
+}
+
+#[derive(Debug)]
+struct Current {
+    token: AccessToken,
+    renew_at: Instant,
+    usable_until: Instant,
+    refused: bool,
+}
+
+impl State {
+    /// The earliest moment at which the next request is both wanted and allowed.
+    fn next_request(&self) -> Instant {
+        match &self.current {
+            Some(current) if !current.refused => current.renew_at.max(self.not_before),
+            _ => self.not_before,
+        }
+    }
+
+    fn usable(&self, now: Instant) -> Option<&AccessToken> {
+        self.current.as_ref().filter(|current| now < current.usable_until).map(|current| &current.token)
+    }
 }
 
 impl TokenSource {
     /// A source that has asked for nothing yet. `http` is [`Http::control`](crate::http::Http::control).
     #[must_use]
     pub fn new(
-        _request: TokenRequest,
-        _http: reqwest::Client,
-        _clock: SharedClock,
-        _time: Arc<ServiceTime>,
-        _apps: &Arc<AppAlarms>,
+        request: TokenRequest,
+        http: reqwest::Client,
+        clock: SharedClock,
+        time: Arc<ServiceTime>,
+        apps: &Arc<AppAlarms>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { changes: watch::Sender::new(0) }) }
+        Self::with_transport(request, Arc::new(http), clock, time, apps)
     }
 
-    /// The current token while it is valid; else waits for the one request in flight, or makes it.
-    #[expect(clippy::unused_async, reason = "the signature, ahead of the work")]
+    pub(super) fn with_transport(
+        request: TokenRequest,
+        transport: Arc<dyn Transport>,
+        clock: SharedClock,
+        time: Arc<ServiceTime>,
+        apps: &Arc<AppAlarms>,
+    ) -> Self {
+        let key = AppKey {
+            app: request.app.clone(),
+            client_id: request.client_id.clone(),
+            authority: origin(&request.cloud),
+            audience: request.audience.clone(),
+            credential: request.credential.clone(),
+        };
+        let state = State {
+            current: None,
+            generation: 0,
+            flight: None,
+            not_before: Instant::now(),
+            floor: Instant::now(),
+            last_error: None,
+            waits_for_app: false,
+            passing: Backoff::new(Stage::Token),
+            paused: Backoff::new(Stage::Paused),
+            refusals: 0,
+        };
+        let inner = Inner {
+            url: request.cloud.token_endpoint(request.tenant, request.endpoint),
+            member: apps.join(&key, &time),
+            request,
+            transport,
+            clock,
+            time,
+            state: Mutex::new(state),
+            hurry: Notify::new(),
+            changes: watch::Sender::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The current token while it is valid; else waits for the one request in flight, or makes it. While no request
+    /// may be made yet, it is the last error, with the time that is left.
     pub async fn token(&self) -> Result<AccessToken, TokenError> {
-        todo!("the token endpoint")
+        let flight = {
+            let mut state = self.inner.state();
+            let now = Instant::now();
+            if let Some(token) = state.usable(now) {
+                return Ok(token.clone());
+            }
+            self.inner.end_wait_for_app(&mut state);
+            match &state.flight {
+                Some(flight) => flight.clone(),
+                None if now < state.not_before => {
+                    let error = state.last_error.clone().unwrap_or_else(TokenError::too_soon);
+                    return Err(error.waiting(state.not_before - now));
+                }
+                None => self.start(&mut state),
+            }
+        };
+        arrival(flight).await
     }
 
-    /// A 401: renews once for this token's generation; later calls for the same generation only wait for that.
-    #[expect(clippy::unused_async, reason = "the signature, ahead of the work")]
-    pub async fn refused(&self, _token: &AccessToken) {
-        todo!("the token endpoint")
+    /// A 401: renews once for this token's generation, at once if enough time has passed since it was asked for,
+    /// else as soon as it has. Waits for a renewal that is in flight; later calls for the same generation do no more
+    /// than that.
+    pub async fn refused(&self, token: &AccessToken) {
+        let flight = {
+            let mut state = self.inner.state();
+            let now = Instant::now();
+            let State { current, refusals, not_before, .. } = &mut *state;
+            if let Some(current) = current
+                && current.token.generation == token.generation
+                && !current.refused
+            {
+                current.refused = true;
+                let soon = now < current.token.issued + renewal::SETTLED;
+                *refusals = if soon { refusals.saturating_add(1) } else { 0 };
+                *not_before = (*not_before).max(current.token.issued + renewal::replace_refused_in(*refusals));
+                self.inner.hurry.notify_one();
+            }
+            let wanted = state.current.as_ref().is_some_and(|current| current.refused) && now >= state.not_before;
+            match &state.flight {
+                Some(flight) => Some(flight.clone()),
+                None if wanted => Some(self.start(&mut state)),
+                None => None,
+            }
+        };
+        if let Some(flight) = flight {
+            // Whatever came of it, the caller asks for the token again.
+            _ = arrival(flight).await;
+        }
     }
 
     /// Renews the token for ever; a task of the tenant's tree.
-    #[expect(clippy::unused_async, reason = "the signature, ahead of the work")]
     pub async fn renew(&self) -> ! {
-        todo!("the renewal loop")
+        let mut turns = self.inner.member.turns();
+        loop {
+            let next = {
+                let mut state = self.inner.state();
+                self.inner.end_wait_for_app(&mut state);
+                let next = state.next_request();
+                match &state.flight {
+                    Some(flight) => Err(flight.clone()),
+                    None if Instant::now() >= next => Err(self.start(&mut state)),
+                    None => Ok((next, state.waits_for_app)),
+                }
+            };
+            match next {
+                Err(flight) => _ = arrival(flight).await,
+                Ok((next, waits_for_app)) => tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = self.inner.hurry.notified() => {}
+                    // The sender lives as long as we are a member.
+                    _ = turns.changed(), if waits_for_app => {}
+                },
+            }
+        }
     }
 
     /// How it fares.
     #[must_use]
     pub fn status(&self) -> TokenStatus {
-        TokenStatus::default()
+        let (now, time) = (Instant::now(), self.inner.time.now());
+        let at = |moment: Instant| {
+            let ahead = SignedDuration::try_from(moment.saturating_duration_since(now)).ok()?;
+            let behind = SignedDuration::try_from(now.saturating_duration_since(moment)).ok()?;
+            time.checked_add(ahead).ok()?.checked_sub(behind).ok()
+        };
+        let state = self.inner.state();
+        TokenStatus {
+            valid_until: state.current.as_ref().and_then(|current| at(current.token.valid_until)),
+            renews_at: at(state.next_request().max(now)),
+            last_error: state.last_error.as_ref().map(TokenError::trouble),
+        }
     }
 
     /// The generation of the current token, and when it changes; 0 before the first.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
+    }
+
+    /// Starts the one request. A task of its own: it ends within the transport's time limits.
+    fn start(&self, state: &mut State) -> Flight {
+        let (landing, flight) = watch::channel(None);
+        state.flight = Some(flight.clone());
+        let inner = Arc::clone(&self.inner);
+        let span = debug_span!("token.renew", tenant = %inner.request.tenant);
+        tokio::spawn(
+            async move {
+                // Clears the flight also if the request panics: those who wait see `landing` go.
+                let cleared = Cleared(&inner);
+                let outcome = inner.fly().await;
+                drop(cleared);
+                landing.send_replace(Some(outcome));
+            }
+            .instrument(span),
+        );
+        flight
+    }
+}
+
+struct Cleared<'a>(&'a Inner);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if state.flight.take().is_some() && std::thread::panicking() {
+            state.not_before = Instant::now() + state.passing.failed(None).max(FLOOR);
+            state.last_error = Some(TokenError::ended());
+        }
+    }
+}
+
+async fn arrival(mut flight: Flight) -> Outcome {
+    match flight.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(TokenError::ended())),
+        Err(_) => Err(TokenError::ended()),
+    }
+}
+
+/// Scheme and host of the authority, without the slash that an address ends with.
+fn origin(cloud: &Cloud) -> String {
+    cloud.authority.as_str().trim_end_matches('/').to_owned()
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once the app's alarm has ended, its tenants ask again, spread out.
+    fn end_wait_for_app(&self, state: &mut State) {
+        if state.waits_for_app && !self.member.is_bad() {
+            state.waits_for_app = false;
+            state.not_before = (Instant::now() + self.member.spread()).max(state.floor);
+        }
+    }
+
+    /// One request, from leave to send it to what it changes.
+    async fn fly(&self) -> Outcome {
+        let mut turns = self.member.turns();
+        let permit = loop {
+            turns.mark_unchanged();
+            match self.member.admit() {
+                Admission::Go(permit) => break permit,
+                Admission::Turn(until) => tokio::select! {
+                    () = sleep_until(until) => {}
+                    _ = turns.changed() => {}
+                },
+                Admission::Wait(error, until) => {
+                    let now = Instant::now();
+                    let mut state = self.state();
+                    state.not_before = state.not_before.max(until);
+                    state.waits_for_app = true;
+                    state.last_error = Some(error.clone());
+                    return Err(error.waiting(until - now));
+                }
+            }
+        };
+        let sent = Instant::now();
+        {
+            let mut state = self.state();
+            state.floor = sent + FLOOR;
+            state.not_before = state.floor;
+        }
+        match self.ask().await {
+            Ok(grant) => {
+                permit.granted();
+                self.keep(grant, sent)
+            }
+            Err(error) => Err(self.wait_after(permit.failed(error))),
+        }
+    }
+
+    fn keep(&self, grant: Grant, sent: Instant) -> Outcome {
+        let Ok(mut authorization) = HeaderValue::try_from(format!("Bearer {}", grant.token.expose())) else {
+            // The answer was checked for this; a token that cannot be sent is still no reason to panic.
+            return Err(self.wait_after(TokenError::unusable(Unusable::OddToken, &self.subject(""))));
+        };
+        authorization.set_sensitive(true);
+        let renew_in = renewal::renew_in(grant.life, grant.refresh_in, self.request.renew_after, fastrand::f64());
+        let mut state = self.state();
+        state.generation += 1;
+        let token =
+            AccessToken { authorization, issued: sent, valid_until: sent + grant.life, generation: state.generation };
+        state.current = Some(Current {
+            token: token.clone(),
+            renew_at: sent + renew_in,
+            usable_until: sent + renewal::usable_for(grant.life),
+            refused: false,
+        });
+        state.last_error = None;
+        state.waits_for_app = false;
+        state.passing.succeeded();
+        state.paused.succeeded();
+        drop(state);
+        debug!(generation = token.generation, life = ?grant.life, renew_in = ?renew_in, "token granted");
+        self.changes.send_replace(token.generation);
+        Ok(token)
+    }
+
+    /// Takes note of a failure and of how long to wait after it.
+    fn wait_after(&self, error: TokenError) -> TokenError {
+        let now = Instant::now();
+        let mut state = self.state();
+        let wait = match error.scope() {
+            Scope::Passing => state.passing.failed(error.asked()),
+            // The alarm says when; asking it for leave costs no request.
+            Scope::App if error.is_shared() => Duration::ZERO,
+            Scope::App | Scope::Tenant => state.paused.failed(None),
+        };
+        state.not_before = (now + wait).max(state.floor);
+        state.waits_for_app = error.is_shared();
+        let error = error.waiting(state.not_before - now);
+        state.last_error = Some(error.clone());
+        debug!(kind = error.kind(), wait = ?state.not_before - now, "no token");
+        error
+    }
+
+    /// Asks Entra for a token.
+    async fn ask(&self) -> Result<Grant, TokenError> {
+        let request = &self.request;
+        let confirmed = self.time.confirmed();
+        // The service's time signs, so that a host with a wrong clock still gets a token; the first time of all,
+        // and after an hour without any answer, there is only the host's.
+        let signed_at = confirmed.unwrap_or_else(|| self.clock.now());
+        let thumbprint = request.credential.certificate(signed_at).map_or("", |certificate| certificate.sha1_hex());
+        let subject = self.subject(thumbprint);
+
+        let assertion;
+        let proof = match &request.credential {
+            Credential::Secret(secret) => Proof::Secret(secret),
+            Credential::Certificates { signing, .. } => {
+                let certificate = request.credential.certificate(signed_at).ok_or_else(TokenError::no_certificate)?;
+                assertion = assertion::sign(certificate, *signing, &request.client_id, &self.url, signed_at)
+                    .map_err(TokenError::unsigned)?;
+                Proof::Assertion(&assertion)
+            }
+        };
+        let outgoing = Outgoing::new(self.url.clone(), request.endpoint, &request.audience, &request.client_id, &proof);
+        let request_id = outgoing.request_id;
+        let incoming = self
+            .transport
+            .post(outgoing)
+            .await
+            .map_err(|error| TokenError::unreachable(error, &subject).or_correlation_id(request_id))?;
+        if let Some(date) = incoming.date {
+            self.time.observe(date);
+        }
+        answer::read(&incoming, self.time.now(), proof.text())
+            .map_err(|no_grant| match no_grant {
+                NoGrant::Unusable(unusable) => TokenError::unusable(unusable, &subject),
+                NoGrant::Refused(refusal) => self.refusal(refusal, &incoming, &subject, signed_at, confirmed.is_some()),
+            })
+            .map_err(|error| error.or_correlation_id(request_id))
+    }
+
+    fn refusal(
+        &self,
+        refusal: Box<Refusal>,
+        incoming: &Incoming,
+        subject: &Subject<'_>,
+        signed_at: Timestamp,
+        signed_by_service: bool,
+    ) -> TokenError {
+        let verdict = entra::judge(refusal.status, refusal.json, refusal.error.as_deref(), &refusal.codes);
+        if verdict.code != Some(OUTSIDE_TIME_RANGE) || verdict.scope == Scope::Passing {
+            return TokenError::refused(refusal, &verdict, subject, incoming.retry_after);
+        }
+        let cause = self.clock_trouble(signed_at, signed_by_service, incoming.date);
+        let off = self.time.host_ahead_by().is_some_and(|ahead| ahead.abs() > CLOCK_IS_OFF);
+        if off && !signed_by_service && self.time.confirmed().is_some() {
+            return TokenError::clock_was_off(refusal, cause);
+        }
+        TokenError::refused(refusal, &verdict, subject, incoming.retry_after).because(cause)
+    }
+
+    /// Both clocks, for the one who has to set one of them.
+    fn clock_trouble(&self, signed_at: Timestamp, signed_by_service: bool, date: Option<Timestamp>) -> String {
+        let by = if signed_by_service { "Microsoft's time" } else { "this host's clock" };
+        let until = signed_at + SignedDuration::try_from(assertion::LIFE).unwrap_or(SignedDuration::ZERO);
+        let theirs = date.map_or_else(|| "not told".to_owned(), |date| format!("{date:.0}"));
+        format!(
+            "Entra found the client assertion outside its time range: by {by} it was good from {signed_at:.0} to \
+             {until:.0}; this host's clock says {:.0}, Entra's clock {theirs}",
+            self.clock.now()
+        )
+    }
+
+    fn subject<'a>(&'a self, thumbprint: &'a str) -> Subject<'a> {
+        let TokenRequest { cloud, client_id, audience, tenant, .. } = &self.request;
+        Subject {
+            tenant: *tenant,
+            client: client_id,
+            cloud: &cloud.name,
+            authority: self.member.authority(),
+            audience,
+            thumbprint,
+        }
     }
 }

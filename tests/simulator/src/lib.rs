@@ -1,1 +1,155 @@
-//! A simulated Microsoft cloud.
+//! A simulated Microsoft cloud: the Entra ID token endpoint and the whole Office 365 Management Activity API, faults and
+//! quirks included.
+//!
+//! It stands in for Microsoft in Tenantry's tests, its demo and its benchmarks, and shares no protocol code with the
+//! daemon, so that one misunderstanding cannot hide in both.
+//!
+//! - [`Scenario`]: what the cloud holds when it starts; plain data.
+//! - [`Cloud`]: a running cloud on loopback ports, with its own threads.
+//! - [`Control`]: changes the running cloud: blobs, tenants, [`Fault`]s, consent, clocks.
+//! - [`Ledger`]: what it has offered and seen, to compare a collector's result with.
+//!
+//! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity` (the two services), `records` (made-up
+//! audit records), `world` (the state), `front` (routing, faults, books).
+//!
+//! **Guarantees.** Bodies are functions of the scenario's seed and the blob's number; memory does not grow with their
+//! size, except for those precompressed on request ([`Scenario::precompress_mib`]). A blob's whole body is made on demand when it has at most 4,000 records
+//! and streamed otherwise. Nothing listens on other than loopback addresses unless the binary is told to.
+//!
+//! ```
+//! use tenantry_simulator::{App, Cloud, ContentType, Feed, Scenario, Tenant};
+//! use uuid::Uuid;
+//!
+//! let tenant = Uuid::from_u128(0x7c1d);
+//! let cloud = Cloud::start(
+//!     Scenario::new(1)
+//!         .app(App::new(Uuid::from_u128(0xa99)).secret("s3cret"))
+//!         .tenant(Tenant::new(tenant, "Contoso").feed(Feed::new(ContentType::Exchange).backlog(10, 2.0).records(5, 20))),
+//! )?;
+//! assert_eq!(cloud.ledger().offered(tenant).count(), 10);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod activity;
+mod blob;
+mod clock;
+mod content_type;
+mod control;
+mod entra;
+mod faults;
+mod front;
+mod http;
+mod ledger;
+mod records;
+mod scenario;
+mod seed;
+mod world;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use blob::{Blob, BlobSpec};
+pub use content_type::ContentType;
+pub use control::{Command, Control, Outcome};
+pub use faults::{BadJson, Effect, Endpoint, ErrorBody, Fault, Point, Throttle, ThrottleShape, When};
+pub use ledger::{Ledger, Remark, Seen, TenantBook, TokenRequest};
+pub use records::{Departure, Insert, Recipe};
+pub use scenario::{
+    ACTIVITY_READ, ACTIVITY_READ_DLP, App, Consent, Der, Entra, Feed, Gzip, Quirks, Scenario, Secret, Service, Tenant,
+    TenantMismatch,
+};
+pub use world::SubscriptionStatus;
+
+use front::{Foreign, Front};
+use world::World;
+
+/// A running cloud. Dropping it closes its ports.
+pub struct Cloud {
+    world: Arc<World>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Cloud {
+    /// Starts a cloud on two free loopback ports.
+    pub fn start(scenario: Scenario) -> io::Result<Cloud> {
+        Self::start_at(scenario, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts a cloud at an address; the foreign host gets a free port beside it.
+    pub fn start_at(scenario: Scenario, address: SocketAddr) -> io::Result<Cloud> {
+        let listener = TcpListener::bind(address)?;
+        let foreign = TcpListener::bind((address.ip(), 0))?;
+        listener.set_nonblocking(true)?;
+        foreign.set_nonblocking(true)?;
+        let url = |l: &TcpListener| l.local_addr().map(|a| format!("http://{a}"));
+        let precompress = scenario.precompress_mib;
+        let world = Arc::new(World::new(scenario, url(&listener)?, url(&foreign)?));
+        if precompress > 0 {
+            activity::prepare(&world, precompress);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("simulator")
+            .enable_all()
+            .build()?;
+        {
+            let _context = runtime.enter();
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let foreign = tokio::net::TcpListener::from_std(foreign)?;
+            runtime.spawn(http::serve(listener, Arc::new(Front { world: Arc::clone(&world) })));
+            runtime.spawn(http::serve(foreign, Arc::new(Foreign { world: Arc::clone(&world) })));
+            runtime.spawn(make_live_content(Arc::clone(&world)));
+        }
+        Ok(Cloud { world, runtime: Some(runtime) })
+    }
+
+    /// `http://127.0.0.1:PORT`: authority and management host in one.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.world.url.clone()
+    }
+
+    /// Another host, which records whatever reaches it.
+    #[must_use]
+    pub fn foreign_url(&self) -> String {
+        self.world.foreign_url.clone()
+    }
+
+    /// A snapshot of what the cloud has offered and seen.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.world.ledger()
+    }
+
+    /// The handle that changes the cloud while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.world))
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Allowed within another runtime's task, where tests drop it.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Adds live blobs as they fall due.
+async fn make_live_content(world: Arc<World>) {
+    loop {
+        let now = world.clock.now();
+        let uptime = world.uptime_ms();
+        let next = world.lock().add_due(now, uptime);
+        let pause = next
+            .map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.saturating_sub(world.uptime_ms()).max(1)));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = world.wake.notified() => {}
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! What is wrong with an app is wrong for all of its tenants: it is believed, said and probed once.
+//!
+//! A thousand tenants may share one app. When its secret expires, the journal gets one alarm instead of a thousand
+//! lines, and Entra one request per interval instead of a thousand.
+//!
+//! - **Believing.** One tenant's word is not enough: a certificate that was uploaded a minute ago is unknown to one of
+//!   Entra's sites and known to another, and that tenant must not stop the rest. An app's trouble is believed when
+//!   two tenants have met it, or its only one. Until one of them had a token, and after a first complaint, requests
+//!   go one at a time, so that two are enough to find out.
+//! - **Probing.** While the alarm lasts, one tenant's request at a time is let through as a probe, at growing
+//!   intervals, and not by the tenant that failed last if another one waits.
+//! - **The end.** A token clears the alarm, and the tenants that waited ask for theirs, a little spread out.
+//!
+//! **Invariant:** nobody waits for another tenant's *request* for longer than [`TURN`]: a stalled answer delays only
+//! the tenant that it is for.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::entra::Scope;
+use super::{Credential, TokenError};
+use crate::clock::ServiceTime;
+use crate::report::Trouble;
+use crate::report::announce::{self, Announced, Line};
+use crate::retry::{Backoff, jittered};
+
+/// How long a tenant waits for the outcome of another one's request before it sends its own.
+const TURN: Duration = Duration::from_secs(5);
+/// The first interval between two probes.
+const FIRST_PROBE: Duration = Duration::from_mins(5);
+/// The longest: a token that was due for renewal at 45 minutes of an hour outlives one such wait, so a tenant whose
+/// credential is good after all collects without a gap.
+const LONGEST_PROBE: Duration = Duration::from_mins(15);
+/// After a probe that met other trouble (a timeout, say) the next one follows soon.
+const NEXT_PROBE: Duration = Duration::from_mins(1);
+/// For how long the tenant that failed last lets others probe first.
+const DEFERENCE: Duration = Duration::from_secs(10);
+/// After the alarm, each waiting tenant adds this to the time over which all of them ask again,
+const SPREAD_EACH: Duration = Duration::from_millis(100);
+/// which is no longer than this.
+const SPREAD: Duration = Duration::from_mins(1);
+
+/// The alarms of all apps. One for the process.
+#[derive(Debug, Default)]
+pub struct AppAlarms {
+    apps: Mutex<Vec<Weak<AppHealth>>>,
+}
+
+/// One app's alarm, for `status` and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppAlarm {
+    /// The app's name in the configuration; empty for `[app]`.
+    pub app: String,
+    /// Its client id.
+    pub client_id: String,
+    /// The authority that refuses it.
+    pub authority: String,
+    /// What is wrong, and what to do.
+    pub trouble: Trouble,
+    /// How many tenants use the app.
+    pub tenants: usize,
+}
+
+impl AppAlarms {
+    /// No alarm.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// What is wrong with apps at the moment.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<AppAlarm> {
+        self.living().iter().filter_map(|app| app.alarm()).collect()
+    }
+
+    fn living(&self) -> Vec<Arc<AppHealth>> {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.retain(|app| app.strong_count() > 0);
+        apps.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A place among the tenants of an app.
+    pub(super) fn join(&self, key: &AppKey, time: &Arc<ServiceTime>) -> Member {
+        let found = self.living().into_iter().find(|app| app.key == *key);
+        let app = found.unwrap_or_else(|| {
+            let app = Arc::new(AppHealth::new(key.clone(), Arc::clone(time)));
+            self.apps.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&app));
+            app
+        });
+        app.members.fetch_add(1, Ordering::Relaxed);
+        let id = app.next_id.fetch_add(1, Ordering::Relaxed);
+        Member { app, id }
+    }
+}
+
+/// Which requests are one app's in the eyes of Entra. The audience belongs to it because a malformed one is also an
+/// app-wide error, but one cloud's; the credential because a new one deserves a new beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AppKey {
+    pub(super) app: String,
+    pub(super) client_id: String,
+    pub(super) authority: String,
+    pub(super) audience: String,
+    pub(super) credential: Credential,
+}
+
+/// One app's health.
+#[derive(Debug)]
+struct AppHealth {
+    key: AppKey,
+    time: Arc<ServiceTime>,
+    members: AtomicUsize,
+    next_id: AtomicU64,
+    standing: Mutex<Standing>,
+    /// Changes whenever a turn ends or the standing changes.
+    turns: watch::Sender<u64>,
+}
+
+type MemberId = u64;
+
+#[derive(Debug)]
+enum Standing {
+    /// Tokens are granted.
+    Good,
+    /// Nothing is known yet, or one tenant complained: requests go one at a time.
+    Unsure { complaint: Option<MemberId>, turn: Option<Instant> },
+    /// The app's trouble is believed.
+    Bad(Box<Alarm>),
+}
+
+#[derive(Debug)]
+struct Alarm {
+    error: TokenError,
+    raised: Instant,
+    pace: Backoff,
+    next_probe: Instant,
+    probing: bool,
+    failed_last: MemberId,
+    history: Option<Announced>,
+}
+
+/// Whether a request may be sent.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// Yes.
+    Go(Permit),
+    /// Another tenant's request will tell; ask again when its turn has ended, or at this moment.
+    Turn(Instant),
+    /// No: the app's trouble, and when to ask again.
+    Wait(TokenError, Instant),
+}
+
+/// A tenant's place among those of its app.
+#[derive(Debug)]
+pub(super) struct Member {
+    app: Arc<AppHealth>,
+    id: MemberId,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.app.members.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Member {
+    /// Asks for leave to send a request.
+    pub(super) fn admit(&self) -> Admission {
+        let now = Instant::now();
+        let permit = || Permit { app: Arc::clone(&self.app), id: self.id, sent: now, settled: false };
+        match &mut *self.app.standing() {
+            Standing::Good => Admission::Go(permit()),
+            Standing::Unsure { turn: Some(since), .. } if now < *since + TURN => Admission::Turn(*since + TURN),
+            Standing::Unsure { turn, .. } => {
+                // When a turn brings no outcome in time everybody goes: it is not begun anew for the next one.
+                turn.get_or_insert(now);
+                Admission::Go(permit())
+            }
+            Standing::Bad(alarm) => {
+                let mine = alarm.next_probe
+                    + if alarm.failed_last == self.id && self.app.members() > 1 { DEFERENCE } else { Duration::ZERO };
+                if now >= mine && !alarm.probing {
+                    alarm.probing = true;
+                    return Admission::Go(permit());
+                }
+                // A probe's outcome moves everyone on; the moment is for the case that there will be none.
+                let again = if alarm.probing { now + NEXT_PROBE } else { mine };
+                Admission::Wait(alarm.error.clone(), again)
+            }
+        }
+    }
+
+    /// The authority that the app is registered with, scheme and host.
+    pub(super) fn authority(&self) -> &str {
+        &self.app.key.authority
+    }
+
+    /// Changes when it is worth asking again.
+    pub(super) fn turns(&self) -> watch::Receiver<u64> {
+        self.app.turns.subscribe()
+    }
+
+    /// Whether the app's trouble is believed.
+    pub(super) fn is_bad(&self) -> bool {
+        matches!(*self.app.standing(), Standing::Bad(_))
+    }
+
+    /// A wait that is this tenant's share of spreading out after an alarm.
+    pub(super) fn spread(&self) -> Duration {
+        let others = u32::try_from(self.app.members().saturating_sub(1)).unwrap_or(u32::MAX);
+        jittered(SPREAD_EACH.saturating_mul(others).min(SPREAD), 1.0)
+    }
+}
+
+/// Leave to send one request. Its outcome must be told; a request that was dropped counts as no outcome.
+#[derive(Debug)]
+pub(super) struct Permit {
+    app: Arc<AppHealth>,
+    id: MemberId,
+    sent: Instant,
+    settled: bool,
+}
+
+impl Permit {
+    /// A token was granted.
+    pub(super) fn granted(mut self) {
+        self.settled = true;
+        self.app.granted(self.sent);
+    }
+
+    /// The request failed; returns the error, as the app's where it is believed to be.
+    pub(super) fn failed(mut self, error: TokenError) -> TokenError {
+        self.settled = true;
+        if error.scope() == Scope::App {
+            self.app.complaint(self.id, self.sent, error)
+        } else {
+            self.app.inconclusive(self.sent);
+            error
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.app.inconclusive(self.sent);
+        }
+    }
+}
+
+impl AppHealth {
+    fn new(key: AppKey, time: Arc<ServiceTime>) -> Self {
+        Self {
+            key,
+            time,
+            members: AtomicUsize::new(0),
+            next_id: AtomicU64::new(0),
+            standing: Mutex::new(Standing::Unsure { complaint: None, turn: None }),
+            turns: watch::Sender::new(0),
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn members(&self) -> usize {
+        self.members.load(Ordering::Relaxed)
+    }
+
+    fn alarm(&self) -> Option<AppAlarm> {
+        let Standing::Bad(alarm) = &*self.standing() else { return None };
+        Some(AppAlarm {
+            app: self.key.app.clone(),
+            client_id: self.key.client_id.clone(),
+            authority: self.key.authority.clone(),
+            trouble: alarm.error.trouble(),
+            tenants: self.members(),
+        })
+    }
+
+    fn granted(&self, sent: Instant) {
+        let mut standing = self.standing();
+        match &*standing {
+            Standing::Good => return,
+            // A token that was asked for before the alarm says nothing about what came after.
+            Standing::Bad(alarm) if sent < alarm.raised => return,
+            Standing::Bad(alarm) => {
+                let kind = alarm.error.kind();
+                info!(
+                    app = self.key.app,
+                    client_id = self.key.client_id,
+                    tenants = self.members(),
+                    kind,
+                    "app works again"
+                );
+            }
+            Standing::Unsure { .. } => {}
+        }
+        *standing = Standing::Good;
+        drop(standing);
+        self.next_turn();
+    }
+
+    fn inconclusive(&self, sent: Instant) {
+        match &mut *self.standing() {
+            Standing::Good => return,
+            // Nothing speaks against the app: no reason to go on one at a time.
+            standing @ Standing::Unsure { complaint: None, .. } => *standing = Standing::Good,
+            Standing::Unsure { turn, .. } => *turn = None,
+            Standing::Bad(alarm) if sent < alarm.raised || !alarm.probing => return,
+            Standing::Bad(alarm) => {
+                alarm.probing = false;
+                alarm.next_probe = Instant::now() + jittered(NEXT_PROBE, 0.2);
+            }
+        }
+        self.next_turn();
+    }
+
+    fn complaint(&self, by: MemberId, sent: Instant, error: TokenError) -> TokenError {
+        let now = Instant::now();
+        let alone = self.members() <= 1;
+        let mut standing = self.standing();
+        let error = match &mut *standing {
+            Standing::Bad(alarm) => {
+                let error = error.of_app();
+                // What was sent before the alarm is one of its causes, not a probe.
+                if sent >= alarm.raised && alarm.probing {
+                    alarm.probing = false;
+                    alarm.error = error.clone();
+                    alarm.failed_last = by;
+                    alarm.next_probe = now + alarm.pace.failed(None);
+                    self.say(&mut alarm.history, &error, now);
+                }
+                error
+            }
+            Standing::Unsure { complaint: Some(other), .. } if *other != by => self.raise(&mut standing, by, error),
+            _ if alone => self.raise(&mut standing, by, error),
+            Standing::Good | Standing::Unsure { .. } => {
+                *standing = Standing::Unsure { complaint: Some(by), turn: None };
+                error
+            }
+        };
+        drop(standing);
+        self.next_turn();
+        error
+    }
+
+    fn raise(&self, standing: &mut Standing, by: MemberId, error: TokenError) -> TokenError {
+        let now = Instant::now();
+        let error = error.of_app();
+        let mut pace = Backoff::between(FIRST_PROBE, LONGEST_PROBE);
+        let next_probe = now + pace.failed(None);
+        let mut history = None;
+        self.say(&mut history, &error, now);
+        *standing = Standing::Bad(Box::new(Alarm {
+            error: error.clone(),
+            raised: now,
+            pace,
+            next_probe,
+            probing: false,
+            failed_last: by,
+            history,
+        }));
+        error
+    }
+
+    /// Writes the alarm to the journal, when it is new and then seldom.
+    fn say(&self, history: &mut Option<Announced>, error: &TokenError, now: Instant) {
+        let trouble = error.trouble();
+        if announce::met(history, &trouble, now, self.time.now()) == Line::Quiet {
+            return;
+        }
+        let AppKey { app, client_id, authority, .. } = &self.key;
+        let attempt = history.as_ref().map_or(1, |known| known.attempts);
+        error!(
+            app,
+            client_id,
+            authority,
+            tenants = self.members(),
+            kind = trouble.kind,
+            code = trouble.code.as_deref(),
+            correlation_id = trouble.correlation_id.as_deref(),
+            attempt,
+            "{trouble}"
+        );
+    }
+
+    fn next_turn(&self) {
+        self.turns.send_modify(|turn| *turn += 1);
+    }
+}

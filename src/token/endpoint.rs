@@ -1,0 +1,226 @@
+//! The token endpoint on the wire: one POST of a form, one answer of limited size.
+//!
+//! The form ("OAuth 2.0 client credentials flow on the Microsoft identity platform") is `client_id`, `grant_type`,
+//! what the token is for (v2: `scope` = audience + `/.default`; v1: `resource` = audience), and the secret or the
+//! assertion. Each request carries a fresh `client-request-id`, which Entra returns as the correlation id.
+//!
+//! **Invariant:** the form goes to the tenant's own endpoint and nowhere else: redirects are not followed, and the
+//! assertion is good for that address only.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
+use url::Url;
+use url::form_urlencoded;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::cloud::TokenEndpoint;
+use crate::secret::Secret;
+
+/// Larger than any answer of Entra by far.
+const LARGEST_ANSWER: usize = 256 * 1024;
+/// Entra answers in a second or two; what takes longer than this is not coming.
+const TIMEOUT: Duration = Duration::from_mins(1);
+/// The longest wait that `Retry-After` can ask for; Microsoft's own libraries cap it here.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// What proves who asks, ready to be sent.
+pub(super) enum Proof<'a> {
+    /// A client secret.
+    Secret(&'a Secret),
+    /// A signed client assertion.
+    Assertion(&'a Secret),
+}
+
+impl Proof<'_> {
+    /// What no error may repeat.
+    pub(super) const fn text(&self) -> &Secret {
+        match self {
+            Self::Secret(text) | Self::Assertion(text) => text,
+        }
+    }
+}
+
+/// One request.
+pub(super) struct Outgoing {
+    pub(super) url: Url,
+    pub(super) request_id: Uuid,
+    pub(super) form: Secret,
+}
+
+impl Outgoing {
+    pub(super) fn new(url: Url, endpoint: TokenEndpoint, audience: &str, client_id: &str, proof: &Proof<'_>) -> Self {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("client_id", client_id);
+        form.append_pair("grant_type", "client_credentials");
+        match endpoint {
+            TokenEndpoint::V2 => form.append_pair("scope", &format!("{audience}/.default")),
+            TokenEndpoint::V1 => form.append_pair("resource", audience),
+        };
+        match proof {
+            Proof::Secret(secret) => form.append_pair("client_secret", secret.expose()),
+            Proof::Assertion(assertion) => form
+                .append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+                .append_pair("client_assertion", assertion.expose()),
+        };
+        Self { url, request_id: Uuid::new_v4(), form: Secret::from(form.finish()) }
+    }
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("url", &self.url.as_str())
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One answer. Its body may be a token: there is no `Debug`.
+#[derive(Default)]
+pub(super) struct Incoming {
+    pub(super) status: u16,
+    pub(super) date: Option<Timestamp>,
+    pub(super) retry_after: Option<Duration>,
+    /// The host that a redirect points to.
+    pub(super) redirect: Option<String>,
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// There is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransportError {
+    #[error("the request for a token got no answer")]
+    NoAnswer(#[source] reqwest::Error),
+    #[error("the answer to the request for a token broke off")]
+    BrokeOff(#[source] reqwest::Error),
+    #[error("the answer to the request for a token is longer than {LARGEST_ANSWER} bytes")]
+    TooLong,
+}
+
+/// How a request gets to Entra: the seam where tests put theirs.
+pub(super) trait Transport: fmt::Debug + Send + Sync + 'static {
+    fn post(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, TransportError>>;
+}
+
+impl Transport for reqwest::Client {
+    fn post(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, TransportError>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let mut response = client
+                .post(outgoing.url)
+                .timeout(TIMEOUT)
+                .header(ACCEPT, "application/json")
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(HeaderName::from_static("client-request-id"), outgoing.request_id.to_string())
+                .body(outgoing.form.expose().to_owned())
+                .send()
+                .await
+                .map_err(TransportError::NoAnswer)?;
+            let mut incoming = read_headers(response.status().as_u16(), response.headers());
+            while let Some(chunk) = response.chunk().await.map_err(TransportError::BrokeOff)? {
+                if incoming.body.len() + chunk.len() > LARGEST_ANSWER {
+                    return Err(TransportError::TooLong);
+                }
+                incoming.body.extend_from_slice(&chunk);
+            }
+            Ok(incoming)
+        })
+    }
+}
+
+fn read_headers(status: u16, headers: &HeaderMap) -> Incoming {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let date = text(DATE).and_then(http_date);
+    Incoming {
+        status,
+        date,
+        retry_after: text(RETRY_AFTER).and_then(|value| retry_after(value, date)),
+        redirect: text(LOCATION)
+            .filter(|_| (300..400).contains(&status))
+            .and_then(|location| Url::parse(location).ok())
+            .and_then(|url| url.host_str().map(str::to_owned)),
+        body: Zeroizing::default(),
+    }
+}
+
+fn http_date(value: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(value).ok()
+}
+
+/// `Retry-After` in either of its forms: seconds, or a moment, which is compared with the answer's own `Date`.
+fn retry_after(value: &str, date: Option<Timestamp>) -> Option<Duration> {
+    let wait = match value.trim().parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => Duration::try_from(http_date(value.trim())?.duration_since(date?)).ok()?,
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(outgoing: &Outgoing) -> Vec<(String, String)> {
+        form_urlencoded::parse(outgoing.form.expose().as_bytes()).into_owned().collect()
+    }
+
+    #[test]
+    fn the_two_forms() {
+        let secret = Secret::from("s&cr=t +~".to_owned());
+        let url = Url::parse("https://login.example/tid/oauth2/v2.0/token").unwrap();
+        let outgoing =
+            Outgoing::new(url.clone(), TokenEndpoint::V2, "https://manage.office.com", "id", &Proof::Secret(&secret));
+        let expected = [
+            ("client_id", "id"),
+            ("grant_type", "client_credentials"),
+            ("scope", "https://manage.office.com/.default"),
+            ("client_secret", "s&cr=t +~"),
+        ];
+        assert_eq!(form(&outgoing), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+
+        let assertion = Secret::from("a.b.c".to_owned());
+        let outgoing =
+            Outgoing::new(url, TokenEndpoint::V1, "https://manage.office.com", "id", &Proof::Assertion(&assertion));
+        let expected = [
+            ("client_id", "id"),
+            ("grant_type", "client_credentials"),
+            ("resource", "https://manage.office.com"),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", "a.b.c"),
+        ];
+        assert_eq!(form(&outgoing), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert!(!format!("{outgoing:?}").contains("a.b.c"));
+    }
+
+    #[test]
+    fn retry_after_in_its_forms() {
+        let date = http_date("Sun, 22 Nov 2026 12:00:00 GMT");
+        assert_eq!(date, "2026-11-22T12:00:00Z".parse().ok());
+        for (value, expected) in [
+            ("60", Some(60)),
+            (" 0 ", Some(0)),
+            ("Sun, 22 Nov 2026 12:02:00 GMT", Some(120)),
+            ("Sun, 22 Nov 2026 11:58:00 GMT", None),
+            ("99999999", Some(3600)),
+            ("-5", None),
+            ("soon", None),
+        ] {
+            assert_eq!(retry_after(value, date), expected.map(Duration::from_secs), "{value}");
+        }
+        assert_eq!(retry_after("Sun, 22 Nov 2026 12:02:00 GMT", None), None, "nothing to compare it with");
+    }
+
+    #[test]
+    fn a_redirect_is_noticed_and_only_its_host_is_kept() {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, "https://portal.example/login?token=x".parse().unwrap());
+        assert_eq!(read_headers(302, &headers).redirect.as_deref(), Some("portal.example"));
+        assert_eq!(read_headers(200, &headers).redirect, None);
+    }
+}

@@ -1,0 +1,225 @@
+//! Why there is no token: what to do next, and what the operator reads.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::answer::{Refusal, Unusable};
+use super::assertion::AssertionError;
+use super::endpoint::TransportError;
+use super::entra::{Scope, Subject, Verdict, fill};
+use crate::report::Trouble;
+use crate::retry::Advice;
+
+/// There is no token. Cheap to clone: everyone who waited for the same request gets the same error.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no token for the tenant")]
+pub struct TokenError {
+    #[source]
+    problem: Arc<Problem>,
+    kind: &'static str,
+    scope: Scope,
+    advice: Advice,
+    trouble: Arc<Trouble>,
+}
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error(transparent)]
+    Transport(TransportError),
+    #[error(transparent)]
+    Assertion(AssertionError),
+    #[error("the token endpoint answered {} {}", .0.status, .0.description.as_deref().or(.0.error.as_deref()).unwrap_or("without an error's text"))]
+    Refused(Box<Refusal>),
+    #[error("the token endpoint's answer cannot be used: {0}")]
+    Unusable(Unusable),
+    #[error("there is no certificate to sign with")]
+    NoCertificate,
+    #[error("the last request was less than half a minute ago")]
+    TooSoon,
+    #[error("the request ended without a result")]
+    Ended,
+}
+
+impl TokenError {
+    /// A stable label, for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// What the caller does next. `Retry` names the time that is left until the next request may be made.
+    #[must_use]
+    pub const fn advice(&self) -> Advice {
+        self.advice
+    }
+
+    /// What the operator reads.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        Trouble::clone(&self.trouble)
+    }
+
+    /// Entra's id of its own handling of the request, for a support request.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        match &*self.problem {
+            Problem::Refused(refusal) => refusal.trace_id.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is believed to be the whole app's.
+    pub(super) fn is_shared(&self) -> bool {
+        self.trouble.shared
+    }
+
+    pub(super) const fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// What Entra asked for at least.
+    pub(super) const fn asked(&self) -> Option<Duration> {
+        match self.advice {
+            Advice::Retry { after } => after,
+            _ => None,
+        }
+    }
+
+    /// The same error, told to someone who must wait for `left` yet.
+    #[must_use]
+    pub(super) fn waiting(mut self, left: Duration) -> Self {
+        if let Advice::Retry { after } = &mut self.advice {
+            *after = Some(left);
+        }
+        self
+    }
+
+    /// The same error, believed to be the whole app's.
+    #[must_use]
+    pub(super) fn of_app(mut self) -> Self {
+        self.advice = Advice::PauseApp;
+        Arc::make_mut(&mut self.trouble).shared = true;
+        self
+    }
+
+    /// The same error, with another account of what happened.
+    #[must_use]
+    pub(super) fn because(mut self, cause: String) -> Self {
+        Arc::make_mut(&mut self.trouble).cause = cause;
+        self
+    }
+
+    /// Entra refused, and this is what it means. `after` is its `Retry-After`.
+    pub(super) fn refused(
+        refusal: Box<Refusal>,
+        verdict: &Verdict,
+        subject: &Subject<'_>,
+        after: Option<Duration>,
+    ) -> Self {
+        let mut cause = fill(verdict.cause, subject);
+        if verdict.code.is_none() || verdict.kind.starts_with("entra_") {
+            // The table has no words for it: Entra's own are better than none.
+            match (&refusal.description, &refusal.redirect) {
+                (Some(words), _) => _ = write!(cause, "; it says: {words}"),
+                (None, Some(host)) => _ = write!(cause, "; status {}, redirected to `{host}`", refusal.status),
+                (None, None) => _ = write!(cause, "; status {}", refusal.status),
+            }
+        }
+        let trouble = Trouble {
+            code: verdict.code.map(|code| format!("AADSTS{code}")),
+            correlation_id: refusal.correlation_id.clone(),
+            needs_operator: verdict.scope != Scope::Passing,
+            ..Trouble::for_operator(verdict.kind, cause, fill(verdict.remedy, subject))
+        };
+        let after = after.max((!verdict.least_wait.is_zero()).then_some(verdict.least_wait));
+        Self::new(Problem::Refused(refusal), verdict.kind, verdict.scope, after, trouble)
+    }
+
+    /// Entra refused the assertion for its time, and the reason was this host's clock, which is known now.
+    pub(super) fn clock_was_off(refusal: Box<Refusal>, cause: String) -> Self {
+        let trouble = Trouble {
+            remedy: "signing by Microsoft's time from now on; set this host's clock all the same (chrony or \
+                     systemd-timesyncd)"
+                .to_owned(),
+            code: Some("AADSTS700024".to_owned()),
+            correlation_id: refusal.correlation_id.clone(),
+            ..Trouble::passing("clock", cause)
+        };
+        Self::new(Problem::Refused(refusal), "clock", Scope::Passing, None, trouble)
+    }
+
+    /// Entra cannot be reached, or its answer cannot be read to the end.
+    pub(super) fn unreachable(error: TransportError, subject: &Subject<'_>) -> Self {
+        let (kind, what) = match &error {
+            TransportError::NoAnswer(source) if source.is_timeout() => ("timeout", "did not answer in time"),
+            TransportError::NoAnswer(source) if source.is_connect() => ("unreachable", "cannot be reached"),
+            TransportError::NoAnswer(_) => ("connection", "gave no answer"),
+            TransportError::BrokeOff(_) => ("broken_off", "broke its answer off"),
+            TransportError::TooLong => ("too_long", "sent an answer that is too long to be Entra's"),
+        };
+        let mut cause = format!("{} {what}", subject.authority);
+        if let Some(innermost) = innermost(&error) {
+            _ = write!(cause, " ({innermost})");
+        }
+        let trouble = Trouble {
+            remedy: "if it does not pass, check the network, DNS, the proxy, and that this host trusts the proxy's \
+                     certificates"
+                .to_owned(),
+            ..Trouble::passing(kind, cause)
+        };
+        Self::new(Problem::Transport(error), kind, Scope::Passing, None, trouble)
+    }
+
+    pub(super) fn unusable(unusable: Unusable, subject: &Subject<'_>) -> Self {
+        let cause = format!("the token that {} granted cannot be used: {unusable}", subject.authority);
+        let trouble = Trouble::passing("token_unusable", cause);
+        Self::new(Problem::Unusable(unusable), "token_unusable", Scope::Passing, None, trouble)
+    }
+
+    pub(super) fn unsigned(error: AssertionError) -> Self {
+        let cause = format!("{error} ({})", error.source().map(ToString::to_string).unwrap_or_default());
+        let trouble = Trouble::for_operator("assertion_unsigned", cause, "configure another certificate and key");
+        Self::new(Problem::Assertion(error), "assertion_unsigned", Scope::App, None, trouble)
+    }
+
+    pub(super) fn no_certificate() -> Self {
+        let trouble =
+            Trouble::for_operator("certificate_missing", "the app has no certificate to sign with", "configure one");
+        Self::new(Problem::NoCertificate, "certificate_missing", Scope::App, None, trouble)
+    }
+
+    pub(super) fn too_soon() -> Self {
+        let trouble = Trouble::passing("too_soon", "the last request for a token was less than half a minute ago");
+        Self::new(Problem::TooSoon, "too_soon", Scope::Passing, None, trouble)
+    }
+
+    pub(super) fn ended() -> Self {
+        let trouble = Trouble::passing("ended", "the request for a token ended without a result");
+        Self::new(Problem::Ended, "ended", Scope::Passing, None, trouble)
+    }
+
+    fn new(problem: Problem, kind: &'static str, scope: Scope, after: Option<Duration>, trouble: Trouble) -> Self {
+        let advice = match scope {
+            Scope::Passing => Advice::Retry { after },
+            // Until another tenant has met the same, an app's trouble is believed to be this tenant's.
+            Scope::App | Scope::Tenant => Advice::PauseTenant,
+        };
+        Self { problem: Arc::new(problem), kind, scope, advice, trouble: Arc::new(trouble) }
+    }
+
+    /// The correlation id that we chose, where Entra's answer brought none.
+    #[must_use]
+    pub(super) fn or_correlation_id(mut self, id: impl ToString) -> Self {
+        let trouble = Arc::make_mut(&mut self.trouble);
+        trouble.correlation_id.get_or_insert_with(|| id.to_string());
+        self
+    }
+}
+
+/// The last of the errors that caused `error`: "connection refused" says more than "error sending request".
+fn innermost(error: &dyn Error) -> Option<String> {
+    std::iter::successors(error.source(), |error| (*error).source()).last().map(ToString::to_string)
+}

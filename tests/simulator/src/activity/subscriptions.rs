@@ -1,0 +1,153 @@
+//! Starting, stopping and listing subscriptions.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Call;
+use super::answers::{error, in_words, usual_message};
+use crate::content_type::ContentType;
+use crate::http::Response;
+use crate::ledger::{Scope, Wait};
+use crate::world::SubscriptionStatus;
+
+/// `subscriptions/start`.
+pub(super) fn start(call: &Call<'_>) -> Response {
+    let content_type = match call.content_type() {
+        Ok(content_type) => content_type,
+        Err(response) => return *response,
+    };
+    if call.request.method != "POST" {
+        return Response::empty(405);
+    }
+    let webhook = match webhook(&call.request.body) {
+        Ok(webhook) => webhook,
+        Err(response) => return *response,
+    };
+    let mut state = call.world.lock();
+    let cooldown = i64::try_from(state.service.start_cooldown_s).unwrap_or(i64::MAX);
+    let as_403 = state.service.cooldown_as_403;
+    let Some(tenant) = state.tenants.get_mut(&call.tenant) else {
+        return error(400, "AF20011", usual_message("AF20011"));
+    };
+    let audit_log = tenant.audit_log;
+    let subscription = tenant.subscriptions.entry(content_type).or_default();
+    let since = subscription.last_start.replace(call.now).map(|last| call.now.duration_since(last).as_secs());
+    if let Some(passed) = since.filter(|s| *s < cooldown) {
+        // A refused start does not begin the wait anew.
+        subscription.last_start = Some(call.now - jiff::SignedDuration::from_secs(passed));
+        state.book.violation(
+            call.now,
+            format!("tenant {}: {content_type} was started {passed} s after another start", call.tenant),
+        );
+        let left = u64::try_from(cooldown - passed).unwrap_or(0);
+        let mut response = if as_403 {
+            error(
+                403,
+                "429",
+                &format!("Too many frequent subscription start requests. Please retry again after {}.", in_words(left)),
+            )
+        } else {
+            error(
+                429,
+                "AF429",
+                &format!("Too many frequent subscription start requests. Please retry again after {}", in_words(left)),
+            )
+        };
+        response.wait = Some(Wait { scope: Scope::Start(call.tenant, content_type), time: Duration::from_secs(left) });
+        return response;
+    }
+    if !audit_log {
+        return audit_log_off(call, content_type);
+    }
+    if subscription.status == SubscriptionStatus::Enabled && subscription.webhook == webhook {
+        return error(400, "AF20024", usual_message("AF20024"));
+    }
+    subscription.webhook.clone_from(&webhook);
+    state.set_subscription(call.tenant, content_type, SubscriptionStatus::Enabled, call.now);
+    Response::json(200, &json!({ "contentType": content_type, "status": "enabled", "webhook": webhook }))
+}
+
+/// What the service says of a tenant without unified audit log: a sentence for a code.
+fn audit_log_off(call: &Call<'_>, content_type: ContentType) -> Response {
+    let tenant = call.tenant;
+    let code = format!(
+        "StartSubscription [CorrId={tenant}] [TenantId={tenant},ContentType={content_type},ApplicationId={},PublisherId={}] failed. Exception: Microsoft.Office.Compliance.Audit.DataServiceException: Tenant {tenant} does not exist.",
+        call.claims.appid,
+        call.parameters.get("publisheridentifier").map_or("", String::as_str)
+    );
+    let message = format!(
+        "Microsoft.Office.Compliance.Audit.DataServiceException: Tenant {tenant} does not exist.\r\n   at Microsoft.Office.Compliance.Audit.API.AzureManager.GetSubscriptionTable(Guid tenantId)\r\n   at Microsoft.Office.Compliance.Audit.API.StartController.StartContentType()"
+    );
+    error(400, &code, &message)
+}
+
+fn webhook(body: &[u8]) -> Result<Option<Value>, Box<Response>> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let invalid = || Box::new(error(400, "AF20002", "Invalid parameter type: webhook. Expected type: object"));
+    let body: Value = serde_json::from_slice(body).map_err(|_| invalid())?;
+    let webhook = match &body["webhook"] {
+        Value::Null => return Ok(None),
+        object => object,
+    };
+    let address = webhook["address"].as_str().ok_or_else(invalid)?;
+    if !address.starts_with("https://") {
+        let text =
+            format!("The webhook endpoint ({address}) could not be validated. The address must begin with HTTPS.");
+        return Err(error(400, "AF20021", &text).into());
+    }
+    let expiration = webhook["expiration"].as_str().filter(|e| !e.is_empty());
+    if let Some(past) =
+        expiration.and_then(|e| e.parse::<jiff::Timestamp>().ok()).filter(|e| *e < jiff::Timestamp::now())
+    {
+        return Err(error(400, "AF20003", &format!("Expiration {past} provided is set to past date and time.")).into());
+    }
+    Ok(Some(json!({ "status": "enabled", "address": address, "authId": webhook["authId"], "expiration": expiration })))
+}
+
+/// `subscriptions/stop`.
+pub(super) fn stop(call: &Call<'_>) -> Response {
+    let content_type = match call.content_type() {
+        Ok(content_type) => content_type,
+        Err(response) => return *response,
+    };
+    if call.request.method != "POST" {
+        return Response::empty(405);
+    }
+    let mut state = call.world.lock();
+    let known = state
+        .tenants
+        .get(&call.tenant)
+        .and_then(|t| t.subscriptions.get(&content_type))
+        .is_some_and(|s| s.status != SubscriptionStatus::None);
+    if !known {
+        return error(400, "AF20022", usual_message("AF20022"));
+    }
+    state.set_subscription(call.tenant, content_type, SubscriptionStatus::None, call.now);
+    Response::empty(200)
+}
+
+/// `subscriptions/list`.
+pub(super) fn list(call: &Call<'_>) -> Response {
+    let state = call.world.lock();
+    let sparse = state.service.sparse_list;
+    let Some(tenant) = state.tenants.get(&call.tenant) else {
+        return Response::json(200, &json!([]));
+    };
+    let entries: Vec<Value> = tenant
+        .subscriptions
+        .iter()
+        .filter(|(_, s)| s.status != SubscriptionStatus::None)
+        .map(|(content_type, subscription)| {
+            let status = if subscription.status == SubscriptionStatus::Enabled { "enabled" } else { "disabled" };
+            let mut entry = json!({ "contentType": content_type, "status": status, "webhook": subscription.webhook });
+            if sparse && status == "enabled" {
+                entry.as_object_mut().map(|e| e.remove("status"));
+            }
+            entry
+        })
+        .collect();
+    Response::json(200, &entries)
+}

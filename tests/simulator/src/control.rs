@@ -1,0 +1,360 @@
+//! Changing a running cloud: the same commands in-process ([`Control`]) and over HTTP (`POST /_sim/control`).
+//!
+//! The control interface is outside the simulated world: no token, no faults, no entry in the books.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /_sim/ledger` | the [`Ledger`]; `?blobs=false` without the blobs |
+//! | `GET /_sim/expected?tenant=ID` | the record ids of [`Ledger::expected_ids`], one a line |
+//! | `GET /_sim/body?blob=N` | a blob's body, made again |
+//! | `GET /_sim/sha256?tenant=ID` | `contentId`, SHA-256 and number of records of each offered blob, one a line |
+//! | `POST /_sim/control` | a [`Command`] as JSON; the answer is an [`Outcome`] |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::blob::BlobSpec;
+use crate::content_type::ContentType;
+use crate::entra::registration::Registration;
+use crate::faults::Fault;
+use crate::http::{Request, Response};
+use crate::ledger::Ledger;
+use crate::records::Recipe;
+use crate::scenario::{App, Consent, Tenant};
+use crate::world::{SubscriptionStatus, World};
+
+/// A change of the running cloud.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Adds blobs.
+    AddBlobs(BlobSpec),
+    /// Adds a tenant, or replaces one with all its state; what it offered before stays on record.
+    AddTenant(Tenant),
+    /// Removes a tenant; its tokens stop working.
+    RemoveTenant(Uuid),
+    /// Registers an app or replaces its credentials (all of them: what is left out is revoked).
+    SetApp(App),
+    /// Adds a fault.
+    AddFault(Fault),
+    /// Removes a fault by its number.
+    RemoveFault(u64),
+    /// Removes the faults of one tenant, or all.
+    ClearFaults(Option<Uuid>),
+    /// Turns unified audit logging on or off.
+    SetAuditLog {
+        /// The tenant.
+        tenant: Uuid,
+        /// Whether it is on.
+        on: bool,
+    },
+    /// Changes the roles granted to an app; `None` withdraws consent.
+    SetConsent {
+        /// The tenant.
+        tenant: Uuid,
+        /// The app.
+        client_id: Uuid,
+        /// The roles.
+        roles: Option<Vec<String>>,
+    },
+    /// Changes a subscription as an administrator does.
+    SetSubscription {
+        /// The tenant.
+        tenant: Uuid,
+        /// Which subscription.
+        content_type: ContentType,
+        /// Its new status.
+        status: SubscriptionStatus,
+    },
+    /// Changes a tenant's request budget.
+    SetBudget {
+        /// The tenant.
+        tenant: Uuid,
+        /// Requests a minute.
+        requests_per_minute: Option<u32>,
+    },
+    /// Lets blobs expire now.
+    ExpireBlobs(Vec<u64>),
+    /// Makes all tokens of a tenant invalid before their time.
+    RevokeTokens(Uuid),
+    /// Changes the lifetime of tokens issued from now on.
+    SetTokenLifetime {
+        /// Seconds.
+        lifetime_s: u64,
+        /// `refresh_in`, in seconds.
+        refresh_in_s: Option<u64>,
+    },
+    /// Stops or resumes the making of live content.
+    Pause(bool),
+    /// Shifts the service's time against this machine's, in milliseconds.
+    SetClockOffset(i64),
+    /// Shifts the `Date` header against the service's time, in milliseconds.
+    SetDateOffset(i64),
+    /// Changes the number of entries of a listing page.
+    SetPageSize(usize),
+    /// Changes the wait between two starts of a subscription, in seconds.
+    SetStartCooldown(u64),
+    /// Strikes violations and warnings from the books.
+    ForgetViolations,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcome {
+    /// Numbers of the blobs added.
+    pub blobs: Vec<u64>,
+    /// Number of the fault added.
+    pub fault: Option<u64>,
+}
+
+/// A handle that changes a running cloud. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    world: Arc<World>,
+}
+
+impl Control {
+    pub(crate) fn new(world: Arc<World>) -> Self {
+        Self { world }
+    }
+
+    /// Carries out any command.
+    pub fn apply(&self, command: Command) -> Outcome {
+        apply(&self.world, command)
+    }
+
+    /// Adds blobs and returns their numbers.
+    pub fn add_blobs(&self, spec: BlobSpec) -> Vec<u64> {
+        self.apply(Command::AddBlobs(spec)).blobs
+    }
+
+    /// Adds a tenant, or replaces one with all its state.
+    pub fn add_tenant(&self, tenant: Tenant) {
+        self.apply(Command::AddTenant(tenant));
+    }
+
+    /// Removes a tenant.
+    pub fn remove_tenant(&self, tenant: Uuid) {
+        self.apply(Command::RemoveTenant(tenant));
+    }
+
+    /// Registers an app or replaces its credentials.
+    pub fn set_app(&self, app: App) {
+        self.apply(Command::SetApp(app));
+    }
+
+    /// Revokes all certificates of an app.
+    pub fn revoke_certificates(&self, client_id: Uuid) {
+        let mut state = self.world.lock();
+        if let Some(app) = state.apps.get_mut(&client_id) {
+            let secrets = app.secrets.clone();
+            let algorithms = app.algorithms.clone();
+            *app = Arc::new(Registration { certificates: Vec::new(), secrets, algorithms });
+        }
+    }
+
+    /// Adds a fault and returns its number.
+    pub fn add_fault(&self, fault: Fault) -> u64 {
+        self.apply(Command::AddFault(fault)).fault.unwrap_or(0)
+    }
+
+    /// Removes a fault.
+    pub fn remove_fault(&self, fault: u64) {
+        self.apply(Command::RemoveFault(fault));
+    }
+
+    /// Removes all faults.
+    pub fn clear_faults(&self) {
+        self.apply(Command::ClearFaults(None));
+    }
+
+    /// Turns unified audit logging on or off.
+    pub fn set_audit_log(&self, tenant: Uuid, on: bool) {
+        self.apply(Command::SetAuditLog { tenant, on });
+    }
+
+    /// Grants an app these roles.
+    pub fn grant(&self, tenant: Uuid, client_id: Uuid, roles: &[&str]) {
+        let roles = Some(roles.iter().map(|r| (*r).to_owned()).collect());
+        self.apply(Command::SetConsent { tenant, client_id, roles });
+    }
+
+    /// Withdraws consent from an app.
+    pub fn withdraw_consent(&self, tenant: Uuid, client_id: Uuid) {
+        self.apply(Command::SetConsent { tenant, client_id, roles: None });
+    }
+
+    /// Changes a subscription as an administrator does.
+    pub fn set_subscription(&self, tenant: Uuid, content_type: ContentType, status: SubscriptionStatus) {
+        self.apply(Command::SetSubscription { tenant, content_type, status });
+    }
+
+    /// Changes a tenant's request budget.
+    pub fn set_budget(&self, tenant: Uuid, requests_per_minute: Option<u32>) {
+        self.apply(Command::SetBudget { tenant, requests_per_minute });
+    }
+
+    /// Lets blobs expire now.
+    pub fn expire_blobs(&self, blobs: impl IntoIterator<Item = u64>) {
+        self.apply(Command::ExpireBlobs(blobs.into_iter().collect()));
+    }
+
+    /// Makes all tokens of a tenant invalid before their time.
+    pub fn revoke_tokens(&self, tenant: Uuid) {
+        self.apply(Command::RevokeTokens(tenant));
+    }
+
+    /// Changes the lifetime of tokens issued from now on.
+    pub fn set_token_lifetime(&self, lifetime: Duration, refresh_in: Option<Duration>) {
+        self.apply(Command::SetTokenLifetime {
+            lifetime_s: lifetime.as_secs(),
+            refresh_in_s: refresh_in.map(|r| r.as_secs()),
+        });
+    }
+
+    /// Stops the making of live content.
+    pub fn pause(&self) {
+        self.apply(Command::Pause(true));
+    }
+
+    /// Resumes the making of live content.
+    pub fn resume(&self) {
+        self.apply(Command::Pause(false));
+    }
+
+    /// Shifts the service's time against this machine's.
+    pub fn set_clock_offset_ms(&self, ms: i64) {
+        self.apply(Command::SetClockOffset(ms));
+    }
+
+    /// Shifts the `Date` header against the service's time.
+    pub fn set_date_offset_ms(&self, ms: i64) {
+        self.apply(Command::SetDateOffset(ms));
+    }
+
+    /// Strikes violations and warnings from the books.
+    pub fn forget_violations(&self) {
+        self.apply(Command::ForgetViolations);
+    }
+}
+
+fn apply(world: &World, command: Command) -> Outcome {
+    let now = world.clock.now();
+    let uptime = world.clock.uptime();
+    let mut state = world.lock();
+    let mut outcome = Outcome::default();
+    match command {
+        Command::AddBlobs(spec) => outcome.blobs = state.add_blobs(&spec, now),
+        Command::AddTenant(tenant) => {
+            state.add_tenant(tenant, now, world.uptime_ms());
+            drop(state);
+            world.wake.notify_one();
+        }
+        Command::RemoveTenant(tenant) => {
+            state.tenants.remove(&tenant);
+        }
+        Command::SetApp(app) => {
+            state.apps.insert(app.client_id, Arc::new(Registration::new(&app)));
+        }
+        Command::AddFault(fault) => outcome.fault = Some(state.faults.add(fault, uptime)),
+        Command::RemoveFault(id) => state.faults.remove(id),
+        Command::ClearFaults(tenant) => state.faults.clear(tenant),
+        Command::SetSubscription { tenant, content_type, status } => {
+            state.set_subscription(tenant, content_type, status, now)
+        }
+        Command::ExpireBlobs(numbers) => {
+            for number in numbers {
+                if let Some(blob) = state.blob_mut(number) {
+                    blob.content_expiration = now;
+                }
+            }
+        }
+        Command::SetTokenLifetime { lifetime_s, refresh_in_s } => {
+            state.entra.lifetime_s = lifetime_s;
+            state.entra.refresh_in_s = refresh_in_s;
+        }
+        Command::Pause(paused) => state.paused = paused,
+        Command::SetClockOffset(ms) => world.clock.set_offset(ms),
+        Command::SetDateOffset(ms) => world.clock.set_date_offset(ms),
+        Command::SetPageSize(entries) => state.service.page_size = entries,
+        Command::SetStartCooldown(seconds) => state.service.start_cooldown_s = seconds,
+        Command::ForgetViolations => state.book.forget(),
+        Command::SetAuditLog { tenant, on } => {
+            if let Some(tenant) = state.tenants.get_mut(&tenant) {
+                tenant.audit_log = on;
+            }
+        }
+        Command::SetBudget { tenant, requests_per_minute } => {
+            if let Some(tenant) = state.tenants.get_mut(&tenant) {
+                tenant.requests_per_minute = requests_per_minute;
+            }
+        }
+        Command::RevokeTokens(tenant) => {
+            if let Some(tenant) = state.tenants.get_mut(&tenant) {
+                tenant.token_generation += 1;
+            }
+        }
+        Command::SetConsent { tenant, client_id, roles } => {
+            state.set_consent(tenant, client_id, roles.map(|roles| Consent { client_id, roles }))
+        }
+    }
+    outcome
+}
+
+/// Answers a request to `/_sim/…`.
+pub(crate) fn over_http(world: &World, path: &str, request: &Request) -> Response {
+    let parameters = request.parameters();
+    let tenant = || parameters.get("tenant").and_then(|t| Uuid::try_parse(t).ok());
+    let bad = |text: String| Response::new(400, "text/plain", text);
+    match (request.method.as_str(), path) {
+        ("GET", "ledger") => {
+            let mut ledger = world.ledger();
+            if parameters.get("blobs").is_some_and(|b| b == "false") {
+                ledger.blobs.clear();
+            }
+            Response::json(200, &ledger)
+        }
+        ("GET", "expected") => match tenant() {
+            Some(tenant) => {
+                let mut text = String::new();
+                for id in world.ledger().expected_ids(tenant) {
+                    text.push_str(&id);
+                    text.push('\n');
+                }
+                Response::new(200, "text/plain", text)
+            }
+            None => bad("`tenant` must be a GUID".to_owned()),
+        },
+        ("GET", "sha256") => match tenant() {
+            Some(tenant) => {
+                let ledger: Ledger = world.ledger();
+                let text: String = ledger
+                    .offered(tenant)
+                    .map(|b| format!("{} {} {}\n", b.content_id, b.sha256(), b.record_ids().len()))
+                    .collect();
+                Response::new(200, "text/plain", text)
+            }
+            None => bad("`tenant` must be a GUID".to_owned()),
+        },
+        ("GET", "body") => {
+            let number = parameters.get("blob").and_then(|n| n.parse().ok());
+            let recipe: Option<Recipe> = number.and_then(|n| world.lock().blob(n).map(|b| b.recipe.clone()));
+            match recipe {
+                Some(recipe) => Response {
+                    body: crate::http::Body::Stream(Box::new(recipe.chunks(u32::MAX))),
+                    ..Response::new(200, "application/json", "")
+                },
+                None => bad("`blob` must be the number of a blob".to_owned()),
+            }
+        }
+        ("POST", "control") => match serde_json::from_slice::<Command>(&request.body) {
+            Ok(command) => Response::json(200, &apply(world, command)),
+            Err(e) => bad(format!("not a command: {e}")),
+        },
+        _ => Response::empty(404),
+    }
+}

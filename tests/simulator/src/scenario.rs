@@ -1,0 +1,568 @@
+//! What a simulated cloud holds when it starts: apps, tenants, their content, the service's habits and faults.
+//!
+//! A scenario is plain data (JSON through serde, every field optional) with builder methods for Rust. Everything
+//! random is derived from [`Scenario::seed`]: the same scenario offers the same records, ids and faults, apart from
+//! times, which are relative to the moment of the start.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::content_type::ContentType;
+use crate::faults::{Fault, Throttle};
+
+/// Role of the Management APIs that every reader needs ("Get started with Office 365 Management APIs").
+pub const ACTIVITY_READ: &str = "ActivityFeed.Read";
+/// Role that `DLP.All` needs in addition.
+pub const ACTIVITY_READ_DLP: &str = "ActivityFeed.ReadDlp";
+
+/// A simulated cloud as it starts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// Source of everything random.
+    pub seed: u64,
+    /// App registrations.
+    pub apps: Vec<App>,
+    /// Tenants with their content.
+    pub tenants: Vec<Tenant>,
+    /// The token endpoint's settings.
+    pub entra: Entra,
+    /// The Activity API's settings.
+    pub service: Service,
+    /// Faults from the start; more can be added while running.
+    pub faults: Vec<Fault>,
+    /// Memory, in MiB, for bodies generated and compressed before the cloud starts to listen, so that serving costs
+    /// next to nothing. Compressed size counts: 1 GB of JSON needs about 200. What does not fit is made on demand.
+    pub precompress_mib: u32,
+}
+
+/// An app registration: what Entra knows about a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Application (client) id.
+    pub client_id: Uuid,
+    /// Certificates whose public keys are uploaded.
+    #[serde(default)]
+    pub certificates: Vec<Der>,
+    /// Client secrets.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
+    /// Accepted signature algorithms of client assertions.
+    #[serde(default = "both_algorithms")]
+    pub algorithms: Vec<String>,
+}
+
+/// A DER-encoded X.509 certificate; base64 in JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Der(pub Vec<u8>);
+
+/// A client secret of an app.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// The value the client sends.
+    pub value: String,
+    /// Whether it has run out (AADSTS7000222).
+    #[serde(default)]
+    pub expired: bool,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Directory (tenant) id.
+    pub id: Uuid,
+    /// Display name.
+    pub name: String,
+    /// Initial domain; people and mailboxes are named under it.
+    pub domain: String,
+    /// Apps an administrator has consented to, with the granted roles. `None`: every app, with both roles.
+    #[serde(default)]
+    pub consents: Option<Vec<Consent>>,
+    /// Content by type.
+    #[serde(default)]
+    pub feeds: Vec<Feed>,
+    /// Whether unified audit logging is on; if not, starting a subscription fails.
+    #[serde(default = "yes")]
+    pub audit_log: bool,
+    /// Content types whose subscription is enabled from the start.
+    #[serde(default)]
+    pub subscribed: Vec<ContentType>,
+    /// Requests a minute before AF429; `None`: the service's default.
+    #[serde(default)]
+    pub requests_per_minute: Option<u32>,
+}
+
+/// One app's roles in one tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consent {
+    /// The app.
+    pub client_id: Uuid,
+    /// The granted roles; may be empty.
+    pub roles: Vec<String>,
+}
+
+/// The content of one type in one tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// Which type.
+    pub content_type: ContentType,
+    /// Blobs that exist at the start.
+    #[serde(default)]
+    pub backlog: u32,
+    /// Days before the start over which the backlog is spread.
+    #[serde(default = "one")]
+    pub backlog_days: f64,
+    /// A new blob every so many milliseconds while the cloud runs.
+    #[serde(default)]
+    pub live_every_ms: Option<u64>,
+    /// Fewest and most records of a blob.
+    #[serde(default = "few_records")]
+    pub records: (u32, u32),
+    /// Body size to aim at, in bytes of JSON, instead of `records`.
+    #[serde(default)]
+    pub body_bytes: Option<u64>,
+    /// Departures from the tidy case.
+    #[serde(default)]
+    pub quirks: Quirks,
+}
+
+/// What may be odd about the blobs of a feed. Shares are between 0 and 1.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quirks {
+    /// Share of blobs that can be listed only `late_hours` after their `contentCreated`.
+    pub late: f64,
+    /// See `late`.
+    pub late_hours: f64,
+    /// New blobs can be listed only up to this long after their `contentCreated` (uniformly distributed), so that a
+    /// window listed at once is incomplete.
+    pub listed_within_ms: u64,
+    /// A blob fetched less than this long after its `contentCreated` has fewer records than later.
+    pub partial_for_ms: u64,
+    /// Share of records that repeat one of an earlier blob of the feed, `Id` and all.
+    pub duplicates: f64,
+    /// Share of blobs with a record whose `OrganizationId` is another tenant's.
+    pub foreign_organization: f64,
+    /// Share of blobs whose `contentCreated` is that of the blob before.
+    pub same_instant: f64,
+    /// Share of blobs with a record that carries `"TenantryFaultPoint":"panic"`.
+    pub fault_point: f64,
+    /// Share of the backlog that expires `expires_in_ms` after the start.
+    pub expiring: f64,
+    /// See `expiring`.
+    pub expires_in_ms: u64,
+}
+
+/// The token endpoint's settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Entra {
+    /// Lifetime of access tokens, in seconds.
+    pub lifetime_s: u64,
+    /// `refresh_in` of the v2 answer, in seconds.
+    pub refresh_in_s: Option<u64>,
+    /// Tolerance for the times in assertions, in seconds.
+    pub leeway_s: u64,
+    /// Further authority hosts (as `https://host`) that assertions may name in `aud`.
+    pub authorities: Vec<String>,
+}
+
+impl Default for Entra {
+    fn default() -> Self {
+        Self { lifetime_s: 3599, refresh_in_s: None, leeway_s: 300, authorities: Vec::new() }
+    }
+}
+
+/// When bodies are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gzip {
+    /// If the client says it accepts gzip.
+    #[default]
+    WhenAccepted,
+    /// Not at all.
+    Never,
+}
+
+/// What happens when the tenant in the path is not the token's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantMismatch {
+    /// AF20010, as documented.
+    #[default]
+    Refuse,
+    /// The token's tenant is served, as other collectors have found.
+    ServeTokenTenant,
+}
+
+/// The Activity API's settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Service {
+    /// The audience that tokens must have; the cloud's own URL is always accepted too.
+    pub audience: String,
+    /// Entries of a listing page.
+    pub page_size: usize,
+    /// Header that carries the next page's address, spelled exactly so.
+    pub next_page_header: String,
+    /// Whether next-page links are rewritten as seen in practice: lower-case names, times with seven fraction digits,
+    /// no `PublisherIdentifier`. If not, they look like the reference's sample (still without `PublisherIdentifier`).
+    pub rewritten_next_page: bool,
+    /// Compression of bodies.
+    pub gzip: Gzip,
+    /// The `PublisherIdentifier` every request should carry; `None`: any.
+    pub publisher: Option<Uuid>,
+    /// Requests a minute that all requests without `PublisherIdentifier` share.
+    pub unidentified_per_minute: Option<u32>,
+    /// Requests a minute and tenant, unless the tenant says otherwise.
+    pub requests_per_minute: Option<u32>,
+    /// How exceeding a budget is answered.
+    pub throttle: Throttle,
+    /// Wait between two starts of a subscription, in seconds ("Start a subscription": 15 minutes).
+    pub start_cooldown_s: u64,
+    /// How a start within the cool-down is answered: true is a 403 with code `429`, false a 429.
+    pub cooldown_as_403: bool,
+    /// How much older than 7 days a start time is tolerated, in seconds. The service was found to allow an hour.
+    pub window_grace_s: u64,
+    /// Whether a window of more than 24 hours gives partial results (its first 24 hours) instead of an error.
+    pub long_windows_partial: bool,
+    /// What happens when the tenant in the path is not the token's.
+    pub tenant_mismatch: TenantMismatch,
+    /// Whether `subscriptions/list` leaves out `status` where it can, as the reference's sample does.
+    pub sparse_list: bool,
+    /// Milliseconds by which the service's time, its `Date` header included, differs from this machine's.
+    pub clock_offset_ms: i64,
+    /// Milliseconds by which the `Date` header differs from the service's time.
+    pub date_offset_ms: i64,
+    /// Milliseconds every answer of the Activity API takes.
+    pub latency_ms: u64,
+    /// Most requests remembered one by one in the ledger; counts have no limit.
+    pub request_log: usize,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            audience: "https://manage.office.com".to_owned(),
+            page_size: 100,
+            next_page_header: "NextPageUri".to_owned(),
+            rewritten_next_page: true,
+            gzip: Gzip::default(),
+            publisher: None,
+            unidentified_per_minute: None,
+            requests_per_minute: None,
+            throttle: Throttle::default(),
+            start_cooldown_s: 15 * 60,
+            cooldown_as_403: false,
+            window_grace_s: 3600,
+            long_windows_partial: false,
+            tenant_mismatch: TenantMismatch::default(),
+            sparse_list: false,
+            clock_offset_ms: 0,
+            date_offset_ms: 0,
+            latency_ms: 0,
+            request_log: 20_000,
+        }
+    }
+}
+
+impl Scenario {
+    /// An empty cloud.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// Registers an app.
+    #[must_use]
+    pub fn app(mut self, app: App) -> Self {
+        self.apps.push(app);
+        self
+    }
+
+    /// Adds a tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: Tenant) -> Self {
+        self.tenants.push(tenant);
+        self
+    }
+
+    /// Adds a fault.
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    /// Sets the number of entries of a listing page.
+    #[must_use]
+    pub fn page_size(mut self, entries: usize) -> Self {
+        self.service.page_size = entries;
+        self
+    }
+
+    /// Sets when bodies are compressed.
+    #[must_use]
+    pub fn gzip(mut self, gzip: Gzip) -> Self {
+        self.service.gzip = gzip;
+        self
+    }
+
+    /// Sets the `PublisherIdentifier` that every request should carry.
+    #[must_use]
+    pub fn publisher(mut self, publisher: Uuid) -> Self {
+        self.service.publisher = Some(publisher);
+        self
+    }
+
+    /// Sets the lifetime of access tokens.
+    #[must_use]
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.entra.lifetime_s = lifetime.as_secs();
+        self
+    }
+
+    /// Sets the memory for precompressed bodies, in MiB.
+    #[must_use]
+    pub fn precompress_mib(mut self, mib: u32) -> Self {
+        self.precompress_mib = mib;
+        self
+    }
+
+    /// The cloud of `tenantry demo`: three invented companies, three days of small backlog and new records about every
+    /// second. The caller adds the app.
+    #[must_use]
+    pub fn demo() -> Self {
+        let company = |id: u128, name: &str, domain: &str, blobs: u32, every_ms: u64| {
+            let mut tenant = Tenant::new(Uuid::from_u128(id), name).domain(domain);
+            for (n, content_type) in (0_u64..).zip(ContentType::AUDIT) {
+                tenant = tenant.feed(
+                    Feed::new(content_type).backlog(blobs, 3.0).records(3, 12).live_every_ms(every_ms * 4 + 350 * n),
+                );
+            }
+            tenant
+        };
+        Self::new(20_261)
+            .tenant(company(
+                0x7c1d_94a2_6b3e_4f05_9a48_2d1e_50c7_b311,
+                "Contoso Maschinenbau",
+                "contoso.example",
+                40,
+                1300,
+            ))
+            .tenant(company(0x12e8_50f7_c3a9_4d62_8b17_f00d_4a96_e825, "Fabrikam Retail", "fabrikam.example", 24, 1900))
+            .tenant(company(
+                0xb56f_0c3d_2e71_48a4_bd90_63aa_17e4_5c02,
+                "Tailspin Räderwerk",
+                "tailspin.example",
+                12,
+                2700,
+            ))
+    }
+}
+
+impl App {
+    /// An app without credentials.
+    #[must_use]
+    pub fn new(client_id: Uuid) -> Self {
+        Self { client_id, certificates: Vec::new(), secrets: Vec::new(), algorithms: both_algorithms() }
+    }
+
+    /// Uploads a certificate.
+    #[must_use]
+    pub fn certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
+        self.certificates.push(Der(der.into()));
+        self
+    }
+
+    /// Adds a client secret.
+    #[must_use]
+    pub fn secret(mut self, value: &str) -> Self {
+        self.secrets.push(Secret { value: value.to_owned(), expired: false });
+        self
+    }
+
+    /// Adds a client secret that has run out.
+    #[must_use]
+    pub fn expired_secret(mut self, value: &str) -> Self {
+        self.secrets.push(Secret { value: value.to_owned(), expired: true });
+        self
+    }
+}
+
+impl Tenant {
+    /// A tenant without content that has consented to every app.
+    #[must_use]
+    pub fn new(id: Uuid, name: &str) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            domain: format!("t{:08x}.example", id.as_fields().0),
+            consents: None,
+            feeds: Vec::new(),
+            audit_log: true,
+            subscribed: Vec::new(),
+            requests_per_minute: None,
+        }
+    }
+
+    /// Sets the initial domain.
+    #[must_use]
+    pub fn domain(mut self, domain: &str) -> Self {
+        domain.clone_into(&mut self.domain);
+        self
+    }
+
+    /// Adds content of one type.
+    #[must_use]
+    pub fn feed(mut self, feed: Feed) -> Self {
+        self.feeds.push(feed);
+        self
+    }
+
+    /// Grants `roles` to one app; apps without a grant are then not consented to.
+    #[must_use]
+    pub fn consent(mut self, client_id: Uuid, roles: &[&str]) -> Self {
+        let roles = roles.iter().map(|r| (*r).to_owned()).collect();
+        self.consents.get_or_insert_default().push(Consent { client_id, roles });
+        self
+    }
+
+    /// No app has been consented to.
+    #[must_use]
+    pub fn without_consent(mut self) -> Self {
+        self.consents = Some(Vec::new());
+        self
+    }
+
+    /// Subscriptions of all its feeds are enabled from the start.
+    #[must_use]
+    pub fn subscribed(mut self) -> Self {
+        self.subscribed = self.feeds.iter().map(|f| f.content_type).collect();
+        self
+    }
+
+    /// Unified audit logging is off.
+    #[must_use]
+    pub fn audit_log_off(mut self) -> Self {
+        self.audit_log = false;
+        self
+    }
+
+    /// Sets the request budget.
+    #[must_use]
+    pub fn requests_per_minute(mut self, requests: u32) -> Self {
+        self.requests_per_minute = Some(requests);
+        self
+    }
+}
+
+impl Feed {
+    /// A feed without content.
+    #[must_use]
+    pub fn new(content_type: ContentType) -> Self {
+        Self {
+            content_type,
+            backlog: 0,
+            backlog_days: 1.0,
+            live_every_ms: None,
+            records: few_records(),
+            body_bytes: None,
+            quirks: Quirks::default(),
+        }
+    }
+
+    /// Blobs that exist at the start, spread over the past `days`.
+    #[must_use]
+    pub fn backlog(mut self, blobs: u32, days: f64) -> Self {
+        self.backlog = blobs;
+        self.backlog_days = days;
+        self
+    }
+
+    /// Fewest and most records of a blob.
+    #[must_use]
+    pub fn records(mut self, fewest: u32, most: u32) -> Self {
+        self.records = (fewest, most.max(fewest));
+        self
+    }
+
+    /// Body size to aim at, in bytes of JSON.
+    #[must_use]
+    pub fn body_bytes(mut self, bytes: u64) -> Self {
+        self.body_bytes = Some(bytes);
+        self
+    }
+
+    /// A new blob every so many milliseconds.
+    #[must_use]
+    pub fn live_every_ms(mut self, ms: u64) -> Self {
+        self.live_every_ms = Some(ms);
+        self
+    }
+
+    /// Sets the quirks.
+    #[must_use]
+    pub fn quirks(mut self, quirks: Quirks) -> Self {
+        self.quirks = quirks;
+        self
+    }
+}
+
+impl Serialize for Der {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Der {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text.trim()).map(Der).map_err(serde::de::Error::custom)
+    }
+}
+
+fn both_algorithms() -> Vec<String> {
+    vec!["PS256".to_owned(), "RS256".to_owned()]
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn few_records() -> (u32, u32) {
+    (5, 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_survives_json() {
+        let scenario = Scenario::demo().app(App::new(Uuid::from_u128(7)).certificate(vec![1, 2, 3]).secret("s"));
+        let text = serde_json::to_string(&scenario).unwrap();
+        let back: Scenario = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&back).unwrap(), text);
+        assert_eq!(back.apps[0].certificates[0], Der(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn an_empty_object_is_a_scenario_and_an_unknown_key_is_not() {
+        assert!(serde_json::from_str::<Scenario>("{}").is_ok());
+        assert!(serde_json::from_str::<Scenario>(r#"{"sede":1}"#).is_err());
+    }
+}
