@@ -79,3 +79,9 @@ fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
         .pool_max_idle_per_host(96)
         .retry(reqwest::retry::never())
 }
+
+/// A client for the daemon's admin socket at `path`. Answers may take as long as they like: `tail` never ends.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that the ban points to")]
+pub fn admin_client(path: &std::path::Path) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder().user_agent(USER_AGENT).unix_socket(path).no_proxy().build()
+}

@@ -37,6 +37,8 @@ pub mod activity;
 pub mod store;
 pub mod report;
 pub mod tenant;
+pub mod export;
+pub mod web;
 pub mod logging;
 pub mod lifecycle;
 pub mod cli;

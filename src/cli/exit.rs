@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
+use crate::store::StoreError;
 
 /// The exit codes, the same for every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,9 @@ impl Exit {
         }
         if let Some(errors) = cause.downcast_ref::<ConfigErrors>() {
             return Some(if errors.only_permissions() { Self::Permission } else { Self::Config });
+        }
+        if let Some(error) = cause.downcast_ref::<StoreError>() {
+            return Some(if error.exit_code() == Self::Permission as u8 { Self::Permission } else { Self::TryAgain });
         }
         None
     }

@@ -11,7 +11,10 @@ pub mod demo;
 pub mod exit;
 pub mod export;
 pub mod moment;
+mod opening;
 pub mod run;
+mod selection;
+mod socket;
 pub mod status;
 pub mod tail;
 

@@ -1,12 +1,23 @@
 //! `tenantry tail`: new records as they are stored.
 
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::Exit;
+use super::export::is_closed_pipe;
 use super::moment::Moment;
+use super::selection::Selection;
+use super::socket::RunningDaemon;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config;
 use crate::content::ContentType;
+use crate::export::Format;
+use crate::store::{Query, TimeBasis};
+use crate::web::admin::ExportRequest;
 
 /// The arguments of `tenantry tail`.
 #[derive(Debug, Args)]
@@ -25,7 +36,54 @@ pub struct TailArgs {
     pub since: Option<Moment>,
 }
 
-/// Follows the store until it is interrupted.
-pub async fn tail(_config: &Path, _args: TailArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("`tenantry tail` is not built yet")
+/// How often a daemon that does not run is looked for.
+const LOOKS_AGAIN: Duration = Duration::from_secs(2);
+
+/// Follows the store until it is interrupted or its output is closed.
+pub async fn tail(config: &Path, args: TailArgs) -> anyhow::Result<Exit> {
+    let settings = config::load(config)?;
+    let selection = Selection {
+        tenants: &args.tenant,
+        content_types: &args.content_type,
+        since: args.since,
+        until: None,
+        by: TimeBasis::Stored,
+        include_duplicates: false,
+    };
+    let mut query = selection.query(&settings, SystemClock.now())?;
+    let mut said = false;
+    loop {
+        if let Some(daemon) = RunningDaemon::find(&settings).await? {
+            let asked = SystemClock.now();
+            match follow(&daemon, &query).await {
+                Ok(()) => {}
+                Err(error) if is_closed_pipe(&error) => return Ok(Exit::Done),
+                Err(error) => notice(&format!("{error:#}")),
+            }
+            // What the next daemon stores before it is found must not be missed; what was seen may be seen again.
+            query.since = Some(asked);
+            said = false;
+        }
+        if !said {
+            notice("the daemon does not run; waiting for it");
+            said = true;
+        }
+        tokio::time::sleep(LOOKS_AGAIN).await;
+    }
+}
+
+async fn follow(daemon: &RunningDaemon, query: &Query) -> anyhow::Result<()> {
+    let request = ExportRequest { query: serde_json::to_string(query)?, format: Format::Ndjson };
+    let mut answer = daemon.stream("tail", &request).await?;
+    let mut out = io::stdout();
+    while let Some(piece) = answer.chunk().await.context("the daemon broke off")? {
+        out.write_all(&piece)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "a word to the person at the terminal; standard output carries records only")]
+fn notice(text: &str) {
+    eprintln!("tenantry: {text}");
 }

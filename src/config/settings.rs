@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::Problem;
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId};
+pub use crate::logging::LogFormat;
 use crate::token::Credential;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -179,21 +179,6 @@ impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Auto, level: "info".to_owned() }
     }
-}
-
-/// What the log looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// The journal's own fields if standard error is the journal, else text.
-    #[default]
-    Auto,
-    /// The journal's own fields.
-    Journald,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// `[daemon]`.

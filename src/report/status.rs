@@ -104,6 +104,28 @@ pub struct TenantStatus {
     pub content: BTreeMap<ContentType, ContentStatus>,
 }
 
+impl TenantStatus {
+    /// A tenant of which nothing is known but its state.
+    #[must_use]
+    pub fn new(id: TenantId, name: &str, state: TenantState) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            state,
+            token_until: None,
+            last_poll: None,
+            lag_seconds: None,
+            queue: QueueDepth::default(),
+            stored_today: StoredToday::default(),
+            dead_letters: 0,
+            concurrency: None,
+            restarts: 0,
+            trouble: None,
+            content: BTreeMap::new(),
+        }
+    }
+}
+
 /// Counts of one day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredToday {

@@ -47,21 +47,7 @@ pub(super) struct Hour {
 
 impl TenantReport {
     pub(super) fn new(id: TenantId, name: &str, time: Arc<ServiceTime>) -> Self {
-        let status = TenantStatus {
-            id,
-            name: name.to_owned(),
-            state: TenantState::Starting,
-            token_until: None,
-            last_poll: None,
-            lag_seconds: None,
-            queue: QueueDepth::default(),
-            stored_today: StoredToday::default(),
-            dead_letters: 0,
-            concurrency: None,
-            restarts: 0,
-            trouble: None,
-            content: std::collections::BTreeMap::default(),
-        };
+        let status = TenantStatus::new(id, name, TenantState::Starting);
         let current = Current { status, day: None, last_lag: None, hour: Hour::default(), troubles: HashMap::new() };
         Self(Arc::new(Inner { time, current: Mutex::new(current) }))
     }

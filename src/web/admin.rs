@@ -1,0 +1,139 @@
+//! The admin socket: HTTP with JSON over a Unix socket, for the command line on the same host.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/info` | version, process id and store of the daemon |
+//! | `GET /v1/status` | [`StatusSnapshot`](crate::report::StatusSnapshot) |
+//! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
+//! | `GET /v1/tail?…` | records as NDJSON as they are stored, until the caller hangs up |
+//!
+//! The socket is 0660 and belongs to the service's group: who may open it may read every record.
+//!
+//! **Invariant:** a slow reader holds a few hundred kilobytes and one reading thread, nothing else: collection goes on.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query as UrlQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use super::records;
+use crate::export::Format;
+use crate::report::Report;
+use crate::store::{Query, Store};
+
+/// What the daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The directory of its store; a caller checks that it is the one that it means.
+    pub store: PathBuf,
+}
+
+/// What to export, as the command line asks for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExportRequest {
+    /// What to read, as JSON: URL parameters have no lists.
+    pub query: String,
+    /// How to write it.
+    pub format: Format,
+}
+
+/// Serves the socket at `path` until `stop`. The socket file is removed at the end.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    service: Arc<Service>,
+}
+
+#[derive(Debug)]
+struct Service {
+    info: Info,
+    report: Arc<Report>,
+    store: Store,
+    stop: CancellationToken,
+}
+
+impl AdminSocket {
+    /// Binds the socket. The store's lock is held by now, so that a socket file left there is nobody's.
+    pub fn bind(
+        path: &Path,
+        store_path: &Path,
+        report: Arc<Report>,
+        store: Store,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        let info = Info {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            store: store_path.to_owned(),
+        };
+        Ok(Self { listener, path: path.to_owned(), service: Arc::new(Service { info, report, store, stop }) })
+    }
+
+    /// Answers requests until the daemon stops; answers under way are then cut off, and their readers told.
+    pub async fn serve(self) -> io::Result<()> {
+        let stop = self.service.stop.clone();
+        let router = Router::new()
+            .route("/v1/info", get(info))
+            .route("/v1/status", get(status))
+            .route("/v1/export", get(export))
+            .route("/v1/tail", get(tail))
+            .with_state(self.service);
+        let served = axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+        // Somebody else may have removed it already; then it is gone all the same.
+        let _ = std::fs::remove_file(&self.path);
+        served
+    }
+}
+
+async fn info(State(service): State<Arc<Service>>) -> Json<Info> {
+    Json(service.info.clone())
+}
+
+async fn status(State(service): State<Arc<Service>>) -> Response {
+    Json(service.report.snapshot()).into_response()
+}
+
+async fn export(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<ExportRequest>) -> Response {
+    match serde_json::from_str::<Query>(&request.query) {
+        Ok(query) => stream(request.format, records::export(&service.store, query, request.format, &service.stop)),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response(),
+    }
+}
+
+async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<ExportRequest>) -> Response {
+    match serde_json::from_str::<Query>(&request.query) {
+        Ok(query) => stream(request.format, records::tail(&service.store, query, request.format, &service.stop)),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response(),
+    }
+}
+
+fn stream(format: Format, records: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
+    let content_type = match format {
+        Format::Ndjson => "application/x-ndjson",
+        Format::Json => "application/json",
+        Format::Csv => "text/csv; charset=utf-8",
+    };
+    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(records)).into_response()
+}
