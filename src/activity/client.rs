@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
+    LOCATION,
+};
 use reqwest::{Method, Response};
 use serde_json::Value;
 use url::Url;
@@ -112,15 +115,8 @@ impl ActivityClient {
     ) -> Result<Subscription, ActivityError> {
         let operation = Operation::StartSubscription;
         let url = self.address.operation("subscriptions/start", &[("contentType", content_type.as_str())]);
-        let mut request = Request::get(operation, url, token);
-        request.method = Method::POST;
-        if let Some(webhook) = webhook {
-            request.body = webhook.body();
-            request.headers.insert(
-                CONTENT_TYPE,
-                const { reqwest::header::HeaderValue::from_static("application/json; charset=utf-8") },
-            );
-        }
+        let body = webhook.map(Webhook::body).unwrap_or_default();
+        let request = Request::post(operation, url, token, body);
         let answer = match self.send(request).await {
             Ok(answer) => answer,
             Err(ActivityError::Refused(refusal)) if refusal.reason == Reason::AlreadySubscribed => {
@@ -143,9 +139,7 @@ impl ActivityClient {
     pub async fn stop_subscription(&self, token: &AccessToken, content_type: ContentType) -> Result<(), ActivityError> {
         let operation = Operation::StopSubscription;
         let url = self.address.operation("subscriptions/stop", &[("contentType", content_type.as_str())]);
-        let mut request = Request::get(operation, url, token);
-        request.method = Method::POST;
-        let answer = self.send(request).await?;
+        let answer = self.send(Request::post(operation, url, token, Vec::new())).await?;
         // The answer has no meaning; its end makes the connection good for the next request.
         Body::new(answer.response, operation, LIST)?.read().await.map(drop)
     }
@@ -343,10 +337,22 @@ impl ActivityClient {
 }
 
 impl<'a> Request<'a> {
+    /// A POST; one without a body says so, because servers answer 411 to one that does not say how long it is.
+    fn post(operation: Operation, url: Url, token: &'a AccessToken, body: Vec<u8>) -> Self {
+        let mut request = Self { method: Method::POST, body, ..Self::get(operation, url, token) };
+        if request.body.is_empty() {
+            request.headers.insert(CONTENT_LENGTH, const { HeaderValue::from_static("0") });
+        } else {
+            let json = const { HeaderValue::from_static("application/json; charset=utf-8") };
+            request.headers.insert(CONTENT_TYPE, json);
+        }
+        request
+    }
+
     fn get(operation: Operation, url: Url, token: &'a AccessToken) -> Self {
         let mut headers = HeaderMap::with_capacity(6);
-        headers.insert(ACCEPT, const { reqwest::header::HeaderValue::from_static("application/json") });
-        headers.insert(ACCEPT_ENCODING, const { reqwest::header::HeaderValue::from_static("gzip") });
+        headers.insert(ACCEPT, const { HeaderValue::from_static("application/json") });
+        headers.insert(ACCEPT_ENCODING, const { HeaderValue::from_static("gzip") });
         Self { operation, method: Method::GET, url, token, headers, body: Vec::new() }
     }
 }

@@ -135,8 +135,9 @@ impl Fault {
             if text.contains("proxy") || text.contains("tunnel") {
                 return Self::Proxy;
             }
-            if let Some(io) = cause.downcast_ref::<io::Error>() {
-                fault = match io.kind() {
+            let mut io = cause.downcast_ref::<io::Error>();
+            while let Some(error_below) = io {
+                fault = match error_below.kind() {
                     io::ErrorKind::ConnectionRefused
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::NetworkUnreachable
@@ -147,8 +148,12 @@ impl Fault {
                     | io::ErrorKind::BrokenPipe
                     | io::ErrorKind::UnexpectedEof => Some(Self::BrokenOff),
                     io::ErrorKind::TimedOut => Some(if in_body { Self::Stalled } else { Self::NoAnswer }),
+                    // While connecting, only TLS has data that can be wrong.
+                    io::ErrorKind::InvalidData if error.is_connect() => Some(Self::Tls),
                     _ => fault,
                 };
+                // An I/O error's source leaves out what it wraps.
+                io = error_below.get_ref().and_then(|inner| inner.downcast_ref());
             }
             if text.contains("connection closed before message completed") || text.contains("end of file before") {
                 fault = Some(Self::BrokenOff);

@@ -37,6 +37,8 @@ mod headers;
 pub mod refusal;
 pub mod subscriptions;
 pub mod window;
+#[cfg(test)]
+mod wire_tests;
 
 pub use address::Foreign;
 pub use blob::BlobBody;
