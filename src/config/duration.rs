@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
+/// What is wanted.
+pub(super) const WANTED: &str = "a span of time with its unit, such as `90s`, `45m`, `6h` or `7d`";
+
 /// A text that is no span of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write a span of time with its unit, such as `90s`, `45m`, `6h` or `7d`")]
+#[error("write {WANTED}")]
 pub struct NotADuration;
 
 /// Reads a span of time. Months and years have no fixed length and are refused, negative spans as well.

@@ -1,7 +1,7 @@
 //! The configuration: as written → merged → validated.
 //!
-//! - As written: each file is TOML; its keys keep the line that they stand on.
-//! - Merged: built-in defaults, then `--config FILE`, then `conf.d/*.toml` beside it in name order, then
+//! - As written (`written`): each file is TOML; each value keeps the line that it stands on.
+//! - Merged (`merged`): built-in defaults, then `--config FILE`, then `conf.d/*.toml` beside it in name order, then
 //!   `TENANTRY__SECTION__KEY` from the environment. A later source replaces single keys of an earlier one;
 //!   `[[tenants]]` of all files are joined.
 //! - Validated: [`Settings`], the only type that the rest of the crate sees. Its values cannot be wrong: hosts are
@@ -13,22 +13,141 @@
 //! On an error nothing is applied: at start the daemon ends with exit code 78 (77 if the files may not be read), at
 //! a reload it keeps the configuration that it has.
 
+mod clouds;
+mod credentials;
 pub mod duration;
+mod merged;
 mod problem;
+mod schema;
+mod sections;
 mod settings;
+mod show;
+pub mod size;
+mod tenants;
+#[cfg(test)]
+mod tests;
+mod written;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
 
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{App, Collect, Daemon, Log, LogFormat, Removal, Settings, StoreSettings, Tenant, TokenSettings};
 
-use std::path::Path;
+use crate::cloud::TokenEndpoint;
+use crate::token::Signing;
+use problem::Findings;
+use sections::Pace;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/tenantry/tenantry.toml";
 
-/// Reads, merges and validates `file`, `conf.d/*.toml` beside it and the environment.
+/// Reads, merges and validates `file`, `conf.d/*.toml` beside it and the environment. Blocks on the file system.
 ///
 /// # Errors
 /// Every problem in every source, in one go.
 pub fn load(file: &Path) -> Result<Settings, ConfigErrors> {
-    Err(ConfigErrors::new(vec![Problem::new(Place::file(file, None), String::new(), "configuration is not read yet")]))
+    load_with(file, std::env::vars_os())
+}
+
+/// [`load`] with another environment.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(
+    file: &Path,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Settings, ConfigErrors> {
+    let mut findings = Findings::default();
+    let files = files(file, &mut findings);
+    let written = files
+        .iter()
+        .enumerate()
+        .filter_map(|(number, path)| Some((number, written::read(path, number, &mut findings)?)))
+        .collect();
+    let variables = merged::variables(environment, &mut findings);
+    let merged = merged::merge(files.clone(), written, variables, &mut findings);
+    let settings = validate(&merged, &files, &mut findings);
+    let Findings { mut problems, warnings, .. } = findings;
+    if problems.is_empty() {
+        return Ok(Settings { warnings, ..settings });
+    }
+    let order = |problem: &Problem| match &problem.place {
+        Place::File { path, line, column } => {
+            (files.iter().position(|file| file == path), *line, *column, String::new())
+        }
+        Place::Environment { variable } => (Some(usize::MAX), None, None, variable.clone()),
+    };
+    problems.sort_by_cached_key(order);
+    problems.dedup();
+    Err(ConfigErrors::new(problems))
+}
+
+/// The files in the order in which they are read.
+fn files(file: &Path, findings: &mut Findings) -> Vec<Arc<Path>> {
+    let mut files: Vec<Arc<Path>> = vec![file.into()];
+    let folder = file.parent().unwrap_or(Path::new("")).join("conf.d");
+    let problem = |error: &std::io::Error| Problem {
+        permission: error.kind() == std::io::ErrorKind::PermissionDenied,
+        ..Problem::new(Place::file(&folder, None), "", format!("the folder cannot be read: {error}"))
+    };
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                findings.incomplete = true;
+                findings.problems.push(problem(&error));
+            }
+            return files;
+        }
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        match entry.map(|entry| entry.path()) {
+            // Editors and package managers leave hidden copies.
+            Ok(path)
+                if path.extension().is_some_and(|extension| extension == "toml")
+                    && !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) =>
+            {
+                found.push(path);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                findings.incomplete = true;
+                findings.problems.push(problem(&error));
+            }
+        }
+    }
+    found.sort();
+    files.extend(found.into_iter().map(Into::into));
+    files
+}
+
+/// What the merged sources mean. Worth something only if there are no problems in the end.
+fn validate(merged: &merged::Merged, files: &[Arc<Path>], findings: &mut Findings) -> Settings {
+    let clouds = clouds::clouds(merged, findings);
+    // Which pace is allowed depends on the tenants, whose apps' signing depends on the token endpoint.
+    let endpoint = sections::token(merged, Pace::Loopback, &mut Findings::default()).endpoint;
+    let signing = match endpoint {
+        TokenEndpoint::V2 => Signing::Ps256,
+        TokenEndpoint::V1 => Signing::Rs256,
+    };
+    let apps = tenants::apps(merged, signing, findings);
+    tenants::check_clouds(&apps, &clouds, findings);
+    let tenants = tenants::tenants(merged, &apps, &clouds, findings);
+    let local = !tenants.is_empty() && tenants.values().all(|tenant| clouds::on_loopback(&tenant.cloud));
+    let pace = if local { Pace::Loopback } else { Pace::Microsoft };
+    Settings {
+        apps: apps.into_iter().filter_map(|(name, app)| Some((name, app?))).collect(),
+        tenants,
+        clouds: clouds.known,
+        token: sections::token(merged, pace, findings),
+        collect: sections::collect(merged, pace, findings),
+        store: sections::store(merged, pace, findings),
+        log: sections::log(merged, findings),
+        daemon: sections::daemon(merged, findings),
+        sources: files.iter().map(|path| path.to_path_buf()).collect(),
+        warnings: Vec::new(),
+    }
 }

@@ -127,3 +127,29 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// What is found while a configuration is read.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    /// A source could not be read at all. What is missing may stand in it, so that nothing is reported as missing.
+    pub(super) incomplete: bool,
+}
+
+impl Findings {
+    pub(super) fn problem(&mut self, place: &Place, key: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(place.clone(), key, message));
+    }
+
+    /// Something that should be there is not.
+    pub(super) fn missing(&mut self, place: &Place, key: &str, message: impl Into<String>) {
+        if !self.incomplete {
+            self.problem(place, key, message);
+        }
+    }
+
+    pub(super) fn warn(&mut self, place: &Place, key: &str, message: impl Into<String>) {
+        self.warnings.push(Problem::new(place.clone(), key, message));
+    }
+}

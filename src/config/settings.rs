@@ -17,12 +17,12 @@ use crate::content::{ContentType, TenantId};
 pub use crate::logging::LogFormat;
 use crate::token::Credential;
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// For how long the service keeps content ("List available content", activity API reference).
-pub(super) const KEPT_BY_SERVICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(super) const KEPT_BY_SERVICE: Duration = Duration::from_hours(7 * 24);
 
 /// A configuration that can be used.
 #[derive(Debug, Clone)]

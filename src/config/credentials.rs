@@ -1,0 +1,256 @@
+//! How an app proves who it is: a certificate, a PKCS#12 file, or a secret; one of them.
+//!
+//! Files are read and checked here, so that what Entra or the signing library would refuse in the night is refused
+//! when the configuration is. Whoever can read a secret is not our business, but that every user of the host can is
+//! a warning.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::merged::{At, Table};
+use super::problem::{Findings, Place, Problem};
+use crate::secret::Secret;
+use crate::token::{Certificate, CertificateError, Credential, Signing};
+
+/// Secrets and chains of certificates are a few kilobytes.
+const LARGEST: u64 = 1 << 20;
+
+const WAYS: [(&str, &[&str]); 3] = [
+    ("certificate", &["certificate_file", "private_key_file"]),
+    ("PKCS#12 file", &["pkcs12_file", "pkcs12_password_file"]),
+    ("client secret", &["client_secret_file", "client_secret"]),
+];
+
+type Files = Vec<(&'static str, PathBuf)>;
+
+/// Loads the credential of the app that `table` describes.
+pub(super) fn load(table: &Table<'_>, default: Signing, findings: &mut Findings) -> Option<(Credential, Files)> {
+    let signing = table.word("signing", &[("PS256", Signing::Ps256), ("RS256", Signing::Rs256)], findings);
+    let ways: Vec<_> = WAYS.iter().filter(|(_, keys)| keys.iter().any(|key| table.has(key))).collect();
+    match ways.as_slice() {
+        [] => {
+            findings.missing(
+                &table.place,
+                &table.path,
+                "there is no credential; set `certificate_file` (and `private_key_file` if the key is apart), \
+                 `pkcs12_file` or `client_secret_file`",
+            );
+            None
+        }
+        [("certificate", _)] => certificates(table, signing.map_or(default, |found| found.value), findings),
+        [("PKCS#12 file", _)] => pkcs12(table, signing.map_or(default, |found| found.value), findings),
+        [_] => {
+            if let Some(signing) = signing {
+                let message = "a client secret signs nothing; remove this key, or set a certificate";
+                findings.problem(&signing.place, &table.key("signing"), message);
+            }
+            secret(table, findings)
+        }
+        several => {
+            let found: Vec<_> = several
+                .iter()
+                .filter_map(|(way, keys)| {
+                    let key = keys.iter().find(|key| table.has(key))?;
+                    Some(format!("a {way} ({})", table.place_of(key)))
+                })
+                .collect();
+            findings.problem(
+                &table.place,
+                &table.path,
+                format!("there are {}; leave only one of them", found.join(" and ")),
+            );
+            None
+        }
+    }
+}
+
+fn certificates(table: &Table<'_>, signing: Signing, findings: &mut Findings) -> Option<(Credential, Files)> {
+    let keys = table.paths("private_key_file", findings);
+    if !table.has("certificate_file") {
+        let message = "there is a `private_key_file` without its certificate; set `certificate_file`";
+        findings.missing(&table.place_of("private_key_file"), &table.key("certificate_file"), message);
+    }
+    let certificates = table.paths("certificate_file", findings)?;
+    if table.has("private_key_file") && keys.is_none() {
+        return None;
+    }
+    let pairs = pair(table, ("certificate_file", "private_key_file"), keys.as_ref(), &certificates, false, findings)?;
+    let key_name = table.key("certificate_file");
+    let mut list = Vec::new();
+    let mut files = Vec::new();
+    for (file, key_file) in pairs {
+        let read = |path: &Path, secret, findings: &mut Findings| {
+            let key = if path == file { "certificate_file" } else { "private_key_file" };
+            read(path, secret, &table.place_of(key), &table.key(key), findings)
+        };
+        let certificate = read(&file, key_file.is_none(), findings);
+        let key = key_file.as_deref().map(|path| read(path, true, findings));
+        let named = match &key_file {
+            Some(key) => format!("`{}` with `{}`", file.display(), key.display()),
+            None => format!("`{}`", file.display()),
+        };
+        files.push(("certificate_file", file.clone()));
+        files.extend(key_file.clone().map(|file| ("private_key_file", file)));
+        let key = match key {
+            Some(None) => continue,
+            Some(Some(key)) => Some(key),
+            None => None,
+        };
+        let Some(certificate) = certificate else { continue };
+        let loaded = Certificate::from_pem(&certificate, key.as_deref().map(Vec::as_slice));
+        list.extend(loaded.map_err(|error| refuse(&error, &named, &certificates.place, &key_name, findings)));
+    }
+    whole(list, certificates.value.len(), signing, files)
+}
+
+fn pkcs12(table: &Table<'_>, signing: Signing, findings: &mut Findings) -> Option<(Credential, Files)> {
+    let passwords = table.paths("pkcs12_password_file", findings);
+    if !table.has("pkcs12_file") {
+        let message = "there is a `pkcs12_password_file` without what it opens; set `pkcs12_file`";
+        findings.missing(&table.place_of("pkcs12_password_file"), &table.key("pkcs12_file"), message);
+    }
+    let archives = table.paths("pkcs12_file", findings)?;
+    if table.has("pkcs12_password_file") && passwords.is_none() {
+        return None;
+    }
+    let pairs = pair(table, ("pkcs12_file", "pkcs12_password_file"), passwords.as_ref(), &archives, true, findings)?;
+    let mut list = Vec::new();
+    let mut files = Vec::new();
+    for (file, password_file) in pairs {
+        let bytes = read(&file, true, &archives.place, &table.key("pkcs12_file"), findings);
+        let password = match &password_file {
+            Some(path) => {
+                secret_file(path, &table.place_of("pkcs12_password_file"), &table.key("pkcs12_password_file"), findings)
+            }
+            None => Some(Secret::from(String::new())),
+        };
+        let named = format!("`{}`", file.display());
+        files.push(("pkcs12_file", file));
+        files.extend(password_file.map(|file| ("pkcs12_password_file", file)));
+        let (Some(bytes), Some(password)) = (bytes, password) else { continue };
+        let loaded = Certificate::from_pkcs12(&bytes, &password);
+        list.extend(
+            loaded.map_err(|error| refuse(&error, &named, &archives.place, &table.key("pkcs12_file"), findings)),
+        );
+    }
+    whole(list, archives.value.len(), signing, files)
+}
+
+fn secret(table: &Table<'_>, findings: &mut Findings) -> Option<(Credential, Files)> {
+    if table.has("client_secret") && table.has("client_secret_file") {
+        let (file, inline) = (table.place_of("client_secret_file"), table.place_of("client_secret"));
+        let message = format!("set either `client_secret` ({inline}) or `client_secret_file` ({file}), not both");
+        findings.problem(&inline, &table.path, message);
+        return None;
+    }
+    if let Some(path) = table.path("client_secret_file", findings) {
+        let secret = secret_file(&path.value, &path.place, &table.key("client_secret_file"), findings)?;
+        return Some((Credential::Secret(secret), vec![("client_secret_file", path.value)]));
+    }
+    let text = table.text("client_secret", findings)?;
+    if let Place::File { path, .. } = &text.place
+        && readable_by_all(path)
+    {
+        let message = format!(
+            "it stands in `{}`, which every user of this host can read; `chmod o-r` the file, or use `client_secret_file`",
+            path.display()
+        );
+        findings.warn(&text.place, &table.key("client_secret"), message);
+    }
+    Some((Credential::Secret(Secret::from(text.value)), Vec::new()))
+}
+
+/// Goes along with each file: the one at the same place of the other list, or (if `shared`) the only one.
+fn pair(
+    table: &Table<'_>,
+    (files_key, key): (&str, &str),
+    others: Option<&At<Vec<PathBuf>>>,
+    files: &At<Vec<PathBuf>>,
+    shared: bool,
+    findings: &mut Findings,
+) -> Option<Vec<(PathBuf, Option<PathBuf>)>> {
+    let count = files.value.len();
+    let others: Vec<Option<PathBuf>> = match others {
+        None => vec![None; count],
+        Some(others) if others.value.len() == count => others.value.iter().cloned().map(Some).collect(),
+        Some(others) if shared && others.value.len() == 1 => vec![others.value.first().cloned(); count],
+        Some(others) => {
+            let message = format!(
+                "it names {} of them, and `{files_key}` names {count}; write one for each, in the same order",
+                others.value.len()
+            );
+            findings.problem(&others.place, &table.key(key), message);
+            return None;
+        }
+    };
+    Some(files.value.iter().cloned().zip(others).collect())
+}
+
+/// The credential, if every one of the files could be used.
+fn whole(list: Vec<Certificate>, wanted: usize, signing: Signing, files: Files) -> Option<(Credential, Files)> {
+    if list.len() < wanted {
+        return None;
+    }
+    Some((Credential::certificates(list.into_iter().map(Arc::new).collect(), signing)?, files))
+}
+
+fn refuse(error: &CertificateError, named: &str, place: &Place, key: &str, findings: &mut Findings) {
+    findings.problem(place, key, format!("{named}: {error}"));
+}
+
+/// A secret that a file holds: its text without the line's end that editors add.
+fn secret_file(path: &Path, place: &Place, key: &str, findings: &mut Findings) -> Option<Secret> {
+    let bytes = read(path, true, place, key, findings)?;
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        findings.problem(place, key, format!("`{}` is not UTF-8; write the secret as text", path.display()));
+        return None;
+    };
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() {
+        findings.problem(place, key, format!("`{}` is empty; write the secret into it", path.display()));
+        return None;
+    }
+    Some(Secret::from(text.to_owned()))
+}
+
+/// A file's bytes; warns if they are `secret` and every user of the host can read them.
+fn read(path: &Path, secret: bool, place: &Place, key: &str, findings: &mut Findings) -> Option<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let message = match std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
+        Ok(_) if bytes.len() as u64 > LARGEST => {
+            format!("`{}` is larger than 1 MiB; is it the right file?", path.display())
+        }
+        Ok(_) => {
+            if secret && readable_by_all(path) {
+                let message = format!("every user of this host can read `{0}`; `chmod o-r {0}`", path.display());
+                findings.warn(place, key, message);
+            }
+            return Some(bytes);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            format!("there is no file `{}`; correct the path, or put the file there", path.display())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let message = format!("`{}` may not be read; let the user that runs tenantry read it", path.display());
+            findings.problems.push(Problem { permission: true, ..Problem::new(place.clone(), key, message) });
+            return None;
+        }
+        Err(error) => format!("`{}` cannot be read: {error}", path.display()),
+    };
+    findings.problem(place, key, message);
+    None
+}
+
+#[cfg(unix)]
+fn readable_by_all(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+fn readable_by_all(_path: &Path) -> bool {
+    false
+}

@@ -1,0 +1,414 @@
+//! All sources together, and a reader of their tables that reports instead of failing.
+//!
+//! Tables are merged key by key by the `config` crate, later sources over earlier ones. Lists of tables are joined
+//! here, since there the last source would replace the whole list.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Config, ConfigError, Environment, Map, Source, Value, ValueKind};
+
+use super::problem::{Findings, Place};
+use super::schema::{self, Section, Shape};
+use super::written::Written;
+use super::{duration, size};
+
+/// What variables begin with.
+const PREFIX: &str = "TENANTRY";
+
+/// The sources, merged.
+pub(super) struct Merged {
+    files: Vec<Arc<Path>>,
+    root: Map<String, Value>,
+    entries: Vec<(String, Value)>,
+    headers: BTreeMap<String, Place>,
+}
+
+/// The variables of the environment that are meant for the configuration.
+pub(super) fn variables(
+    all: impl IntoIterator<Item = (OsString, OsString)>,
+    findings: &mut Findings,
+) -> Map<String, String> {
+    let mut variables = Map::new();
+    for (name, value) in all {
+        let Some(name) = name.to_str().filter(|name| name.to_uppercase().starts_with("TENANTRY__")) else { continue };
+        if let Ok(value) = value.into_string() {
+            variables.insert(name.to_owned(), value);
+        } else {
+            let place = Place::Environment { variable: name.to_owned() };
+            findings.problem(&place, "", "its value is not UTF-8");
+        }
+    }
+    variables
+}
+
+/// A file's sections as a source of the `config` crate.
+#[derive(Clone)]
+struct FileSource(Map<String, Value>);
+
+impl std::fmt::Debug for FileSource {
+    /// The values may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Source for FileSource {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Merges `written`, which are the files that could be read with their numbers in `files`, and `variables`.
+pub(super) fn merge(
+    files: Vec<Arc<Path>>,
+    written: Vec<(usize, Written)>,
+    variables: Map<String, String>,
+    findings: &mut Findings,
+) -> Merged {
+    let mut builder = Config::builder();
+    let mut entries = Vec::new();
+    let mut headers = BTreeMap::new();
+    for (number, file) in written {
+        for (path, line) in file.headers {
+            headers.entry(path).or_insert_with(|| Place::file(&files[number], Some(line)));
+        }
+        entries.extend(file.entries);
+        builder = builder.add_source(FileSource(file.sections));
+    }
+    builder = builder.add_source(FileSource(from_environment(variables, findings)));
+    let root = match builder.build().map(|config| config.cache.kind) {
+        Ok(ValueKind::Table(root)) => root,
+        // Tables of strings cannot fail to merge; if they do, that is the one thing to say.
+        other => {
+            let message = format!("the sources cannot be merged: {:?}", other.err().map(|error| error.to_string()));
+            findings.problem(&Place::file(&files[0], None), "", message);
+            Map::new()
+        }
+    };
+    Merged { files, root, entries, headers }
+}
+
+/// The sections that `variables` set: `TENANTRY__COLLECT__POLL_INTERVAL` is `collect.poll_interval`.
+fn from_environment(variables: Map<String, String>, findings: &mut Findings) -> Map<String, Value> {
+    let mut known = Map::new();
+    for (name, value) in variables {
+        let path: Vec<&str> = name.split("__").skip(1).collect();
+        let lower: Vec<String> = path.iter().map(|part| part.to_lowercase()).collect();
+        let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+        if let Err(message) = known_path(&lower) {
+            let place = Place::Environment { variable: name };
+            findings.problem(&place, &lower.join("."), message);
+        } else {
+            known.insert(name, value);
+        }
+    }
+    let environment =
+        Environment::with_prefix(PREFIX).prefix_separator("__").separator("__").ignore_empty(true).source(Some(known));
+    let collected = Config::builder().add_source(environment).build().map(|config| config.cache.kind);
+    if let Ok(ValueKind::Table(table)) = collected { table } else { Map::new() }
+}
+
+fn known_path(path: &[&str]) -> Result<(), String> {
+    let [name, rest @ ..] = path else { return Err("name a section and a key".to_owned()) };
+    let section = Section::named(name).ok_or_else(|| schema::unknown_section(name))?;
+    match (section.shape, rest) {
+        (Shape::List, _) => Err(format!("`{}` cannot be set in the environment; write it in a file", section.header())),
+        (Shape::Table, [key]) | (Shape::Named, [_, key]) if section.keys.contains(key) => Ok(()),
+        (Shape::Table, [key]) | (Shape::Named, [_, key]) => Err(section.unknown_key(key)),
+        (Shape::Table, _) => Err(format!("write it as `{PREFIX}__{}__KEY`", name.to_uppercase())),
+        (Shape::Named, _) => Err(format!("write it as `{PREFIX}__{}__NAME__KEY`", name.to_uppercase())),
+    }
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// A table of the merged sources.
+pub(super) struct Table<'m> {
+    merged: &'m Merged,
+    /// Its path, such as `collect` or `tenants[3]`.
+    pub(super) path: String,
+    /// Where it begins; where one of its keys stands, if it has no header.
+    pub(super) place: Place,
+    values: Option<&'m Map<String, Value>>,
+}
+
+impl Merged {
+    /// The section `name`, empty if no source has it.
+    pub(super) fn section(&self, name: &str) -> Table<'_> {
+        self.table(name.to_owned(), self.root.get(name))
+    }
+
+    /// Whether any source has the section.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.root.contains_key(name)
+    }
+
+    /// The tables `[section.NAME]` by their names.
+    pub(super) fn named<'m>(&'m self, section: &str) -> BTreeMap<&'m str, Table<'m>> {
+        let Some(ValueKind::Table(tables)) = self.root.get(section).map(|value| &value.kind) else {
+            return BTreeMap::new();
+        };
+        tables
+            .iter()
+            .map(|(name, value)| (name.as_str(), self.table(format!("{section}.{name}"), Some(value))))
+            .collect()
+    }
+
+    /// The tables `[[section]]` of all files, in order.
+    pub(super) fn entries<'m>(&'m self, section: &'m str) -> impl Iterator<Item = Table<'m>> {
+        self.entries
+            .iter()
+            .filter(move |(path, _)| path.split('[').next() == Some(section))
+            .map(|(path, value)| self.table(path.clone(), Some(value)))
+    }
+
+    /// The first file, for what concerns the configuration as a whole.
+    pub(super) fn whole(&self) -> Place {
+        Place::file(&self.files[0], None)
+    }
+
+    fn table<'m>(&'m self, path: String, value: Option<&'m Value>) -> Table<'m> {
+        let values = value.and_then(|value| match &value.kind {
+            ValueKind::Table(values) => Some(values),
+            _ => None,
+        });
+        let own = value.filter(|value| value.origin().is_some()).map(|value| self.place(value, &path));
+        let place = own.or_else(|| self.headers.get(&path).cloned()).or_else(|| {
+            let (key, value) = values?.iter().min_by_key(|(key, _)| key.as_str())?;
+            Some(self.place(value, &format!("{path}.{key}")))
+        });
+        Table { merged: self, place: place.unwrap_or_else(|| self.whole()), path, values }
+    }
+
+    /// Where `value`, which is at `path`, was written.
+    fn place(&self, value: &Value, path: &str) -> Place {
+        let in_file = value.origin().and_then(|origin| origin.split_once(':')).and_then(|(file, line)| {
+            let path = self.files.get(file.parse::<usize>().ok()?)?;
+            Some(Place::file(path, line.parse().ok()))
+        });
+        in_file.unwrap_or_else(|| {
+            let variable = format!("{PREFIX}__{}", path.replace('.', "__").to_uppercase());
+            Place::Environment { variable }
+        })
+    }
+}
+
+impl Table<'_> {
+    /// The path of one of its keys.
+    pub(super) fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.path)
+    }
+
+    /// Where `key` stands, or the table if it has no such key.
+    pub(super) fn place_of(&self, key: &str) -> Place {
+        self.value(key).map_or_else(|| self.place.clone(), |value| value.place)
+    }
+
+    /// Whether the key is set, be it wrongly.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.is_some_and(|values| values.contains_key(key))
+    }
+
+    fn value(&self, key: &str) -> Option<At<&Value>> {
+        let value = self.values?.get(key)?;
+        Some(At { value, place: self.merged.place(value, &self.key(key)) })
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&self, key: &str, findings: &mut Findings) -> Option<At<String>> {
+        self.read(key, findings, "a text in quotes", |value| match &value.kind {
+            ValueKind::String(text) if !text.trim().is_empty() => Ok(text.clone()),
+            ValueKind::String(_) => Err(Wrong::Said("it is empty; set it, or leave the key out")),
+            _ => Err(Wrong::Kind),
+        })
+    }
+
+    /// A text that `parse` makes something of.
+    pub(super) fn parsed<T, E: ToString>(
+        &self,
+        key: &str,
+        findings: &mut Findings,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<At<T>> {
+        let text = self.text(key, findings)?;
+        match parse(&text.value) {
+            Ok(value) => Some(At { value, place: text.place }),
+            Err(error) => {
+                findings.problem(&text.place, &self.key(key), error.to_string());
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)], findings: &mut Findings) -> Option<At<T>> {
+        self.parsed(key, findings, |text| {
+            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+                let valid = || words.iter().map(|(word, _)| *word);
+                let near = schema::nearest(text, valid()).map(|near| format!("; did you mean `{near}`?"));
+                format!("`{text}` is not one of {}{}", schema::list(valid()), near.unwrap_or_default())
+            })
+        })
+    }
+
+    /// True or false.
+    pub(super) fn flag(&self, key: &str, findings: &mut Findings) -> Option<At<bool>> {
+        self.read(key, findings, "`true` or `false`, without quotes", |value| match &value.kind {
+            ValueKind::Boolean(flag) => Ok(*flag),
+            _ => Err(Wrong::Kind),
+        })
+    }
+
+    /// A text or a list of them.
+    pub(super) fn texts(&self, key: &str, findings: &mut Findings) -> Option<At<Vec<At<String>>>> {
+        let merged = self.merged;
+        let path = self.key(key);
+        self.read(key, findings, "a list of texts, such as `[\"a\", \"b\"]`", |value| {
+            let items = match &value.kind {
+                ValueKind::Array(items) => items.as_slice(),
+                _ => std::slice::from_ref(value),
+            };
+            let text = |item: &Value| match &item.kind {
+                ValueKind::String(text) if !text.trim().is_empty() => {
+                    Ok(At { value: text.clone(), place: merged.place(item, &path) })
+                }
+                ValueKind::String(_) => Err(Wrong::Said("a text in it is empty; set it, or leave it out")),
+                _ => Err(Wrong::Kind),
+            };
+            items.iter().map(text).collect()
+        })
+    }
+
+    /// A path; a relative one starts from the file that names it.
+    pub(super) fn path(&self, key: &str, findings: &mut Findings) -> Option<At<PathBuf>> {
+        self.text(key, findings).map(resolve)
+    }
+
+    /// A path or a list of them; relative ones start from the file that names them.
+    pub(super) fn paths(&self, key: &str, findings: &mut Findings) -> Option<At<Vec<PathBuf>>> {
+        let texts = self.texts(key, findings)?;
+        if texts.value.is_empty() {
+            findings.problem(&texts.place, &self.key(key), "the list is empty; name a file, or leave the key out");
+            return None;
+        }
+        Some(At { value: texts.value.into_iter().map(|text| resolve(text).value).collect(), place: texts.place })
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn count(&self, key: &str, range: &Range<u64>, findings: &mut Findings) -> Option<At<u64>> {
+        let number = self.read(key, findings, "a whole number without quotes", |value| match &value.kind {
+            ValueKind::I64(number) => u64::try_from(*number).map_err(|_| Wrong::Value(number.to_string())),
+            // Variables have no types.
+            ValueKind::String(text) if value.origin().is_none_or(|origin| !origin.contains(':')) => {
+                text.trim().parse().map_err(|_| Wrong::Value(text.clone()))
+            }
+            _ => Err(Wrong::Kind),
+        })?;
+        self.within(key, number, range, u64::to_string, findings)
+    }
+
+    /// A span of time within `range`.
+    pub(super) fn duration(&self, key: &str, range: &Range<Duration>, findings: &mut Findings) -> Option<At<Duration>> {
+        let span = self.read(key, findings, duration::WANTED, |value| match &value.kind {
+            ValueKind::String(text) => duration::parse(text).map_err(|_| Wrong::Value(text.clone())),
+            _ => Err(Wrong::Kind),
+        })?;
+        self.within(key, span, range, |span| duration::display(*span), findings)
+    }
+
+    /// A number of bytes within `range`.
+    pub(super) fn size(&self, key: &str, range: &Range<u64>, findings: &mut Findings) -> Option<At<u64>> {
+        let bytes = self.read(key, findings, size::WANTED, |value| match &value.kind {
+            ValueKind::String(text) => size::parse(text).map_err(|_| Wrong::Value(text.clone())),
+            _ => Err(Wrong::Kind),
+        })?;
+        self.within(key, bytes, range, |bytes| size::display(*bytes), findings)
+    }
+
+    /// Reads a value; what is wrong with it is reported together with what is `wanted`.
+    fn read<T>(
+        &self,
+        key: &str,
+        findings: &mut Findings,
+        wanted: &str,
+        read: impl FnOnce(&Value) -> Result<T, Wrong>,
+    ) -> Option<At<T>> {
+        let At { value, place } = self.value(key)?;
+        let message = match read(value) {
+            Ok(value) => return Some(At { value, place }),
+            Err(Wrong::Kind) => format!("it is {}; write {wanted}", kind(&value.kind)),
+            Err(Wrong::Value(text)) => format!("it is `{text}`; write {wanted}"),
+            Err(Wrong::Said(text)) => text.to_owned(),
+        };
+        findings.problem(&place, &self.key(key), message);
+        None
+    }
+
+    fn within<T: PartialOrd>(
+        &self,
+        key: &str,
+        found: At<T>,
+        range: &Range<T>,
+        display: impl Fn(&T) -> String,
+        findings: &mut Findings,
+    ) -> Option<At<T>> {
+        let text = display(&found.value);
+        let message = if found.value < range.least {
+            format!("{text} is too low: {}; set at least {}", range.below, display(&range.least))
+        } else if found.value > range.most {
+            format!("{text} is too high: {}; set at most {}", range.above, display(&range.most))
+        } else {
+            return Some(found);
+        };
+        findings.problem(&found.place, &self.key(key), message);
+        None
+    }
+}
+
+/// Why a value cannot be read.
+enum Wrong {
+    /// It is of another kind.
+    Kind,
+    /// It is of the right kind and means nothing; it is shown, so this is not for secrets.
+    Value(String),
+    /// This is all there is to say.
+    Said(&'static str),
+}
+
+/// The values that make sense, and what would happen beyond them.
+pub(super) struct Range<T> {
+    pub(super) least: T,
+    pub(super) most: T,
+    pub(super) below: &'static str,
+    pub(super) above: &'static str,
+}
+
+fn resolve(text: At<String>) -> At<PathBuf> {
+    let path = text.place.base().join(text.value);
+    // Without a working directory a relative path is left as it is: what uses it says that it is not there.
+    At { value: std::path::absolute(&path).unwrap_or(path), place: text.place }
+}
+
+/// The kind only: a value that is of the wrong kind may still be a secret.
+fn kind(kind: &ValueKind) -> &'static str {
+    match kind {
+        ValueKind::Boolean(_) => "a boolean",
+        ValueKind::String(_) => "a text",
+        ValueKind::Array(_) => "a list",
+        ValueKind::Table(_) => "a table",
+        _ => "a number",
+    }
+}

@@ -1,0 +1,185 @@
+//! The settings in effect, written as a configuration again, and what time does to them.
+//!
+//! **Invariant:** no secret is written; a secret that stands in a file leads to the file's name.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::problem::{Place, Problem};
+use super::settings::{App, LogFormat, Settings};
+use super::{duration, size};
+use crate::cloud::{PRESETS, TokenEndpoint};
+use crate::token::{Certificate, Credential, Signing};
+
+/// How long before its end a certificate is worth a warning: enough for two people in two organisations.
+const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+impl Settings {
+    /// Everything that is in effect except the tenants, as TOML: apps with their certificates described in
+    /// comments, clouds beside the presets, and every other key with its value.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        // A `String` takes everything that is written to it.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        for app in self.apps.values() {
+            write_app(app, out)?;
+        }
+        for cloud in self.clouds.values().filter(|cloud| !PRESETS.contains(&cloud.name.as_str())) {
+            writeln!(out, "[clouds.{}]", cloud.name)?;
+            for (key, value) in [
+                ("authority", cloud.authority.as_str()),
+                ("management", cloud.management.as_str()),
+                ("graph", cloud.graph.as_str()),
+                ("management_audience", &cloud.management_audience),
+                ("graph_audience", &cloud.graph_audience),
+            ] {
+                writeln!(out, "{key} = {}", quoted(value))?;
+            }
+            writeln!(out)?;
+        }
+        let endpoint = match self.token.endpoint {
+            TokenEndpoint::V2 => "v2",
+            TokenEndpoint::V1 => "v1",
+        };
+        let span = |span| quoted(&duration::display(span));
+        writeln!(out, "[token]")?;
+        writeln!(out, "endpoint = {}", quoted(endpoint))?;
+        writeln!(out, "renew_after = {}\n", span(self.token.renew_after))?;
+
+        let collect = &self.collect;
+        writeln!(out, "[collect]")?;
+        writeln!(out, "poll_interval = {}", span(collect.poll_interval))?;
+        writeln!(out, "overlap = {}", span(collect.overlap))?;
+        writeln!(out, "recent_interval = {}", span(collect.recent_interval))?;
+        writeln!(out, "recent_span = {}", span(collect.recent_span))?;
+        writeln!(out, "sweep_interval = {}", span(collect.sweep_interval))?;
+        writeln!(out, "backfill = {}", span(collect.backfill))?;
+        writeln!(out, "concurrency_per_tenant = {}", collect.concurrency_per_tenant)?;
+        writeln!(out, "concurrency = {}", collect.concurrency)?;
+        writeln!(out, "max_blob_size = {}\n", quoted(&size::display(collect.max_blob_bytes)))?;
+
+        writeln!(out, "[store]")?;
+        writeln!(out, "path = {}", quoted_path(&self.store.path))?;
+        writeln!(out, "partition_size = {}\n", quoted(&size::display(self.store.partition_bytes)))?;
+
+        let format = match self.log.format {
+            LogFormat::Auto => "auto",
+            LogFormat::Journald => "journald",
+            LogFormat::Json => "json",
+            LogFormat::Text => "text",
+        };
+        writeln!(out, "[log]")?;
+        writeln!(out, "format = {}", quoted(format))?;
+        writeln!(out, "level = {}\n", quoted(&self.log.level))?;
+
+        writeln!(out, "[daemon]")?;
+        writeln!(out, "drain = {}", span(self.daemon.drain))?;
+        writeln!(out, "socket = {}", quoted_path(&self.admin_socket()))?;
+        writeln!(out, "start_spread = {}", span(self.daemon.start_spread))
+    }
+
+    /// The certificates that need a person at `now`: expired, about to expire, or not valid yet. An app that has a
+    /// certificate which outlasts them is not mentioned. An expired certificate is not an error of the
+    /// configuration: it concerns one app, and the others go on.
+    #[must_use]
+    pub fn expiries(&self, now: Timestamp) -> Vec<Problem> {
+        self.apps.values().filter_map(|app| expiry(app, now)).collect()
+    }
+}
+
+fn expiry(app: &App, now: Timestamp) -> Option<Problem> {
+    let Credential::Certificates { list, .. } = &app.credential else { return None };
+    let soon = now.checked_add(SOON).unwrap_or(Timestamp::MAX);
+    let lasting = |certificate: &Certificate| certificate.not_before() <= now && certificate.not_after() > soon;
+    if list.iter().any(|certificate| lasting(certificate)) {
+        return None;
+    }
+    let certificate = app.credential.certificate(now)?;
+    let name = format!("`{}` (SHA-1 thumbprint {})", certificate.subject(), certificate.sha1_hex());
+    let message = if certificate.not_after() < now {
+        format!(
+            "the certificate {name} expired at {}; make a new one, add it to the app registration, and name it here",
+            certificate.not_after()
+        )
+    } else if certificate.not_before() > now {
+        format!(
+            "the certificate {name} is not valid before {}; wait, or correct this host's clock",
+            certificate.not_before()
+        )
+    } else {
+        let days = certificate.not_after().duration_since(now).as_hours() / 24;
+        format!(
+            "the certificate {name} expires at {}, in {days} days; make a new one, add it to the app registration, \
+             and name it here",
+            certificate.not_after()
+        )
+    };
+    let (key, file) = app.files.first()?;
+    let section = if app.name.is_empty() { "app".to_owned() } else { format!("apps.{}", app.name) };
+    Some(Problem::new(Place::file(file, None), format!("{section}.{key}"), message))
+}
+
+fn write_app(app: &App, out: &mut String) -> std::fmt::Result {
+    match app.name.as_str() {
+        "" => writeln!(out, "[app]")?,
+        name => writeln!(out, "[apps.{name}]")?,
+    }
+    writeln!(out, "client_id = {}", quoted(&app.client_id))?;
+    if let Some(publisher_id) = app.publisher_id {
+        writeln!(out, "publisher_id = {}", quoted(&publisher_id.to_string()))?;
+    }
+    match &app.credential {
+        Credential::Certificates { signing, .. } => {
+            let signing = match signing {
+                Signing::Ps256 => "PS256",
+                Signing::Rs256 => "RS256",
+            };
+            writeln!(out, "signing = {}", quoted(signing))?;
+        }
+        Credential::Secret(_) if app.files.is_empty() => writeln!(out, "client_secret = \"[redacted]\"")?,
+        Credential::Secret(_) => {}
+    }
+    for key in ["certificate_file", "private_key_file", "pkcs12_file", "pkcs12_password_file", "client_secret_file"] {
+        let files: Vec<_> = app.files.iter().filter(|(of, _)| *of == key).map(|(_, path)| quoted_path(path)).collect();
+        match files.as_slice() {
+            [] => {}
+            [file] => writeln!(out, "{key} = {file}")?,
+            files => writeln!(out, "{key} = [{}]", files.join(", "))?,
+        }
+    }
+    if let Credential::Certificates { list, .. } = &app.credential {
+        for certificate in list {
+            writeln!(
+                out,
+                "# {}, RSA with {} bits, valid from {} to {}\n#   SHA-1   {}\n#   SHA-256 {}",
+                one_line(certificate.subject()),
+                certificate.key_bits(),
+                certificate.not_before(),
+                certificate.not_after(),
+                certificate.sha1_hex(),
+                certificate.sha256_hex()
+            )?;
+        }
+    }
+    writeln!(out)
+}
+
+/// A subject comes from a file; in a comment it must stay one.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn quoted_path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}

@@ -1,0 +1,204 @@
+//! `[app]`, `[apps.NAME]` and `[[tenants]]`: who is collected, and as whom.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::clouds::{self, Clouds};
+use super::credentials;
+use super::merged::{Merged, Table};
+use super::problem::{Findings, Place};
+use super::schema;
+use super::settings::{App, Tenant};
+use crate::content::{ContentType, TenantId};
+use crate::token::Signing;
+
+/// The apps by name. Those that are written but wrong are `None`, so that nobody is told that they do not exist.
+pub(super) type Apps = BTreeMap<String, Option<Arc<App>>>;
+
+pub(super) fn apps(merged: &Merged, default: Signing, findings: &mut Findings) -> Apps {
+    let mut apps = Apps::new();
+    if merged.has("app") {
+        apps.insert(String::new(), app("", &merged.section("app"), default, findings).map(Arc::new));
+    }
+    for (name, table) in merged.named("apps") {
+        let valid = clouds::valid_name(name, &table, findings);
+        let app = app(name, &table, default, findings).filter(|_| valid);
+        apps.insert(name.to_owned(), app.map(Arc::new));
+    }
+    apps
+}
+
+fn app(name: &str, table: &Table<'_>, default: Signing, findings: &mut Findings) -> Option<App> {
+    if !table.has("client_id") {
+        let message = "it is missing; set it to the *Application (client) ID* of the app registration's overview page";
+        findings.missing(&table.place, &table.key("client_id"), message);
+    }
+    let client_id = table.parsed("client_id", findings, guid);
+    let publisher_id = table.parsed("publisher_id", findings, guid);
+    let credential = credentials::load(table, default, findings);
+    if table.has("publisher_id") && publisher_id.is_none() {
+        return None;
+    }
+    let (credential, files) = credential?;
+    Some(App {
+        name: name.to_owned(),
+        client_id: client_id?.value.to_string(),
+        publisher_id: publisher_id.map(|found| found.value),
+        credential,
+        files,
+    })
+}
+
+/// The text is not shown: people paste secrets here by mistake.
+fn guid(text: &str) -> Result<Uuid, &'static str> {
+    match text.parse::<TenantId>() {
+        Ok(id) if id.uuid().is_nil() => Err("it is all zeros; write the real one"),
+        Ok(id) => Ok(id.uuid()),
+        Err(_) => Err("it is not a GUID; it looks like `12345678-90ab-cdef-1234-567890abcdef`"),
+    }
+}
+
+pub(super) fn tenants(
+    merged: &Merged,
+    apps: &Apps,
+    clouds: &Clouds,
+    findings: &mut Findings,
+) -> BTreeMap<TenantId, Tenant> {
+    let mut tenants = BTreeMap::new();
+    let mut places: BTreeMap<TenantId, Place> = BTreeMap::new();
+    for table in merged.entries("tenants") {
+        if !table.has("id") {
+            let message = "it is missing; set it to the customer's *Directory (tenant) ID*";
+            findings.missing(&table.place, &table.key("id"), message);
+        }
+        let id = table.parsed("id", findings, |text| match text.parse::<TenantId>() {
+            Ok(id) if id.uuid().is_nil() => Err("it is all zeros; write the tenant's own id".to_owned()),
+            Ok(id) => Ok(id),
+            Err(error) => Err(error.to_string()),
+        });
+        // The rest is looked at even without an id, and so is a second entry.
+        let id_or_nil = id.as_ref().map_or(TenantId::from_bytes([0; 16]), |id| id.value);
+        let tenant = tenant(id_or_nil, &table, apps, clouds, findings);
+        let Some(id) = id else { continue };
+        if let Some(first) = places.get(&id.value) {
+            let message = format!("tenant `{}` is in {first} already; remove one of the two", id.value);
+            findings.problem(&id.place, &table.key("id"), message);
+            continue;
+        }
+        places.insert(id.value, id.place);
+        tenants.extend(tenant.map(|tenant| (id.value, tenant)));
+    }
+    if merged.entries("tenants").next().is_none() && !findings.incomplete {
+        let message = "there are no tenants, so that nothing is collected; add `[[tenants]]` with an `id`";
+        findings.warn(&merged.whole(), "tenants", message);
+    }
+    warn_of_namesakes(&tenants, &places, findings);
+    tenants
+}
+
+fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings: &mut Findings) -> Option<Tenant> {
+    let name = table.text("name", findings).map_or_else(|| id.to_string(), |name| name.value);
+    let enabled = table.flag("enabled", findings).is_none_or(|enabled| enabled.value);
+    let content_types = content_types(table, findings);
+    let cloud_name = table.text("cloud", findings).map_or_else(|| "worldwide".to_owned(), |cloud| cloud.value);
+    let cloud = clouds.known.get(&cloud_name);
+    if cloud.is_none() && !clouds.broken.contains(&cloud_name) {
+        findings.missing(&table.place_of("cloud"), &table.key("cloud"), clouds::unknown(&cloud_name, clouds));
+    }
+    let app = app_of(&cloud_name, table, apps, clouds, findings);
+    let origin = match &table.place {
+        Place::File { path, .. } => path.to_path_buf(),
+        Place::Environment { .. } => PathBuf::new(),
+    };
+    Some(Tenant { id, name, app: app?, cloud: cloud?.clone(), content_types: content_types?, enabled, origin })
+}
+
+/// The tenant's own app, else its cloud's, else `[app]`.
+fn app_of(cloud: &str, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings: &mut Findings) -> Option<String> {
+    if table.has("app") {
+        let app = table.text("app", findings)?;
+        if !apps.contains_key(&app.value) {
+            findings.missing(&app.place, &table.key("app"), unknown_app(&app.value, apps));
+        }
+        return Some(app.value);
+    }
+    // A cloud that names an app that does not exist is reported once, at the cloud.
+    let app = clouds.apps.get(cloud).map_or_else(String::new, |app| app.value.clone());
+    if app.is_empty() && !apps.contains_key("") {
+        let message = "it names no `app` and there is no `[app]`; write the one or the other";
+        findings.missing(&table.place, &table.key("app"), message);
+    }
+    Some(app)
+}
+
+/// Reports the clouds whose app does not exist.
+pub(super) fn check_clouds(apps: &Apps, clouds: &Clouds, findings: &mut Findings) {
+    for (cloud, app) in &clouds.apps {
+        if !apps.contains_key(&app.value) {
+            findings.missing(&app.place, &format!("clouds.{cloud}.app"), unknown_app(&app.value, apps));
+        }
+    }
+}
+
+fn unknown_app(name: &str, apps: &Apps) -> String {
+    let names = || apps.keys().map(String::as_str).filter(|name| !name.is_empty());
+    if let Some(near) = schema::nearest(name, names()) {
+        format!("there is no `[apps.{name}]`; did you mean `{near}`?")
+    } else if names().next().is_some() {
+        format!("there is no `[apps.{name}]`; write it, or choose from {}", schema::list(names()))
+    } else {
+        format!("there is no `[apps.{name}]`; write it, or leave the key out to use `[app]`")
+    }
+}
+
+fn content_types(table: &Table<'_>, findings: &mut Findings) -> Option<std::collections::BTreeSet<ContentType>> {
+    if !table.has("content_types") {
+        return Some(ContentType::AUDIT.into());
+    }
+    let key = table.key("content_types");
+    let texts = table.texts("content_types", findings)?;
+    if texts.value.is_empty() {
+        let message = "the list is empty, so that nothing would be collected; leave the key out for the four `Audit` \
+                       types, or set `enabled = false`";
+        findings.problem(&texts.place, &key, message);
+        return None;
+    }
+    let mut wrong = false;
+    let mut types = std::collections::BTreeSet::new();
+    for text in &texts.value {
+        if let Ok(content_type) = text.value.parse::<ContentType>() {
+            types.insert(content_type);
+        } else {
+            let valid = || ContentType::ALL.into_iter().map(ContentType::as_str);
+            let near = schema::nearest(&text.value, valid()).map(|near| format!("did you mean `{near}`? "));
+            let message = format!(
+                "`{}` is no content type; {}the types are {}",
+                text.value,
+                near.unwrap_or_default(),
+                schema::list(valid())
+            );
+            findings.problem(&text.place, &key, message);
+            wrong = true;
+        }
+    }
+    (!wrong).then_some(types)
+}
+
+/// Commands take a tenant's name where it is the only one of that name.
+fn warn_of_namesakes(
+    tenants: &BTreeMap<TenantId, Tenant>,
+    places: &BTreeMap<TenantId, Place>,
+    findings: &mut Findings,
+) {
+    let mut names: BTreeMap<String, TenantId> = BTreeMap::new();
+    for tenant in tenants.values() {
+        let Some(first) = names.insert(tenant.name.to_lowercase(), tenant.id) else { continue };
+        let (Some(one), Some(other)) = (places.get(&first), places.get(&tenant.id)) else { continue };
+        let message =
+            format!("`{}` is also the name of the tenant in {one}; commands will ask for the id instead", tenant.name);
+        findings.warn(other, "tenants.name", message);
+    }
+}
