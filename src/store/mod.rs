@@ -8,6 +8,8 @@ mod durable;
 pub mod lock;
 mod database;
 pub(crate) mod header;
+pub(crate) mod chain;
+pub(crate) mod records;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
