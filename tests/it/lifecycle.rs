@@ -1,0 +1,156 @@
+//! Signals, reloads, and what the operator reads.
+
+use std::fs;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tenantry_simulator::{Effect, Endpoint, Fault, Feed, Scenario, When};
+
+use crate::world::{World, tenant, tenant_id};
+
+fn tenant_named<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
+    status["tenants"].as_array()?.iter().find(|tenant| tenant["name"] == name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_adds_removes_and_disables_tenants_without_touching_the_others() {
+    let world = World::new((1..=4).fold(Scenario::new(11), |s, n| s.tenant(tenant(n, 5, 1.0))), "");
+    let named = |numbers: &[u32]| numbers.iter().map(|n| (tenant_id(*n), format!("tenant-{n}"))).collect::<Vec<_>>();
+    world.configure(&named(&[1, 2, 3]), "");
+    let mut daemon = world.run();
+    daemon
+        .wait("three tenants are collected", |status| {
+            status["tenants"].as_array().is_some_and(|all| all.len() == 3)
+                && [1, 2, 3].iter().all(|n| {
+                    tenant_named(status, &format!("tenant-{n}")).is_some_and(|t| t["stored_today"]["blobs"] == 20)
+                })
+        })
+        .await;
+    let tokens = world.cloud.ledger().requests(tenant_id(1), Endpoint::Token);
+
+    // One goes, one comes, one is switched off.
+    world.configure(&named(&[1, 4]), "");
+    let mut text = fs::read_to_string(&world.config).unwrap();
+    text.push_str(&format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-3\"\ncloud = \"simulated\"\nenabled = false\n", tenant_id(3)));
+    fs::write(&world.config, text).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon
+        .wait("the new tenant is collected, the old one gone, the third disabled", |status| {
+            tenant_named(status, "tenant-2").is_none()
+                && tenant_named(status, "tenant-3").is_some_and(|t| t["state"] == "disabled")
+                && tenant_named(status, "tenant-4").is_some_and(|t| t["stored_today"]["blobs"] == 20)
+        })
+        .await;
+    assert_eq!(world.cloud.ledger().requests(tenant_id(1), Endpoint::Token), tokens, "the first was not restarted");
+    assert_eq!(world.exported(&["--tenant", &tenant_id(2).to_string()]).len(), world.cloud.ledger().expected_ids(tenant_id(2)).len());
+
+    // A file that is wrong changes nothing and says where it is wrong.
+    let good = fs::read_to_string(&world.config).unwrap();
+    fs::write(&world.config, format!("{good}\n[collect]\npoll_intervall = \"1s\"\n")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("the configuration stays as it was").await;
+    assert!(daemon.log().contains("poll_intervall"), "{}", daemon.log());
+    assert!(tenant_named(&daemon.status().await.unwrap(), "tenant-4").is_some());
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_loses_many_tenants_is_refused_unless_it_is_allowed() {
+    let scenario = (1..=12).fold(Scenario::new(12), |s, n| s.tenant(tenant(n, 0, 1.0)));
+    let world = World::new(scenario, "[daemon]\nstart_spread = \"0s\"\n");
+    let daemon = world.run();
+    daemon.wait_log("started").await;
+    world.configure(&[(tenant_id(1), "tenant-1".to_owned())], "[daemon]\nstart_spread = \"0s\"\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("--allow-removal").await;
+    assert_eq!(daemon.status().await.unwrap()["tenants"].as_array().unwrap().len(), 12);
+    assert!(daemon.stop().await.success());
+
+    let all: Vec<_> = (1..=12).map(|n| (tenant_id(n), format!("tenant-{n}"))).collect();
+    world.configure(&all, "[daemon]\nstart_spread = \"0s\"\n");
+    let mut daemon = world.run_with(|command| {
+        command.arg("--allow-removal");
+    });
+    daemon.wait("all are there", |status| status["tenants"].as_array().is_some_and(|all| all.len() == 12)).await;
+    world.configure(&all[..1], "[daemon]\nstart_spread = \"0s\"\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait("one is left", |status| status["tenants"].as_array().is_some_and(|all| all.len() == 1)).await;
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_answer_does_not_hold_up_the_end_and_a_second_signal_ends_at_once() {
+    let world = World::new(Scenario::new(13).tenant(tenant(1, 5, 1.0)), "[daemon]\ndrain = \"60s\"\n");
+    let stall = Effect::Stall { at: tenantry_simulator::Point::MidBody, for_ms: None };
+    world.cloud.control().add_fault(Fault { tenant: None, on: vec![Endpoint::Blob], content_type: None, when: When::Always, effect: stall });
+    let mut daemon = world.run();
+    daemon.wait("it has something to fetch", |status| status["tenants"][0]["queue"]["entries"].as_u64() > Some(0)).await;
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_log("stopping").await;
+    daemon.signal(Signal::SIGTERM);
+    let start = std::time::Instant::now();
+    let status = daemon.ended().await;
+    assert_eq!(status.code(), Some(1), "{}", daemon.log());
+    assert!(start.elapsed().as_secs() < 20, "the second signal did not end it at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_use_is_waited_for_and_then_reported_with_its_holder() {
+    let world = World::new(Scenario::new(14).tenant(tenant(1, 1, 1.0)), "");
+    let mut first = world.run();
+    first.wait_collected(&world).await;
+    let mut second = world.run_with(|command| {
+        command.stderr(Stdio::piped());
+    });
+    let start = std::time::Instant::now();
+    let status = second.ended().await;
+    assert_eq!(status.code(), Some(75));
+    assert!(start.elapsed().as_secs() >= 29, "it did not wait for the store");
+    assert!(second.stderr().contains(&first.pid().to_string()), "it names the holder");
+    assert!(first.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_ever_shown() {
+    let world = World::new(Scenario::new(15).tenant(tenant(1, 10, 1.0)), "[log]\nlevel = \"trace\"\n");
+    let control = world.cloud.control();
+    for effect in [Effect::Denied, Effect::Entra { code: 90033, retry_after_s: None }] {
+        control.add_fault(Fault { tenant: None, on: Vec::new(), content_type: None, when: When::Every(7), effect });
+    }
+    let mut daemon = world.run();
+    daemon.wait("something is stored", |status| status["tenants"][0]["stored_today"]["blobs"].as_u64() >= Some(20)).await;
+    let status = serde_json::to_string(&daemon.status().await.unwrap()).unwrap();
+    let log = daemon.log();
+    assert!(daemon.stop().await.success());
+    let check = world.tenantry(&["check"]);
+    let told = [log, status, String::from_utf8_lossy(&check.stdout).into_owned()].concat();
+    // Every JSON web token, assertion and bearer alike, begins with `{"` in base64.
+    for secret in ["eyJ", "PRIVATE KEY", "client_assertion=", "Bearer "] {
+        let at = told.find(secret);
+        assert!(at.is_none(), "`{secret}` in: {}", &told[at.unwrap_or(0).saturating_sub(200)..][..400]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_person_is_told_in_the_same_words_everywhere() {
+    let mut off = tenant(1, 3, 1.0).audit_log_off();
+    off.feeds.push(Feed::new(tenantry_simulator::ContentType::Dlp));
+    let world = World::new(Scenario::new(16).tenant(off).tenant(tenant(2, 3, 1.0)), "");
+    let mut daemon = world.run();
+    let status = daemon
+        .wait("the trouble shows and the other tenant is collected", |status| {
+            tenant_named(status, "tenant-1").is_some_and(|t| !t["trouble"].is_null())
+                && tenant_named(status, "tenant-2").is_some_and(|t| t["stored_today"]["blobs"] == 12)
+        })
+        .await;
+    let trouble = &tenant_named(&status, "tenant-1").unwrap()["trouble"];
+    let (cause, remedy) = (trouble["cause"].as_str().unwrap(), trouble["remedy"].as_str().unwrap());
+    assert!(remedy.contains("Set-AdminAuditLogConfig"), "{trouble:#}");
+    assert!(daemon.log().contains(cause) && daemon.log().contains(remedy), "{}", daemon.log());
+    let shown = String::from_utf8(world.tenantry(&["status"]).stdout).unwrap();
+    assert!(shown.contains(cause) && shown.contains(remedy), "{shown}");
+    let lines = daemon.log().lines().filter(|line| line.contains(cause)).count();
+    assert!(lines <= 2, "one line, not one per attempt: {}", daemon.log());
+    assert!(daemon.stop().await.success());
+}
