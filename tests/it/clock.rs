@@ -19,7 +19,10 @@ fn libfaketime() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_of_the_hosts_clock_lose_nothing() {
     let Some(library) = libfaketime() else { return skip("libfaketime is not installed (package faketime)") };
-    let world = World::new(Scenario::new(21).tenant(tenant(1, 10, 6.0)), "[collect]\npoll_interval = \"1s\"\noverlap = \"1m\"\n");
+    let world = World::new(
+        Scenario::new(21).tenant(tenant(1, 10, 6.0)),
+        "[collect]\npoll_interval = \"1s\"\noverlap = \"1m\"\n",
+    );
     let file = world.dir.path().join("faketime");
     let step = |to: &str| write_whole(&file, to);
     step("+0");

@@ -32,7 +32,10 @@ async fn a_reload_adds_removes_and_disables_tenants_without_touching_the_others(
     // One goes, one comes, one is switched off.
     world.configure(&named(&[1, 4]), "");
     let mut text = fs::read_to_string(&world.config).unwrap();
-    text.push_str(&format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-3\"\ncloud = \"simulated\"\nenabled = false\n", tenant_id(3)));
+    text.push_str(&format!(
+        "[[tenants]]\nid = \"{}\"\nname = \"tenant-3\"\ncloud = \"simulated\"\nenabled = false\n",
+        tenant_id(3)
+    ));
     fs::write(&world.config, text).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon
@@ -43,7 +46,10 @@ async fn a_reload_adds_removes_and_disables_tenants_without_touching_the_others(
         })
         .await;
     assert_eq!(world.cloud.ledger().requests(tenant_id(1), Endpoint::Token), tokens, "the first was not restarted");
-    assert_eq!(world.exported(&["--tenant", &tenant_id(2).to_string()]).len(), world.cloud.ledger().expected_ids(tenant_id(2)).len());
+    assert_eq!(
+        world.exported(&["--tenant", &tenant_id(2).to_string()]).len(),
+        world.cloud.ledger().expected_ids(tenant_id(2)).len()
+    );
 
     // A file that is wrong changes nothing and says where it is wrong.
     let good = fs::read_to_string(&world.config).unwrap();
@@ -83,9 +89,17 @@ async fn a_reload_that_loses_many_tenants_is_refused_unless_it_is_allowed() {
 async fn a_stalled_answer_does_not_hold_up_the_end_and_a_second_signal_ends_at_once() {
     let world = World::new(Scenario::new(13).tenant(tenant(1, 5, 1.0)), "[daemon]\ndrain = \"60s\"\n");
     let stall = Effect::Stall { at: tenantry_simulator::Point::MidBody, for_ms: None };
-    world.cloud.control().add_fault(Fault { tenant: None, on: vec![Endpoint::Blob], content_type: None, when: When::Always, effect: stall });
+    world.cloud.control().add_fault(Fault {
+        tenant: None,
+        on: vec![Endpoint::Blob],
+        content_type: None,
+        when: When::Always,
+        effect: stall,
+    });
     let mut daemon = world.run();
-    daemon.wait("it has something to fetch", |status| status["tenants"][0]["queue"]["entries"].as_u64() > Some(0)).await;
+    daemon
+        .wait("it has something to fetch", |status| status["tenants"][0]["queue"]["entries"].as_u64() > Some(0))
+        .await;
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("stopping").await;
     daemon.signal(Signal::SIGTERM);
@@ -119,7 +133,9 @@ async fn no_secret_is_ever_shown() {
         control.add_fault(Fault { tenant: None, on: Vec::new(), content_type: None, when: When::Every(7), effect });
     }
     let mut daemon = world.run();
-    daemon.wait("something is stored", |status| status["tenants"][0]["stored_today"]["blobs"].as_u64() >= Some(20)).await;
+    daemon
+        .wait("something is stored", |status| status["tenants"][0]["stored_today"]["blobs"].as_u64() >= Some(20))
+        .await;
     let status = serde_json::to_string(&daemon.status().await.unwrap()).unwrap();
     let log = daemon.log();
     assert!(daemon.stop().await.success());

@@ -32,9 +32,11 @@ pub(crate) const fn tenant_id(number: u32) -> Uuid {
 
 /// A tenant with the same backlog in each of the four audit types.
 pub(crate) fn tenant(number: u32, blobs: u32, days: f64) -> Tenant {
-    ContentType::AUDIT.into_iter().fold(Tenant::new(tenant_id(number), &format!("tenant-{number}")), |tenant, content_type| {
-        tenant.feed(Feed::new(content_type).backlog(blobs, days).records(3, 12))
-    })
+    ContentType::AUDIT
+        .into_iter()
+        .fold(Tenant::new(tenant_id(number), &format!("tenant-{number}")), |tenant, content_type| {
+            tenant.feed(Feed::new(content_type).backlog(blobs, days).records(3, 12))
+        })
 }
 
 /// A cloud and a configuration directory.
@@ -114,7 +116,9 @@ impl World {
         let output = self.tenantry(&[&["export"], arguments].concat());
         assert!(output.status.success(), "export: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["Id"].as_str().unwrap().to_owned()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["Id"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Every record that was offered is exported exactly once, and the cloud saw nothing that Microsoft forbids.
