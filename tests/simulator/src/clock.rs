@@ -22,6 +22,7 @@ impl Clock {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the one place where the simulated service reads the time of day")]
     /// The service's time, in whole milliseconds as its documents show times.
     pub(crate) fn now(&self) -> Timestamp {
         let shifted = shift(Timestamp::now(), self.offset_ms.load(Ordering::Relaxed));

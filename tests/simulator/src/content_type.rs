@@ -13,7 +13,7 @@ pub enum ContentType {
     /// Mailbox and administrator audit of Exchange.
     #[serde(rename = "Audit.Exchange")]
     Exchange,
-    /// SharePoint and `OneDrive`.
+    /// `SharePoint` and `OneDrive`.
     #[serde(rename = "Audit.SharePoint")]
     SharePoint,
     /// Everything else: Teams, Power BI, the compliance centre.

@@ -10,6 +10,7 @@
 //! | `GET /_sim/sha256?tenant=ID` | `contentId`, SHA-256 and number of records of each offered blob, one a line |
 //! | `POST /_sim/control` | a [`Command`] as JSON; the answer is an [`Outcome`] |
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use crate::world::{SubscriptionStatus, World};
 pub enum Command {
     /// Adds blobs.
     AddBlobs(BlobSpec),
-    /// Adds a tenant, or replaces one with all its state; what it offered before stays on record.
+    /// Adds a tenant with its backlog. Of a present one the settings are replaced; its content and subscriptions stay.
     AddTenant(Tenant),
     /// Removes a tenant; its tokens stop working.
     RemoveTenant(Uuid),
@@ -117,6 +118,7 @@ pub struct Control {
     world: Arc<World>,
 }
 
+#[expect(clippy::must_use_candidate, reason = "called for what they do; the numbers are for those who need them")]
 impl Control {
     pub(crate) fn new(world: Arc<World>) -> Self {
         Self { world }
@@ -132,7 +134,7 @@ impl Control {
         self.apply(Command::AddBlobs(spec)).blobs
     }
 
-    /// Adds a tenant, or replaces one with all its state.
+    /// Adds a tenant, or replaces the settings of a present one and adds the content of its feeds.
     pub fn add_tenant(&self, tenant: Tenant) {
         self.apply(Command::AddTenant(tenant));
     }
@@ -264,7 +266,7 @@ fn apply(world: &World, command: Command) -> Outcome {
         Command::RemoveFault(id) => state.faults.remove(id),
         Command::ClearFaults(tenant) => state.faults.clear(tenant),
         Command::SetSubscription { tenant, content_type, status } => {
-            state.set_subscription(tenant, content_type, status, now)
+            state.set_subscription(tenant, content_type, status, now);
         }
         Command::ExpireBlobs(numbers) => {
             for number in numbers {
@@ -299,7 +301,7 @@ fn apply(world: &World, command: Command) -> Outcome {
             }
         }
         Command::SetConsent { tenant, client_id, roles } => {
-            state.set_consent(tenant, client_id, roles.map(|roles| Consent { client_id, roles }))
+            state.set_consent(tenant, client_id, roles.map(|roles| Consent { client_id, roles }));
         }
     }
     outcome
@@ -332,10 +334,11 @@ pub(crate) fn over_http(world: &World, path: &str, request: &Request) -> Respons
         ("GET", "sha256") => match tenant() {
             Some(tenant) => {
                 let ledger: Ledger = world.ledger();
-                let text: String = ledger
-                    .offered(tenant)
-                    .map(|b| format!("{} {} {}\n", b.content_id, b.sha256(), b.record_ids().len()))
-                    .collect();
+                let mut text = String::new();
+                for blob in ledger.offered(tenant) {
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(text, "{} {} {}", blob.content_id, blob.sha256(), blob.record_ids().len());
+                }
                 Response::new(200, "text/plain", text)
             }
             None => bad("`tenant` must be a GUID".to_owned()),

@@ -306,12 +306,12 @@ fn replace(response: &mut Response, make: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     let compressed = response.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("content-encoding"));
     let bytes = response.whole();
     let plain = if compressed { activity::expand(&bytes) } else { bytes.to_vec() };
-    let made = make(plain.clone());
-    if made != plain {
+    let changed = make(plain.clone());
+    if changed != plain {
         response.delivers = None;
     }
     response.headers.retain(|(n, _)| !n.eq_ignore_ascii_case("content-encoding"));
-    response.body = Body::Whole(Bytes::from(made));
+    response.body = Body::Whole(Bytes::from(changed));
 }
 
 fn malformed(mut plain: Vec<u8>, how: BadJson) -> Vec<u8> {

@@ -115,14 +115,14 @@ impl Ledger {
     /// those that expired without ever having been fetched whole.
     #[must_use]
     pub fn expected_ids(&self, tenant: Uuid) -> BTreeSet<String> {
-        self.offered(tenant).flat_map(|b| b.record_ids()).collect()
+        self.offered(tenant).flat_map(Blob::record_ids).collect()
     }
 
     /// How often each record id of `tenant` was offered, counting every blob once.
     #[must_use]
     pub fn occurrences(&self, tenant: Uuid) -> HashMap<String, u32> {
         let mut counts = HashMap::new();
-        for id in self.offered(tenant).flat_map(|b| b.record_ids()) {
+        for id in self.offered(tenant).flat_map(Blob::record_ids) {
             *counts.entry(id).or_insert(0) += 1;
         }
         counts
@@ -226,12 +226,12 @@ impl Book {
         }
     }
 
-    pub(crate) fn ledger(&self, at: Timestamp, blobs: &[Blob], faults: Vec<(u64, u64, u64)>) -> Ledger {
+    pub(crate) fn ledger(&self, at: Timestamp, blobs: &[Blob], log: bool, faults: Vec<(u64, u64, u64)>) -> Ledger {
         Ledger {
             at,
             blobs: blobs.to_vec(),
             tenants: self.tenants.clone(),
-            requests: self.log.iter().cloned().collect(),
+            requests: self.log.iter().filter(|_| log).cloned().collect(),
             token_requests: self.token_requests.clone(),
             violations: self.violations.clone(),
             warnings: self.warnings.clone(),
@@ -311,7 +311,7 @@ impl Book {
     /// How much of a wait was left when a request came that should not have come.
     pub(crate) fn disregarded(&self, scope: Scope, uptime: Duration) -> Option<Duration> {
         let (from, until) = self.waits.get(&scope)?;
-        (uptime > *from + GRACE && uptime < *until).then(|| *until - uptime)
+        until.checked_sub(uptime).filter(|left| uptime > *from + GRACE && !left.is_zero())
     }
 }
 
@@ -349,7 +349,7 @@ mod tests {
         let places: Vec<u64> = (0..4).map(|n| book.arrived(seen(n))).collect();
         book.answered(places[3], None, Endpoint::List, 200, 0);
         book.answered(places[0], None, Endpoint::List, 500, 0);
-        let ledger = book.ledger(Timestamp::UNIX_EPOCH, &[], Vec::new());
+        let ledger = book.ledger(Timestamp::UNIX_EPOCH, &[], true, Vec::new());
         let log: Vec<_> = ledger.requests.iter().map(|s| (s.request.as_str(), s.status)).collect();
         assert_eq!(log, [("2", None), ("3", Some(200))]);
     }

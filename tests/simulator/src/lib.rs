@@ -123,6 +123,12 @@ impl Cloud {
         self.world.ledger()
     }
 
+    /// The ledger without its blobs and requests, for asking often while there are many.
+    #[must_use]
+    pub fn summary(&self) -> Ledger {
+        self.world.summary()
+    }
+
     /// The handle that changes the cloud while it runs.
     #[must_use]
     pub fn control(&self) -> Control {
@@ -146,7 +152,7 @@ async fn make_live_content(world: Arc<World>) {
         let uptime = world.uptime_ms();
         let next = world.lock().add_due(now, uptime);
         let pause = next
-            .map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.saturating_sub(world.uptime_ms()).max(1)));
+            .map_or(Duration::from_hours(1), |at| Duration::from_millis(at.saturating_sub(world.uptime_ms()).max(1)));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = world.wake.notified() => {}

@@ -207,6 +207,7 @@ pub enum TenantMismatch {
 /// The Activity API's settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a settings file")]
 pub struct Service {
     /// The audience that tokens must have; the cloud's own URL is always accepted too.
     pub audience: String,

@@ -47,6 +47,8 @@ pub(crate) struct State {
     /// Bodies made and compressed in advance.
     pub(crate) prepared: HashMap<u64, Bytes>,
     by_content_id: HashMap<(Uuid, String), u64>,
+    /// How many blobs each feed has had, so that a tenant added again gets new ones.
+    made: HashMap<(Uuid, ContentType), u64>,
     pub(crate) faults: Faults,
     pub(crate) book: Book,
     pub(crate) unidentified: Budget,
@@ -94,7 +96,6 @@ pub enum SubscriptionStatus {
 /// The content of one type.
 pub(crate) struct FeedState {
     plan: Option<Feed>,
-    made: u64,
     pub(crate) last_created: Option<Timestamp>,
     /// Numbers of the blobs in the order in which they become available.
     pub(crate) order: Vec<u64>,
@@ -141,6 +142,7 @@ impl World {
             blobs: Vec::new(),
             prepared: HashMap::new(),
             by_content_id: HashMap::new(),
+            made: HashMap::new(),
             faults,
             book: Book::new(scenario.service.request_log),
             service: scenario.service,
@@ -173,23 +175,32 @@ impl World {
     pub(crate) fn ledger(&self) -> Ledger {
         let now = self.clock.now();
         let state = self.lock();
-        state.book.ledger(now, &state.blobs, state.faults.counts())
+        state.book.ledger(now, &state.blobs, true, state.faults.counts())
+    }
+
+    pub(crate) fn summary(&self) -> Ledger {
+        let now = self.clock.now();
+        let state = self.lock();
+        state.book.ledger(now, &[], false, state.faults.counts())
     }
 }
 
 impl State {
-    /// Adds a tenant with its backlog, or replaces the settings of a present one.
+    /// Adds a tenant with its backlog. Of a present one the settings are replaced; content and subscriptions stay.
     pub(crate) fn add_tenant(&mut self, tenant: Tenant, now: Timestamp, uptime_ms: u64) {
         let id = tenant.id;
+        let present = self.tenants.remove(&id);
+        let (token_generation, subscriptions, feeds) =
+            present.map_or_else(Default::default, |t| (t.token_generation, t.subscriptions, t.feeds));
         let state = TenantState {
             domain: tenant.domain,
             consents: tenant.consents,
             audit_log: tenant.audit_log,
             requests_per_minute: tenant.requests_per_minute,
             budget: Budget::default(),
-            subscriptions: BTreeMap::new(),
-            feeds: BTreeMap::new(),
-            token_generation: 0,
+            subscriptions,
+            feeds,
+            token_generation,
         };
         self.tenants.insert(id, state);
         for content_type in tenant.subscribed {
@@ -202,6 +213,7 @@ impl State {
 
     fn add_feed(&mut self, tenant: Uuid, feed: Feed, now: Timestamp, uptime_ms: u64) {
         let content_type = feed.content_type;
+        self.due.retain(|(_, t, c)| (*t, *c) != (tenant, content_type));
         if let Some(every) = feed.live_every_ms {
             self.due.insert((uptime_ms + every.max(1), tenant, content_type));
         }
@@ -217,15 +229,15 @@ impl State {
             })
             .collect();
         times.sort_unstable();
-        self.feed(tenant, content_type).plan = Some(feed.clone());
         for time in times {
             let created = Timestamp::from_millisecond(time).unwrap_or(now);
             self.add_planned(tenant, &feed, created, now, true);
         }
+        self.feed(tenant, content_type).plan = Some(feed);
     }
 
     fn feed(&mut self, tenant: Uuid, content_type: ContentType) -> &mut FeedState {
-        let fresh = || FeedState { plan: None, made: 0, last_created: None, order: Vec::new() };
+        let fresh = || FeedState { plan: None, last_created: None, order: Vec::new() };
         self.tenants.get_mut(&tenant).expect("callers know the tenant").feeds.entry(content_type).or_insert_with(fresh)
     }
 
@@ -251,7 +263,7 @@ impl State {
         let quirks = &feed.quirks;
         let state = self.feed(tenant, feed.content_type);
         let previous = state.last_created;
-        let number = state.made;
+        let number = self.made.get(&(tenant, feed.content_type)).copied().unwrap_or(0);
         let mut rng = Rng::with_seed(mix(&[self.seed, guid_seed(tenant), feed.content_type as u64, number, 6]));
         let records =
             feed.body_bytes.map_or_else(|| rng.u32(feed.records.0..=feed.records.1.max(feed.records.0)), records_for);
@@ -358,9 +370,10 @@ impl State {
             .get(&content_type)
             .is_some_and(|s| s.stopped.is_some_and(|t| created >= t));
         let feed = self.feed(tenant, content_type);
-        let local = feed.made;
-        feed.made += 1;
         feed.last_created = Some(created);
+        let made = self.made.entry((tenant, content_type)).or_insert(0);
+        let local = *made;
+        *made += 1;
         let key = mix(&[self.seed, guid_seed(tenant), content_type as u64, local, 8]);
         let content_id = content_id(content_type, created, number);
         let blob = Blob {

@@ -18,14 +18,19 @@ use crate::world::{State, SubscriptionStatus, World};
 /// Bodies up to about this size are made whole and sent with their length.
 const WHOLE_RECORDS: u32 = 4_000;
 
+/// An entry of a listing.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Entry {
-    content_uri: String,
-    content_id: String,
+    #[serde(rename = "contentUri")]
+    uri: String,
+    #[serde(rename = "contentId")]
+    id: String,
+    #[serde(rename = "contentType")]
     content_type: ContentType,
-    content_created: String,
-    content_expiration: String,
+    #[serde(rename = "contentCreated")]
+    created: String,
+    #[serde(rename = "contentExpiration")]
+    expiration: String,
 }
 
 /// `subscriptions/content`.
@@ -45,8 +50,8 @@ pub(super) fn list(call: &Call<'_>) -> Response {
             None => return error(400, "AF20031", &format!("Invalid nextPage Input: {token}.")),
         },
     };
-    let numbers = available(&state, call, content_type, window, after);
     let size = state.service.page_size.max(1);
+    let numbers = available(&state, call, content_type, window, after, size + 1);
     let page = &numbers[..numbers.len().min(size)];
     let mut entries = Vec::with_capacity(page.len());
     for number in page {
@@ -55,11 +60,11 @@ pub(super) fn list(call: &Call<'_>) -> Response {
         };
         blob.listed += 1;
         entries.push(Entry {
-            content_uri: format!("{}/api/v1.0/{}/activity/feed/audit/{}", call.world.url, call.tenant, blob.content_id),
-            content_id: blob.content_id.clone(),
+            uri: format!("{}/api/v1.0/{}/activity/feed/audit/{}", call.world.url, call.tenant, blob.content_id),
+            id: blob.content_id.clone(),
             content_type,
-            content_created: with_millis(blob.content_created),
-            content_expiration: with_millis(blob.content_expiration),
+            created: with_millis(blob.content_created),
+            expiration: with_millis(blob.content_expiration),
         });
     }
     let mut response = Response::json(200, &entries);
@@ -106,25 +111,27 @@ pub(crate) fn link_to_same(world: &World, request: &Request) -> String {
     link
 }
 
-/// The blobs that a window holds now, in the order in which they became available, after a place in it.
+/// The blobs that a window holds now, in the order in which they became available, after a place in it; at most so many.
 fn available(
     state: &State,
     call: &Call<'_>,
     content_type: ContentType,
     window: Window,
     after: Option<(Timestamp, u64)>,
+    most: usize,
 ) -> Vec<u64> {
     let Some(feed) = state.tenants.get(&call.tenant).and_then(|t| t.feeds.get(&content_type)) else {
         return Vec::new();
     };
-    feed.order
+    let place = |n: &u64| state.blob(*n).map(|b| (b.visible_from, b.number));
+    let first = after.map_or(0, |after| feed.order.partition_point(|n| place(n) <= Some(after)));
+    feed.order[first..]
         .iter()
-        .copied()
-        .filter_map(|n| state.blob(n))
+        .filter_map(|n| state.blob(*n))
         .take_while(|b| b.visible_from <= call.now)
         .filter(|b| window.start <= b.content_created && b.content_created < window.end)
         .filter(|b| !b.withheld && b.content_expiration > call.now)
-        .filter(|b| after.is_none_or(|(visible, number)| (b.visible_from, b.number) > (visible, number)))
+        .take(most)
         .map(|b| b.number)
         .collect()
 }

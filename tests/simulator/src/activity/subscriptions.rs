@@ -20,7 +20,7 @@ pub(super) fn start(call: &Call<'_>) -> Response {
     if call.request.method != "POST" {
         return Response::empty(405);
     }
-    let webhook = match webhook(&call.request.body) {
+    let webhook = match webhook(&call.request.body, call.now) {
         Ok(webhook) => webhook,
         Err(response) => return *response,
     };
@@ -82,7 +82,7 @@ fn audit_log_off(call: &Call<'_>, content_type: ContentType) -> Response {
     error(400, &code, &message)
 }
 
-fn webhook(body: &[u8]) -> Result<Option<Value>, Box<Response>> {
+fn webhook(body: &[u8], now: jiff::Timestamp) -> Result<Option<Value>, Box<Response>> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
@@ -99,9 +99,7 @@ fn webhook(body: &[u8]) -> Result<Option<Value>, Box<Response>> {
         return Err(error(400, "AF20021", &text).into());
     }
     let expiration = webhook["expiration"].as_str().filter(|e| !e.is_empty());
-    if let Some(past) =
-        expiration.and_then(|e| e.parse::<jiff::Timestamp>().ok()).filter(|e| *e < jiff::Timestamp::now())
-    {
+    if let Some(past) = expiration.and_then(|e| e.parse::<jiff::Timestamp>().ok()).filter(|e| *e < now) {
         return Err(error(400, "AF20003", &format!("Expiration {past} provided is set to past date and time.")).into());
     }
     Ok(Some(json!({ "status": "enabled", "address": address, "authId": webhook["authId"], "expiration": expiration })))

@@ -80,9 +80,9 @@ const TABLE: &[(u32, &str, u16, &str)] = &[
         400,
         "Administrator consent is required for the permissions requested by this application.",
     ),
-    (500011, "invalid_resource", 400, "The resource principal was not found in the tenant."),
+    (500_011, "invalid_resource", 400, "The resource principal was not found in the tenant."),
     (
-        501481,
+        501_481,
         "invalid_grant",
         400,
         "The Code_Verifier does not match the code_challenge supplied in the authorization request.",

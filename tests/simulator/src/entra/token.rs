@@ -118,7 +118,7 @@ impl Asked<'_> {
         self.note.audience.clone_from(&resource);
         let by_certificate = self.authenticate(world, tenant, &client_id, &app)?;
         let roles = self.roles(world, tenant, app_id, &resource)?;
-        Ok(self.token(world, tenant, app_id, resource, roles, by_certificate))
+        Ok(self.token(world, tenant, app_id, &resource, roles, by_certificate))
     }
 
     fn tenant(&self, world: &World) -> Result<Uuid, Refusal> {
@@ -305,7 +305,7 @@ impl Asked<'_> {
         world: &World,
         tenant: Uuid,
         app: Uuid,
-        resource: String,
+        resource: &str,
         roles: Vec<String>,
         by_certificate: bool,
     ) -> Response {
@@ -316,7 +316,7 @@ impl Asked<'_> {
         let lifetime = i64::try_from(entra.lifetime_s).unwrap_or(i64::MAX / 4);
         let now = self.now.as_second();
         let claims = Claims {
-            aud: resource.clone(),
+            aud: resource.to_owned(),
             iss: format!("https://sts.windows.net/{tenant}/"),
             iat: now,
             nbf: now - 300,

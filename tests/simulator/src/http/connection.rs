@@ -235,13 +235,13 @@ async fn until_closed(stream: &mut TcpStream, pause: impl Future<Output = ()>) -
     tokio::select! {
         biased;
         () = &mut pause => Ok(()),
-        read = stream.peek(&mut byte) => match read? {
-            0 => Err(io::ErrorKind::ConnectionAborted.into()),
-            _ => {
-                // A pipelined request: keep it for later.
-                pause.await;
-                Ok(())
+        read = stream.peek(&mut byte) => {
+            if read? == 0 {
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
-        },
+            // A pipelined request: keep it for later.
+            pause.await;
+            Ok(())
+        }
     }
 }

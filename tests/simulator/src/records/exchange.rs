@@ -27,6 +27,14 @@ const CMDLETS: [(&str, &[&str]); 6] = [
 const FOLDERS: [&str; 6] =
     ["\\Inbox", "\\Sent Items", "\\Deleted Items", "\\Drafts", "\\Inbox\\Facturación", "\\Archiv\\Verträge"];
 
+const SUBJECTS: [&str; 5] = [
+    "Re: Angebot 2026/117",
+    "Протокол встречи",
+    "契約書の確認",
+    "Fwd: \"Invoice\" has been shared with you",
+    "Budget ½ Jahr – Entwurf",
+];
+
 pub(super) fn write(json: &mut Json<'_>, event: &mut Event<'_>) {
     if event.percent(30) { cmdlet(json, event) } else { mailbox(json, event) }
 }
@@ -161,37 +169,37 @@ fn mailbox(json: &mut Json<'_>, event: &mut Event<'_>) {
     json.guid("SessionId", event.guid());
     // Bigger than a double can hold exactly.
     json.number("MailboxItemChangeNumber", event.rng.i64(9_007_199_254_740_993..i64::MAX));
-    let parent = format!("LgAAAAD{}AQB{}AAAAAAEMAAAB", event.opaque(16), event.opaque(16));
-    let path = event.one(&FOLDERS);
-    if operation == "MailItemsAccessed" {
-        let sync = event.percent(20);
-        json.list("OperationProperties", |l| {
-            l.pair("MailAccessType", if sync { "Sync" } else { "Bind" });
-            l.pair("IsThrottled", "False");
-        });
-        let items: Vec<String> =
-            (0..=event.rng.usize(..6)).map(|_| format!("<{}@mail.{}>", event.hex(32), event.domain)).collect();
-        json.list("Folders", |l| {
-            l.item(|folder| {
-                folder.list("FolderItems", |list| {
-                    for id in &items {
-                        list.item(|j| j.text("InternetMessageId", id));
-                    }
-                });
-                folder.text("Id", &parent);
-                folder.text("Path", path);
+    if operation == "MailItemsAccessed" { accessed(json, event) } else { affected(json, event, operation) }
+}
+
+/// The end of a `MailItemsAccessed`.
+fn accessed(json: &mut Json<'_>, event: &mut Event<'_>) {
+    let (parent, path) = folder(event);
+    let sync = event.percent(20);
+    json.list("OperationProperties", |l| {
+        l.pair("MailAccessType", if sync { "Sync" } else { "Bind" });
+        l.pair("IsThrottled", "False");
+    });
+    let domain = event.domain;
+    let items: Vec<String> = (0..=event.rng.usize(..6)).map(|_| format!("<{}@mail.{domain}>", event.hex(32))).collect();
+    json.list("Folders", |l| {
+        l.item(|folder| {
+            folder.list("FolderItems", |list| {
+                for id in &items {
+                    list.item(|j| j.text("InternetMessageId", id));
+                }
             });
+            folder.text("Id", &parent);
+            folder.text("Path", path);
         });
-        json.number("OperationCount", i64::try_from(items.len()).unwrap_or(0));
-        return;
-    }
-    let subject = event.one(&[
-        "Re: Angebot 2026/117",
-        "Протокол встречи",
-        "契約書の確認",
-        "Fwd: \"Invoice\" has been shared with you",
-        "Budget ½ Jahr – Entwurf",
-    ]);
+    });
+    json.number("OperationCount", i64::try_from(items.len()).unwrap_or(0));
+}
+
+/// The end of an operation on an item.
+fn affected(json: &mut Json<'_>, event: &mut Event<'_>, operation: &str) {
+    let (parent, path) = folder(event);
+    let subject = event.one(&SUBJECTS);
     let id = format!("RgAAAAD{}BwB{}AAAAAAEMAAB{}", event.opaque(16), event.opaque(16), event.opaque(14));
     let message = format!("<{}@mail.{}>", event.hex(32), event.domain);
     let size = event.rng.i64(2_000..9_000_000);
@@ -212,17 +220,21 @@ fn mailbox(json: &mut Json<'_>, event: &mut Event<'_>) {
             j.text("Id", &parent);
             j.text("Path", path);
         });
-    } else {
-        json.object("Item", item);
-        if operation == "Update" {
-            // Here the schema has a list of plain names.
-            json.list("ModifiedProperties", |l| {
-                for name in ["RecipientsTo", "HasAttachment", "AllAttachmentsHidden"] {
-                    l.item_text(name);
-                }
-            });
-        }
+        return;
     }
+    json.object("Item", item);
+    if operation == "Update" {
+        // Here the schema has a list of plain names.
+        json.list("ModifiedProperties", |l| {
+            for name in ["RecipientsTo", "HasAttachment", "AllAttachmentsHidden"] {
+                l.item_text(name);
+            }
+        });
+    }
+}
+
+fn folder(event: &mut Event<'_>) -> (String, &'static str) {
+    (format!("LgAAAAD{}AQB{}AAAAAAEMAAAB", event.opaque(16), event.opaque(16)), event.one(&FOLDERS))
 }
 
 fn thousands(number: u64) -> String {

@@ -1,4 +1,4 @@
-//! `Audit.SharePoint`: files, pages, lists and sharing in SharePoint and `OneDrive`.
+//! `Audit.SharePoint`: files, pages, lists and sharing in `SharePoint` and `OneDrive`.
 
 use super::json::Json;
 use super::{Common, Event};

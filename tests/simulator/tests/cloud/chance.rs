@@ -1,0 +1,47 @@
+//! Everything random comes from the seed.
+
+use tenantry_simulator::{Cloud, ContentType, Feed, Quirks, Scenario, Tenant};
+
+use crate::client::*;
+
+fn odd(seed: u64) -> Cloud {
+    let quirks = Quirks {
+        duplicates: 0.05,
+        foreign_organization: 0.3,
+        same_instant: 0.2,
+        late: 0.1,
+        late_hours: 500.0,
+        fault_point: 0.1,
+        ..Quirks::default()
+    };
+    let feed = Feed::new(ContentType::SharePoint).backlog(60, 3.0).records(10, 30).quirks(quirks);
+    Cloud::start(Scenario { seed, ..scenario() }.tenant(Tenant::new(TENANT, "C").feed(feed))).unwrap()
+}
+
+#[test]
+fn the_same_seed_offers_the_same_and_another_does_not() {
+    let (one, same, other) = (odd(5).ledger(), odd(5).ledger(), odd(6).ledger());
+    assert_eq!(one.expected_ids(TENANT), same.expected_ids(TENANT));
+    assert!(one.expected_ids(TENANT).is_disjoint(&other.expected_ids(TENANT)));
+}
+
+#[test]
+fn quirks_happen_about_as_often_as_wished() {
+    let ledger = odd(5).ledger();
+    let late = ledger.blobs.iter().filter(|b| b.visible_from > ledger.at).count();
+    assert!((1..=14).contains(&late), "{late} late of 60");
+    assert_eq!(ledger.offered(TENANT).count(), 60 - late);
+    let records: usize = ledger.blobs.iter().map(|b| b.record_ids().len()).sum();
+    let repeated = ledger.occurrences(TENANT).values().filter(|n| **n > 1).count();
+    assert!((records / 60..records / 10).contains(&repeated), "{repeated} repeated of {records}");
+    let bodies: String = ledger.blobs.iter().map(|b| String::from_utf8(b.body()).unwrap()).collect();
+    assert!(bodies.contains("TenantryFaultPoint"));
+    assert!(
+        bodies.matches("\"OrganizationId\"").count()
+            > bodies.matches(&format!("\"OrganizationId\":\"{TENANT}\"")).count()
+    );
+    let instants: std::collections::BTreeSet<_> = ledger.blobs.iter().map(|b| b.content_created).collect();
+    assert!(instants.len() < 60, "some share their contentCreated");
+    let ids: std::collections::BTreeSet<_> = ledger.blobs.iter().map(|b| &b.content_id).collect();
+    assert_eq!(ids.len(), 60);
+}

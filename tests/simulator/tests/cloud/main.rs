@@ -1,0 +1,9 @@
+//! The simulated cloud as its users see it: over HTTP.
+
+mod activity;
+mod chance;
+mod client;
+mod control;
+mod faults;
+mod process;
+mod token;
