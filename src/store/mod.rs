@@ -10,6 +10,9 @@ mod database;
 pub(crate) mod header;
 pub(crate) mod chain;
 pub(crate) mod records;
+pub(crate) mod ids;
+pub(crate) mod intake;
+pub(crate) mod seen;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

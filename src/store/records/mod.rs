@@ -119,6 +119,11 @@ impl Records {
         }
     }
 
+    /// Takes everything that is there as read, whatever it is: for a body that is not read as records.
+    pub(crate) fn skip(&mut self) {
+        self.at = self.bytes.len();
+    }
+
     /// Gives the buffer back.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.bytes
@@ -290,4 +295,4 @@ impl Brackets {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
