@@ -8,12 +8,13 @@
 //!   two tenants have met it, or its only one. Until one of them had a token, and after a first complaint, requests
 //!   go one at a time, so that two are enough to find out.
 //! - **Probing.** While the alarm lasts, one tenant's request at a time is let through as a probe, at growing
-//!   intervals, and not by the tenant that failed last if another one waits.
+//!   intervals; those who have not met the trouble themselves go first.
 //! - **The end.** A token clears the alarm, and the tenants that waited ask for theirs, a little spread out.
 //!
 //! **Invariant:** nobody waits for another tenant's *request* for longer than [`TURN`]: a stalled answer delays only
 //! the tenant that it is for.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -38,7 +39,7 @@ const FIRST_PROBE: Duration = Duration::from_mins(5);
 const LONGEST_PROBE: Duration = Duration::from_mins(15);
 /// After a probe that met other trouble (a timeout, say) the next one follows soon.
 const NEXT_PROBE: Duration = Duration::from_mins(1);
-/// For how long the tenant that failed last lets others probe first.
+/// For how long a tenant that has met the trouble lets others probe first.
 const DEFERENCE: Duration = Duration::from_secs(10);
 /// After the alarm, each waiting tenant adds this to the time over which all of them ask again,
 const SPREAD_EACH: Duration = Duration::from_millis(100);
@@ -141,7 +142,8 @@ struct Alarm {
     pace: Backoff,
     next_probe: Instant,
     probing: bool,
-    failed_last: MemberId,
+    /// Who has met the trouble; forgotten once everyone has.
+    failed: BTreeSet<MemberId>,
     history: Option<Announced>,
 }
 
@@ -183,15 +185,15 @@ impl Member {
                 Admission::Go(permit())
             }
             Standing::Bad(alarm) => {
-                let mine = alarm.next_probe
-                    + if alarm.failed_last == self.id && self.app.members() > 1 { DEFERENCE } else { Duration::ZERO };
+                let again = alarm.failed.contains(&self.id);
+                let mine = alarm.next_probe + if again { DEFERENCE } else { Duration::ZERO };
                 if now >= mine && !alarm.probing {
                     alarm.probing = true;
                     return Admission::Go(permit());
                 }
                 // A probe's outcome moves everyone on; the moment is for the case that there will be none.
-                let again = if alarm.probing { now + NEXT_PROBE } else { mine };
-                Admission::Wait(alarm.error.clone(), again)
+                let until = if alarm.probing { now + NEXT_PROBE } else { mine };
+                Admission::Wait(alarm.error.clone(), until)
             }
         }
     }
@@ -334,7 +336,10 @@ impl AppHealth {
                 if sent >= alarm.raised && alarm.probing {
                     alarm.probing = false;
                     alarm.error = error.clone();
-                    alarm.failed_last = by;
+                    if alarm.failed.len() >= self.members() {
+                        alarm.failed.clear();
+                    }
+                    alarm.failed.insert(by);
                     alarm.next_probe = now + alarm.pace.failed(None);
                     self.say(&mut alarm.history, &error, now);
                 }
@@ -365,7 +370,7 @@ impl AppHealth {
             pace,
             next_probe,
             probing: false,
-            failed_last: by,
+            failed: BTreeSet::from([by]),
             history,
         }));
         error

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::answer::{Refusal, Unusable};
 use super::assertion::AssertionError;
 use super::endpoint::TransportError;
@@ -212,7 +214,7 @@ impl TokenError {
 
     /// The correlation id that we chose, where Entra's answer brought none.
     #[must_use]
-    pub(super) fn or_correlation_id(mut self, id: impl ToString) -> Self {
+    pub(super) fn or_correlation_id(mut self, id: Uuid) -> Self {
         let trouble = Arc::make_mut(&mut self.trouble);
         trouble.correlation_id.get_or_insert_with(|| id.to_string());
         self

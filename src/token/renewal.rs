@@ -32,7 +32,7 @@ pub fn renew_in(life: Duration, refresh_in: Option<Duration>, renew_after: Durat
 /// less than four minutes to the last quarter.
 #[must_use]
 pub fn usable_for(life: Duration) -> Duration {
-    life - LAST_USE.min(life / 4)
+    life.saturating_sub(LAST_USE.min(life / 4))
 }
 
 /// How long after it was asked for a refused token may be replaced: `refusals` counts tokens in a row that were
@@ -105,7 +105,7 @@ mod tests {
             prop_assert!(renewal <= secs(renew_after), "{renewal:?}: never later than configured");
             prop_assert!(renewal <= usable_for(life), "{renewal:?}: before the last use");
             if life >= secs(60) {
-                prop_assert!(life - renewal >= (life / 2).min(RESERVE), "{renewal:?}: time for a second attempt");
+                prop_assert!(life.saturating_sub(renewal) >= (life / 2).min(RESERVE), "{renewal:?}: time for a second attempt");
             }
             if let Some(refresh_in) = refresh_in {
                 prop_assert!(renewal <= secs(refresh_in).max(FLOOR), "{renewal:?}: as the service suggests");

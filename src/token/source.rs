@@ -147,12 +147,22 @@ struct State {
     /// nor before this one, which is [`FLOOR`] after the last.
     floor: Instant,
     last_error: Option<TokenError>,
-    /// Waits for the app's alarm to end.
-    waits_for_app: bool,
+    app: AppTrouble,
     passing: Backoff,
     paused: Backoff,
     /// Tokens in a row that were refused soon after they had been issued.
     refusals: u32,
+}
+
+/// What the last error had to do with the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AppTrouble {
+    /// Nothing.
+    None,
+    /// It would be the app's, but no other tenant has said so yet.
+    Suspected,
+    /// It is the app's: its alarm decides when to ask again.
+    Believed,
 }
 
 #[derive(Debug)]
@@ -211,7 +221,7 @@ impl TokenSource {
             not_before: Instant::now(),
             floor: Instant::now(),
             last_error: None,
-            waits_for_app: false,
+            app: AppTrouble::None,
             passing: Backoff::new(Stage::Token),
             paused: Backoff::new(Stage::Paused),
             refusals: 0,
@@ -239,7 +249,7 @@ impl TokenSource {
             if let Some(token) = state.usable(now) {
                 return Ok(token.clone());
             }
-            self.inner.end_wait_for_app(&mut state);
+            self.inner.follow_app(&mut state);
             match &state.flight {
                 Some(flight) => flight.clone(),
                 None if now < state.not_before => {
@@ -288,22 +298,23 @@ impl TokenSource {
         let mut turns = self.inner.member.turns();
         loop {
             let next = {
+                turns.mark_unchanged();
                 let mut state = self.inner.state();
-                self.inner.end_wait_for_app(&mut state);
+                self.inner.follow_app(&mut state);
                 let next = state.next_request();
                 match &state.flight {
                     Some(flight) => Err(flight.clone()),
                     None if Instant::now() >= next => Err(self.start(&mut state)),
-                    None => Ok((next, state.waits_for_app)),
+                    None => Ok((next, state.app != AppTrouble::None)),
                 }
             };
             match next {
                 Err(flight) => _ = arrival(flight).await,
-                Ok((next, waits_for_app)) => tokio::select! {
+                Ok((next, app_troubled)) => tokio::select! {
                     () = sleep_until(next) => {}
                     () = self.inner.hurry.notified() => {}
                     // The sender lives as long as we are a member.
-                    _ = turns.changed(), if waits_for_app => {}
+                    _ = turns.changed(), if app_troubled => {}
                 },
             }
         }
@@ -318,7 +329,8 @@ impl TokenSource {
             let behind = SignedDuration::try_from(now.saturating_duration_since(moment)).ok()?;
             time.checked_add(ahead).ok()?.checked_sub(behind).ok()
         };
-        let state = self.inner.state();
+        let mut state = self.inner.state();
+        self.inner.follow_app(&mut state);
         TokenStatus {
             valid_until: state.current.as_ref().and_then(|current| at(current.token.valid_until)),
             renews_at: at(state.next_request().max(now)),
@@ -381,11 +393,20 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Once the app's alarm has ended, its tenants ask again, spread out.
-    fn end_wait_for_app(&self, state: &mut State) {
-        if state.waits_for_app && !self.member.is_bad() {
-            state.waits_for_app = false;
-            state.not_before = (Instant::now() + self.member.spread()).max(state.floor);
+    /// Follows the app's alarm: a tenant that complained first joins it once it is raised; when it has ended, those
+    /// who waited ask again, spread out.
+    fn follow_app(&self, state: &mut State) {
+        match (state.app, self.member.is_bad()) {
+            (AppTrouble::Suspected, true) => {
+                state.app = AppTrouble::Believed;
+                state.not_before = state.floor;
+                state.last_error = state.last_error.take().map(TokenError::of_app);
+            }
+            (AppTrouble::Believed, false) => {
+                state.app = AppTrouble::None;
+                state.not_before = (Instant::now() + self.member.spread()).max(state.floor);
+            }
+            _ => {}
         }
     }
 
@@ -404,7 +425,7 @@ impl Inner {
                     let now = Instant::now();
                     let mut state = self.state();
                     state.not_before = state.not_before.max(until);
-                    state.waits_for_app = true;
+                    state.app = AppTrouble::Believed;
                     state.last_error = Some(error.clone());
                     return Err(error.waiting(until - now));
                 }
@@ -419,13 +440,13 @@ impl Inner {
         match self.ask().await {
             Ok(grant) => {
                 permit.granted();
-                self.keep(grant, sent)
+                self.keep(&grant, sent)
             }
             Err(error) => Err(self.wait_after(permit.failed(error))),
         }
     }
 
-    fn keep(&self, grant: Grant, sent: Instant) -> Outcome {
+    fn keep(&self, grant: &Grant, sent: Instant) -> Outcome {
         let Ok(mut authorization) = HeaderValue::try_from(format!("Bearer {}", grant.token.expose())) else {
             // The answer was checked for this; a token that cannot be sent is still no reason to panic.
             return Err(self.wait_after(TokenError::unusable(Unusable::OddToken, &self.subject(""))));
@@ -443,7 +464,7 @@ impl Inner {
             refused: false,
         });
         state.last_error = None;
-        state.waits_for_app = false;
+        state.app = AppTrouble::None;
         state.passing.succeeded();
         state.paused.succeeded();
         drop(state);
@@ -463,7 +484,11 @@ impl Inner {
             Scope::App | Scope::Tenant => state.paused.failed(None),
         };
         state.not_before = (now + wait).max(state.floor);
-        state.waits_for_app = error.is_shared();
+        state.app = match error.scope() {
+            Scope::App if error.is_shared() => AppTrouble::Believed,
+            Scope::App => AppTrouble::Suspected,
+            Scope::Tenant | Scope::Passing => AppTrouble::None,
+        };
         let error = error.waiting(state.not_before - now);
         state.last_error = Some(error.clone());
         debug!(kind = error.kind(), wait = ?state.not_before - now, "no token");
@@ -552,3 +577,7 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

@@ -1,0 +1,573 @@
+//! A tenant's token over simulated hours: tokio's time is paused and moves by itself.
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::clock::{Clock as _, SetClock};
+use crate::retry::Advice;
+use crate::token::testing::{Bench, Reply, SECRET, Seen, TOKEN, answered, granted, refused, some_pair};
+use crate::token::{Certificate, Signing};
+
+const HOUR: Duration = Duration::from_hours(1);
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Runs the renewal loop until the handle is dropped.
+fn renewing(source: &TokenSource) -> AbortOnDropHandle<()> {
+    let source = source.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move { source.renew().await }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn twelve_hours_take_one_request_per_renewal() {
+    let bench = Bench::new(|number, _| granted([3600, 5400, 4321][number % 3]));
+    let source = bench.source(1);
+    let mut changes = source.changes();
+    assert_eq!(*changes.borrow_and_update(), 0);
+    let _renewing = renewing(&source);
+    sleep(12 * HOUR + MINUTE).await;
+    assert_eq!(bench.requests(), 17, "one at the start and 16 renewals: {:?}", bench.gaps());
+    for gap in bench.gaps() {
+        assert!(gap >= Duration::from_secs(2564) && gap <= Duration::from_secs(2701), "45 min less 5 %: {gap:?}");
+    }
+    assert_eq!(*changes.borrow_and_update(), 17);
+    assert_eq!(source.token().await.unwrap().generation(), 17);
+    assert_eq!(bench.requests(), 17, "callers are served from memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_and_long_tokens_are_renewed_in_time() {
+    for (life, refresh_in, least, most) in [
+        (120, None, 57, 61),
+        (600, None, 285, 301),
+        (3600, None, 2565, 2701),
+        (86_400, None, 2565, 2701),
+        (86_400, Some(1200), 1140, 1201),
+        (40, None, 30, 31),
+    ] {
+        let bench = Bench::new(move |_, _| {
+            answered(
+                200,
+                &json!({"token_type": "Bearer", "expires_in": life, "refresh_in": refresh_in, "access_token": TOKEN}),
+            )
+        });
+        let source = bench.source(1);
+        let _renewing = renewing(&source);
+        let end = Instant::now() + 3 * HOUR;
+        while Instant::now() < end {
+            let token = source.token().await.unwrap();
+            assert!(token.valid_until() > Instant::now(), "{life} s: a token is handed out while it is valid");
+            sleep(Duration::from_secs(7)).await;
+        }
+        for gap in bench.gaps() {
+            assert!(gap.as_secs() >= least && gap.as_secs() < most, "{life} s: {gap:?}");
+        }
+        assert!(bench.requests() > 3, "{life} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_keeps_the_valid_token() {
+    let ill = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let ill = Arc::clone(&ill);
+        move |_, _| {
+            if ill.load(Ordering::Relaxed) {
+                answered(503, &json!({"error": "temporarily_unavailable", "error_codes": [90_033]}))
+            } else {
+                granted(3600)
+            }
+        }
+    });
+    let source = bench.source(1);
+    let _renewing = renewing(&source);
+    let start = source.token().await.unwrap().issued();
+    ill.store(true, Ordering::Relaxed);
+    while start.elapsed() < 59 * MINUTE {
+        assert_eq!(source.token().await.unwrap().generation(), 1, "after {:?}", start.elapsed());
+        sleep(Duration::from_secs(5)).await;
+    }
+    let trouble = source.status().last_error.expect("the failure shows in the status");
+    assert_eq!((trouble.kind.as_str(), trouble.code.as_deref()), ("entra_transient", Some("AADSTS90033")));
+    assert!(!trouble.needs_operator);
+
+    sleep(MINUTE).await;
+    let before = bench.requests();
+    let error = source.token().await.expect_err("the token has ended");
+    let Advice::Retry { after: Some(after) } = error.advice() else { panic!("{error:?}") };
+    assert!(after <= Duration::from_mins(18), "the token stage's longest wait and its jitter: {after:?}");
+    for _ in 0..1000 {
+        source.token().await.expect_err("still ill");
+    }
+    assert_eq!(bench.requests(), before, "callers do not ask Entra while it is to be left alone");
+    assert!(bench.gaps().iter().skip(1).all(|gap| *gap >= FLOOR), "{:?}", bench.gaps());
+
+    ill.store(false, Ordering::Relaxed);
+    sleep(after).await;
+    assert_eq!(source.token().await.unwrap().generation(), 2);
+    assert_eq!(source.status().last_error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_entra_asks_for_is_waited_for() {
+    let bench = Bench::new(|number, _| match number {
+        0 => Reply::After(
+            Duration::ZERO,
+            Incoming {
+                status: 429,
+                retry_after: Some(Duration::from_mins(20)),
+                body: b"Too Many Requests".to_vec().into(),
+                ..Incoming::default()
+            },
+        ),
+        1 => answered(400, &json!({"error": "invalid_grant", "error_codes": [50_196]})),
+        2 => answered(400, &json!({"error": "invalid_grant", "error_codes": [90_055]})),
+        3 => Reply::Broken,
+        _ => granted(3600),
+    });
+    let source = bench.source(1);
+    let _renewing = renewing(&source);
+    sleep(2 * HOUR).await;
+    let gaps = bench.gaps();
+    assert!(gaps[0] >= Duration::from_mins(20) && gaps[0] <= Duration::from_mins(23), "Retry-After: {gaps:?}");
+    assert!(gaps[1] >= Duration::from_mins(10), "loop detection: {gaps:?}");
+    assert!(gaps[2] >= MINUTE, "throttling without a Retry-After: {gaps:?}");
+    assert!(gaps[3] >= FLOOR, "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_callers_share_one_request() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    let tokens = join_all((0..100).map(|_| source.token())).await;
+    assert!(tokens.iter().all(|token| token.as_ref().unwrap().generation() == 1));
+    assert_eq!(bench.requests(), 1);
+    assert_eq!(tokens[0].as_ref().unwrap().authorization(), format!("Bearer {TOKEN}.3600"));
+    assert!(tokens[0].as_ref().unwrap().authorization().is_sensitive());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_goes_away_wastes_nothing() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    timeout(Duration::from_millis(50), source.token()).await.expect_err("the answer takes longer");
+    assert_eq!(source.token().await.unwrap().generation(), 1);
+    assert_eq!(bench.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_once() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    let first = source.token().await.unwrap();
+    sleep(10 * MINUTE).await;
+    join_all((0..100).map(|_| source.refused(&first))).await;
+    assert_eq!(bench.requests(), 2, "at once, and once for all");
+    let second = source.token().await.unwrap();
+    assert_eq!(second.generation(), 2);
+    sleep(10 * MINUTE).await;
+    source.refused(&first).await;
+    assert_eq!(bench.requests(), 2, "a late refusal of the old token means nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_refused_at_once_is_replaced_after_the_floor() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    let _renewing = renewing(&source);
+    let first = source.token().await.unwrap();
+    source.refused(&first).await;
+    assert_eq!(source.token().await.unwrap().generation(), 1, "meanwhile the valid token is handed out");
+    sleep(FLOOR + Duration::from_secs(1)).await;
+    assert_eq!(source.token().await.unwrap().generation(), 2);
+    assert_eq!(bench.requests(), 2);
+    assert!(bench.gaps()[0] >= FLOOR);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_refusals_does_not_reach_entra() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    let _renewing = renewing(&source);
+    let start = Instant::now();
+    while start.elapsed() < 2 * HOUR {
+        let tokens = join_all((0..20).map(|_| source.token())).await;
+        for token in tokens {
+            source.refused(&token.unwrap()).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let gaps: Vec<_> = bench.gaps().iter().map(Duration::as_secs).collect();
+    assert_eq!(gaps[..6], [30, 60, 120, 240, 480, 900], "{gaps:?}");
+    assert!(gaps[6..].iter().all(|gap| *gap >= 899), "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_kept_while_entra_is_ill() {
+    let bench = Bench::new(|number, _| if number == 0 { granted(3600) } else { Reply::Broken });
+    let source = bench.source(1);
+    let first = source.token().await.unwrap();
+    sleep(10 * MINUTE).await;
+    source.refused(&first).await;
+    assert_eq!(bench.requests(), 2);
+    assert_eq!(source.token().await.unwrap().generation(), 1, "one server's 401 is no proof");
+    source.refused(&first).await;
+    assert_eq!(bench.requests(), 2, "the same generation again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_trouble_is_asked_about_seldom_and_does_not_touch_the_others() {
+    let consented = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let consented = Arc::clone(&consented);
+        move |_, seen| {
+            if seen.path.starts_with("/01010101") && !consented.load(Ordering::Relaxed) {
+                refused(7_000_229)
+            } else {
+                granted(3600)
+            }
+        }
+    });
+    let (source, other) = (bench.source(1), bench.source(2));
+    let _renewing = renewing(&source);
+    let error = source.token().await.unwrap_err();
+    assert_eq!((error.kind(), error.advice()), ("consent_missing", Advice::PauseTenant));
+    let trouble = error.trouble();
+    assert!(trouble.needs_operator && !trouble.shared);
+    assert_eq!(
+        trouble.to_string(),
+        "the tenant 01010101-0101-0101-0101-010101010101 has not consented to the app client: let an administrator of \
+         the tenant open https://login.microsoftonline.com/01010101-0101-0101-0101-010101010101/adminconsent\
+         ?client_id=client and consent; Microsoft may need half an hour to replicate it"
+    );
+    assert_eq!((trouble.code.as_deref(), trouble.correlation_id.as_deref()), (Some("AADSTS7000229"), Some("c0ffee")));
+    assert_eq!(error.trace_id(), Some("7ace"));
+    assert_eq!(other.token().await.unwrap().generation(), 1);
+
+    sleep(12 * HOUR).await;
+    let requests = bench.seen().iter().filter(|seen| seen.path.starts_with("/01010101")).count();
+    assert!((12..=22).contains(&requests), "5 minutes growing to an hour: {requests}");
+    assert_eq!(source.token().await.unwrap_err().advice(), Advice::PauseTenant, "the last error, not a wait");
+    consented.store(true, Ordering::Relaxed);
+    let mut changes = source.changes();
+    timeout(Duration::from_mins(73), changes.changed()).await.expect("noticed by itself").unwrap();
+    assert_eq!(source.token().await.unwrap().generation(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_clock_costs_one_request() {
+    let service = SetClock::new("2026-11-22T12:00:00Z".parse().unwrap());
+    let bench = Bench::new({
+        let service = Arc::clone(&service);
+        move |_, seen: &Seen| as_entra_checks_time(seen, service.now())
+    });
+    bench.clock.set("2026-11-22T13:00:00Z".parse().unwrap());
+    let certificate = Certificate::from_pem(some_pair().certificate.as_bytes(), Some(some_pair().key.as_bytes()));
+    let list = vec![Arc::new(certificate.unwrap())];
+    let source = bench.source_with(1, Credential::certificates(list, Signing::Ps256).unwrap());
+    let error = source.token().await.unwrap_err();
+    let trouble = error.trouble();
+    assert!(matches!(error.advice(), Advice::Retry { .. }), "{error:?}");
+    assert!(
+        trouble.cause.contains("good from 2026-11-22T13:00:00Z to 2026-11-22T13:10:00Z")
+            && trouble.cause.contains("Entra's clock 2026-11-22T12:00:00Z"),
+        "{trouble}"
+    );
+    assert_eq!(bench.apps.alarms(), []);
+    let _renewing = renewing(&source);
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(source.token().await.unwrap().generation(), 1, "signed by Microsoft's time");
+
+    bench.clock.set("2026-11-20T13:00:00Z".parse().unwrap());
+    sleep(12 * HOUR).await;
+    assert_eq!(source.status().last_error, None, "a step of the host's clock changes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_nothing_explains_is_the_hosts_trouble() {
+    let bench = Bench::new(|_, _| refused(700_024));
+    let source = bench.source(1);
+    let error = source.token().await.unwrap_err();
+    assert_eq!((error.kind(), error.advice()), ("clock", Advice::PauseApp), "the only tenant's word is believed");
+    assert!(error.trouble().cause.contains("Entra's clock not told"), "{}", error.trouble());
+}
+
+/// Refuses an assertion outside its time, as Entra does, and tells its time.
+fn as_entra_checks_time(seen: &Seen, now: Timestamp) -> Reply {
+    let assertion = seen.field("client_assertion").unwrap();
+    let claims = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1).unwrap()).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    let skew = SignedDuration::from_mins(5);
+    let at = |name: &str| Timestamp::from_second(claims[name].as_i64().unwrap()).unwrap();
+    let good = at("nbf") - skew <= now && now <= at("exp") + skew;
+    let Reply::After(latency, mut incoming) = (if good { granted(3600) } else { refused(700_024) }) else {
+        unreachable!("both answer")
+    };
+    incoming.date = Some(now);
+    Reply::After(latency, incoming)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_an_error_that_passes() {
+    let bench = Bench::new(|number, _| if number == 0 { Reply::Panic } else { granted(3600) });
+    let source = bench.source(1);
+    let error = source.token().await.unwrap_err();
+    assert_eq!(error.kind(), "ended");
+    let Advice::Retry { .. } = source.token().await.unwrap_err().advice() else { panic!("{error:?}") };
+    assert_eq!(bench.requests(), 1);
+    let _renewing = renewing(&source);
+    sleep(MINUTE).await;
+    assert_eq!(source.token().await.unwrap().generation(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_tells_times_of_day() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    assert_eq!(source.status().valid_until, None);
+    source.token().await.unwrap();
+    sleep(10 * MINUTE).await;
+    let status = source.status();
+    assert_eq!(status.valid_until, "2026-11-22T13:00:00Z".parse().ok());
+    let renews_at = status.renews_at.unwrap();
+    let earliest: Timestamp = "2026-11-22T12:42:45Z".parse().unwrap();
+    assert!(renews_at >= earliest && renews_at <= "2026-11-22T12:45:00Z".parse().unwrap(), "{renews_at}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_output_contains_what_is_secret() {
+    let echoed = Arc::new(Mutex::new(String::new()));
+    let bench = Bench::new({
+        let echoed = Arc::clone(&echoed);
+        move |number, seen: &Seen| {
+            let proof = seen.field("client_secret").or(seen.field("client_assertion")).unwrap();
+            proof.clone_into(&mut echoed.lock().unwrap());
+            match number % 3 {
+                0 => answered(
+                    400,
+                    &json!({"error": proof, "error_description": format!("AADSTS1: {proof} {} Trace ID: {proof}", "x".repeat(290)),
+                            "trace_id": proof, "correlation_id": proof}),
+                ),
+                1 => answered(200, &json!({"token_type": "pop", "expires_in": 3600, "access_token": TOKEN})),
+                _ => granted(3600),
+            }
+        }
+    });
+    let pair = some_pair();
+    let certificate = Certificate::from_pem(pair.certificate.as_bytes(), Some(pair.key.as_bytes())).unwrap();
+    let certificates = Credential::certificates(vec![Arc::new(certificate)], Signing::Ps256).unwrap();
+    let lines = Lines::default();
+    let _listening = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(lines.clone())
+            .finish(),
+    );
+    let mut output = String::new();
+    let mut secrets = vec![SECRET.to_owned(), TOKEN.to_owned()];
+    for source in [bench.source(1), bench.source_with(2, certificates)] {
+        for _ in 0..3 {
+            let outcome = source.token().await;
+            secrets.push(echoed.lock().unwrap().clone());
+            if let Err(error) = &outcome {
+                let mut next = error.source();
+                while let Some(source) = next {
+                    output += &format!("{source} {source:?} ");
+                    next = source.source();
+                }
+                output += &format!("{error} {} {}", error.trouble(), serde_json::to_string(&error.trouble()).unwrap());
+            }
+            output += &format!("{source:?} {source:#?} {outcome:?} {:?} {:?}", source.status(), bench.apps);
+            sleep(HOUR).await;
+        }
+    }
+    output += &lines.text();
+    assert!(output.contains("token granted"), "the log is part of it");
+    secrets.extend(pair.key.lines().filter(|line| !line.starts_with("---")).map(str::to_owned));
+    assert!(secrets.len() > 20);
+    for secret in secrets {
+        for part in [&secret[..], &secret[..secret.len().min(12)], &secret[secret.len().saturating_sub(12)..]] {
+            assert!(!output.contains(part), "{part} is in:\n{output}");
+        }
+    }
+}
+
+/// Log lines of this thread, for the tests that read them.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+// One app, many tenants.
+
+/// Tenants 1 to `count`, renewing.
+fn tenants(bench: &Bench, count: u8) -> Vec<(TokenSource, AbortOnDropHandle<()>)> {
+    (1..=count)
+        .map(|tenant| {
+            let source = bench.source(tenant);
+            let renewing = renewing(&source);
+            (source, renewing)
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_secret_of_fifty_tenants_is_one_alarm_and_one_probe_at_a_time() {
+    let lines = Lines::default();
+    let _listening = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_ansi(false)
+            .with_writer(lines.clone())
+            .finish(),
+    );
+    let renewed = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let renewed = Arc::clone(&renewed);
+        move |_, _| if renewed.load(Ordering::Relaxed) { granted(3600) } else { refused(7_000_222) }
+    });
+    let tenants = tenants(&bench, 50);
+    sleep(MINUTE).await;
+    assert_eq!(bench.requests(), 2, "two tenants are enough to find out");
+    for (source, _) in &tenants {
+        let error = source.token().await.unwrap_err();
+        assert_eq!((error.kind(), error.advice()), ("secret_expired", Advice::PauseApp));
+        assert!(error.trouble().shared);
+    }
+    let alarms = bench.apps.alarms();
+    assert_eq!((alarms.len(), alarms[0].tenants), (1, 50));
+    assert_eq!(alarms[0].trouble.code.as_deref(), Some("AADSTS7000222"));
+
+    sleep(6 * HOUR).await;
+    let requests = bench.requests();
+    assert!((20..=40).contains(&requests), "a probe every 5 to 15 minutes: {requests}");
+    let text = lines.text();
+    assert_eq!(text.matches("ERROR").count(), text.lines().count(), "{text}");
+    assert!((2..=6).contains(&text.lines().count()), "at once and then seldom:\n{text}");
+    let probers: std::collections::BTreeSet<_> = bench.seen().into_iter().map(|seen| seen.path).collect();
+    assert!(probers.len() > 10, "the turn to probe goes round: {}", probers.len());
+
+    renewed.store(true, Ordering::Relaxed);
+    let start = Instant::now();
+    for (source, _) in &tenants {
+        source.changes().wait_for(|generation| *generation == 1).await.unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_mins(20), "{:?}", start.elapsed());
+    assert_eq!(bench.requests() - requests, 50, "one each");
+    let times: Vec<_> = bench.seen()[requests..].iter().map(|seen| seen.at).collect();
+    assert!(times[49] - times[0] > Duration::from_secs(2), "spread out");
+    assert_eq!(bench.apps.alarms(), []);
+    assert_eq!(lines.text().matches("app works again").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_expires_in_service_costs_two_requests() {
+    let expired = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let expired = Arc::clone(&expired);
+        move |_, _| if expired.load(Ordering::Relaxed) { refused(7_000_222) } else { granted(3600) }
+    });
+    let tenants = tenants(&bench, 50);
+    sleep(10 * MINUTE).await;
+    assert_eq!(bench.requests(), 50);
+    expired.store(true, Ordering::Relaxed);
+    sleep(45 * MINUTE).await;
+    for (source, _) in &tenants {
+        assert_eq!(source.token().await.unwrap().generation(), 1, "the valid token is kept");
+    }
+    let requests = bench.requests() - 50;
+    assert!((2..=4).contains(&requests), "two to believe it, then probes: {requests}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_tenants_complaint_does_not_stop_the_others() {
+    let bench = Bench::new(|_, seen| if seen.path.starts_with("/01010101") { refused(700_027) } else { granted(3600) });
+    let tenants = tenants(&bench, 20);
+    sleep(6 * HOUR).await;
+    assert_eq!(bench.apps.alarms(), []);
+    let error = tenants[0].0.token().await.unwrap_err();
+    assert_eq!((error.kind(), error.advice()), ("certificate_unknown", Advice::PauseTenant));
+    for (source, _) in &tenants[1..] {
+        assert_eq!(source.token().await.unwrap().generation(), 9, "renewed eight times in six hours");
+        assert_eq!(source.status().last_error, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_answer_delays_the_others_by_seconds() {
+    let bench = Bench::new(|_, seen| if seen.path.starts_with("/01010101") { Reply::Never } else { granted(3600) });
+    let tenants = tenants(&bench, 50);
+    sleep(Duration::from_secs(6)).await;
+    for (source, _) in &tenants[1..] {
+        assert_eq!(source.token().await.unwrap().generation(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_entra_is_nobodys_fault() {
+    let ill = Arc::new(AtomicU64::new(1));
+    let bench = Bench::new({
+        let ill = Arc::clone(&ill);
+        move |_, _| if ill.load(Ordering::Relaxed) == 1 { Reply::Broken } else { granted(3600) }
+    });
+    let tenants = tenants(&bench, 20);
+    sleep(HOUR).await;
+    assert_eq!(bench.apps.alarms(), []);
+    let requests = bench.requests();
+    assert!((20 * 6..=20 * 12).contains(&requests), "30 s growing to 15 min, each for itself: {requests}");
+    ill.store(0, Ordering::Relaxed);
+    sleep(Duration::from_mins(18)).await;
+    for (source, _) in &tenants {
+        assert_eq!(source.token().await.unwrap().generation(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_credential_begins_anew() {
+    let bench = Bench::new(
+        |_, seen| {
+            if seen.field("client_secret") == Some("new") { granted(3600) } else { refused(7_000_215) }
+        },
+    );
+    let old = bench.source(1);
+    assert_eq!(old.token().await.unwrap_err().advice(), Advice::PauseApp);
+    let new = bench.source_with(1, Credential::Secret("new".to_owned().into()));
+    assert_eq!(new.token().await.unwrap().generation(), 1);
+    assert_eq!(bench.apps.alarms().len(), 1, "the old one's");
+    drop(old);
+    assert_eq!(bench.apps.alarms(), [], "an alarm ends with the last source that it concerns");
+}
