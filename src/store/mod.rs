@@ -6,6 +6,7 @@
 pub mod error;
 mod durable;
 pub mod lock;
+mod format;
 mod database;
 pub(crate) mod header;
 pub(crate) mod chain;
@@ -13,6 +14,8 @@ pub(crate) mod records;
 pub(crate) mod ids;
 pub(crate) mod intake;
 pub(crate) mod seen;
+mod state;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +26,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::StoreError;
+pub use self::snapshot::Counts;
+pub use self::state::{DeadLetter, Event};
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 

@@ -1,0 +1,538 @@
+//! The state: what is to be fetched, how far the listing has come, what must be waited for, what was given up.
+//!
+//! It is one database ([`generation`] says where), written by one thread ([`writer`]) and read by anybody. What is in
+//! it: [`keys`] and [`records`]. Content is elsewhere and is the truth: an entry of the queue whose content is stored
+//! is merely not yet removed.
+//!
+//! What holds:
+//!
+//! - **Durable when acknowledged.** `enqueue`, `defer`, `dead_letter` and `remember_wait` return when a power
+//!   cut could not undo them.
+//! - **A watermark never precedes what it stands for.** It is kept in memory and written with the tenant's next batch, or
+//!   after ten minutes; both come after every batch that was acknowledged before it was set.
+//! - **Once at a time.** An entry that [`State::take_queued`] has handed out is not handed out again before it is
+//!   released, deferred, or all of its tenant's are ([`State::release_all`], when its tasks have died).
+//! - **Memory does not grow with the queue** ([`book`]), and nothing is written when nothing has changed.
+//! - **A failed write fails the work in its batch, and nothing else.** The writer reopens the database with growing waits;
+//!   until then every write is answered with the error. Damage that shows while running ends the writer
+//!   ([`State::failed`]); the next start moves the state aside and makes a new one.
+
+pub(in crate::store) mod book;
+mod draft;
+mod generation;
+pub(in crate::store) mod keys;
+mod queue;
+pub(in crate::store) mod records;
+mod writer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::database::{Access, Database, Slice};
+use super::error::StoreError;
+use super::snapshot::{self, Counts};
+use super::{Enqueued, QueueDepth, QueueEntry, WaitKey, Watermark};
+use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
+
+use self::book::Book;
+use self::keys::{Place, kind};
+use self::records::Undecodable;
+use self::writer::{Loose, Task, Writer};
+
+/// Bytes that a tenant's note may have.
+const MAX_NOTE: usize = 16 << 10;
+
+/// How a state is opened.
+#[derive(Debug, Clone)]
+pub(super) struct StateOptions {
+    /// sled's page cache.
+    pub(super) cache_bytes: u64,
+    /// The time, the service's if it is known.
+    pub(super) now: Timestamp,
+    /// How long a watermark may wait for a batch.
+    pub(super) watermark_wait: Duration,
+    /// How often the size on disk is looked at.
+    pub(super) size_check: Duration,
+    /// Below this size on disk, only age makes a copy.
+    pub(super) copy_above: u64,
+    /// A copy is made at this age.
+    pub(super) copy_every: Duration,
+}
+
+impl StateOptions {
+    pub(super) const fn new(now: Timestamp) -> Self {
+        Self {
+            cache_bytes: 16 << 20,
+            now,
+            watermark_wait: Duration::from_mins(10),
+            size_check: Duration::from_hours(1),
+            copy_above: 64 << 20,
+            copy_every: Duration::from_hours(7 * 24),
+        }
+    }
+
+    const fn access(&self) -> Access {
+        Access { cache_bytes: self.cache_bytes, create: true }
+    }
+}
+
+/// Something that happened while the state was opened, for the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The state was there once and is not any more.
+    Missing {
+        /// Where it should be.
+        directory: PathBuf,
+    },
+    /// The file that says which directory is the state's is lost.
+    PointerLost {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A directory that cannot be used was moved.
+    MovedAside {
+        /// From where.
+        from: PathBuf,
+        /// To where.
+        to: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A new state was fed from a snapshot.
+    Restored {
+        /// What was in it.
+        counts: Counts,
+    },
+    /// The snapshot could not be understood; the new state is empty.
+    SnapshotUnreadable {
+        /// Why not.
+        why: String,
+    },
+    /// Queue entries could not be understood and were removed: the next sweep lists them again.
+    EntriesRemoved {
+        /// How many.
+        count: usize,
+        /// Why the first could not be understood.
+        why: String,
+    },
+}
+
+impl Event {
+    /// Whether something is wrong that a person should look at.
+    #[must_use]
+    pub const fn is_alarm(&self) -> bool {
+        !matches!(self, Self::Restored { .. })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { directory } => write!(
+                f,
+                "the state `{}` is missing; the last seven days are listed again, nothing that is stored is fetched again",
+                directory.display()
+            ),
+            Self::PointerLost { path, why } => {
+                write!(f, "`{}` does not say where the state is: {why}; the newest one found is used", path.display())
+            }
+            Self::MovedAside { from, to, why } => write!(
+                f,
+                "`{}` cannot be used ({why}) and was moved to `{}`; the last seven days are listed again, nothing that is stored is fetched again; check the disk and keep the directory for inspection",
+                from.display(),
+                to.display()
+            ),
+            Self::Restored { counts } => write!(
+                f,
+                "the new state was fed from the newest snapshot: {} waits, {} dead letters",
+                counts.waits, counts.letters
+            ),
+            Self::SnapshotUnreadable { why } => {
+                write!(f, "the newest snapshot cannot be understood ({why}); the new state begins empty")
+            }
+            Self::EntriesRemoved { count, why } => write!(
+                f,
+                "{count} entries of the content queue cannot be understood ({why}) and were removed; the next sweep lists them again"
+            ),
+        }
+    }
+}
+
+/// Content that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The entry as it was; its last error is in it.
+    pub entry: QueueEntry,
+    /// Why it was given up.
+    pub reason: String,
+    /// When, in the service's time.
+    pub at: Timestamp,
+}
+
+/// The open state; cheap to clone. Dropping the last clone writes what is pending, without waiting for it.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    shared: Arc<Shared>,
+    writer: Writer,
+}
+
+/// What the writer and the readers share.
+#[derive(Debug)]
+struct Shared {
+    database: RwLock<Database>,
+    tenants: RwLock<HashMap<TenantId, Arc<Tenant>>>,
+    loose: Mutex<Loose>,
+}
+
+/// A tenant's queue in memory.
+#[derive(Debug, Default)]
+struct Tenant {
+    book: Mutex<Book>,
+    /// One scan of the queue at a time.
+    taking: Mutex<()>,
+}
+
+impl State {
+    /// Opens the state in the store's directory, or makes it. `snapshot` is asked for only if there is none: it returns
+    /// the newest bytes of [`State::snapshot`] that were kept elsewhere. Blocking.
+    pub(super) fn open(
+        store: &Path,
+        options: &StateOptions,
+        snapshot: &dyn Fn() -> Option<Vec<u8>>,
+    ) -> Result<(Self, Vec<Event>), StoreError> {
+        let mut events = Vec::new();
+        let found = generation::open(store, options.access(), options.now, snapshot, &mut events)?;
+        let (books, unreadable) = queue::read_books(&found.database)?;
+        let shared = Arc::new(Shared {
+            database: RwLock::new(found.database.clone()),
+            tenants: RwLock::default(),
+            loose: Mutex::default(),
+        });
+        shared.replace_books(books);
+        if let Some((_, why)) = unreadable.first() {
+            events.push(Event::EntriesRemoved { count: unreadable.len(), why: why.to_string() });
+            writer::remove(&found.database, unreadable.iter().map(|(key, _)| key))?;
+        }
+        let writer = Writer::start(Arc::clone(&shared), store, options, found)?;
+        Ok((Self { shared, writer }, events))
+    }
+
+    /// Writes what is pending and closes the database.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        self.writer.close().await
+    }
+
+    /// Resolves when the writer has ended although nobody closed the state.
+    pub(super) async fn failed(&self) -> StoreError {
+        self.writer.failed().await
+    }
+
+    /// Queues what is neither queued nor a dead letter, in one batch, durably. What is stored already the caller leaves
+    /// out; if it misses one, it is recognised when it is taken.
+    pub(super) async fn enqueue(
+        &self,
+        tenant: TenantId,
+        tier: Tier,
+        listed: Vec<ContentBlob>,
+        queued_at: Timestamp,
+    ) -> Result<Enqueued, StoreError> {
+        if listed.is_empty() {
+            return Ok(Enqueued::default());
+        }
+        self.ask(|answer| Task::Enqueue { tenant, tier, listed, queued_at, answer }).await
+    }
+
+    /// Moves a watermark: see the module's promise.
+    pub(super) fn set_watermark(&self, tenant: TenantId, content_type: ContentType, watermark: Watermark) {
+        self.shared.loose().set_watermark(tenant, content_type, watermark);
+    }
+
+    /// The tenant's watermarks, the newest set ones.
+    pub(super) async fn watermarks(&self, tenant: TenantId) -> Result<BTreeMap<ContentType, Watermark>, StoreError> {
+        self.read(move |shared| {
+            // What was pending is written before it is forgotten: looking here first finds it in one of the two.
+            let pending = shared.loose().watermarks(tenant);
+            let database = shared.database();
+            let mut watermarks = BTreeMap::new();
+            for row in database.scan_prefix(keys::head(kind::WATERMARK, tenant))? {
+                let (key, value) = row?;
+                if let Some(content_type) = keys::watermark_type(&key) {
+                    let watermark = decoded(&database, "a watermark", records::decode_watermark(&value))?;
+                    watermarks.insert(content_type, watermark);
+                }
+            }
+            watermarks.extend(pending);
+            Ok(watermarks)
+        })
+        .await
+    }
+
+    /// Up to `limit` entries to retrieve next: those that expire within 24 h first, then newest and oldest in turn.
+    /// Left out are those handed out and those deferred beyond `now`.
+    pub(super) async fn take_queued(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<QueueEntry>, StoreError> {
+        let Some(of) = self.shared.known(tenant) else { return Ok(Vec::new()) };
+        let state = self.clone();
+        self.read(move |shared| {
+            let taken = queue::take(&shared.database(), tenant, &of, limit, now)?;
+            for place in taken.unreadable {
+                state.complete_place(tenant, place);
+            }
+            Ok(taken.entries)
+        })
+        .await
+    }
+
+    /// When the first deferred entry of the tenant may be tried again; never later than that.
+    pub(super) fn next_deferred(&self, tenant: TenantId) -> Option<Timestamp> {
+        self.shared.known(tenant)?.book().deferred.first()
+    }
+
+    /// The entry's content is stored: it leaves the queue, with one of the next batches.
+    pub(super) fn complete(&self, tenant: TenantId, entry: &QueueEntry) {
+        self.complete_place(tenant, place(entry));
+    }
+
+    fn complete_place(&self, tenant: TenantId, place: Place) {
+        if self.shared.tenant(tenant).book().complete(place) {
+            self.shared.loose().completed.push((tenant, place));
+            self.writer.wake();
+        }
+    }
+
+    /// The entry was not retrieved and nothing was learnt: it may be handed out again.
+    pub(super) fn release(&self, tenant: TenantId, entry: &QueueEntry) {
+        self.shared.tenant(tenant).book().take_back(place(entry), entry.not_before);
+    }
+
+    /// The tenant's tasks are gone, and what they had was lost with them: all of it may be handed out again. Returns how
+    /// many entries that are.
+    pub(super) fn release_all(&self, tenant: TenantId) -> usize {
+        self.shared.known(tenant).map_or(0, |tenant| tenant.book().take_all_back())
+    }
+
+    /// The retrieval failed: `entry` carries the new attempts, error and `not_before`. Durable.
+    pub(super) async fn defer(&self, tenant: TenantId, entry: QueueEntry) -> Result<(), StoreError> {
+        self.ask(|answer| Task::Defer { tenant, entry, answer }).await
+    }
+
+    /// The entry is given up: it leaves the queue and becomes a dead letter, in one batch, durably.
+    pub(super) async fn dead_letter(
+        &self,
+        tenant: TenantId,
+        entry: QueueEntry,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let letter = DeadLetter { entry, reason: reason.to_owned(), at };
+        self.ask(|answer| Task::DeadLetter { tenant, letter, answer }).await
+    }
+
+    /// Up to `limit` of the tenant's dead letters, in no particular order.
+    pub(super) async fn dead_letters(&self, tenant: TenantId, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.read(move |shared| {
+            let database = shared.database();
+            let rows = database.scan_prefix(keys::head(kind::LETTER, tenant))?;
+            rows.take(limit).map(|row| decoded(&database, "a dead letter", records::decode_letter(&row?.1))).collect()
+        })
+        .await
+    }
+
+    /// Whether the content was given up.
+    pub(super) async fn is_dead_letter(&self, tenant: TenantId, id: &ContentId) -> Result<bool, StoreError> {
+        let key = keys::letter(tenant, id);
+        self.read(move |shared| shared.database().contains(key)).await
+    }
+
+    /// How much the tenant has queued, entries handed out included.
+    pub(super) fn queue_depth(&self, tenant: TenantId) -> QueueDepth {
+        self.shared.known(tenant).map(|tenant| tenant.book().depth()).unwrap_or_default()
+    }
+
+    /// The tenants that have something queued.
+    pub(super) fn queued_tenants(&self) -> Vec<TenantId> {
+        let tenants = self.shared.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        tenants.iter().filter(|(_, tenant)| tenant.book().depth().entries > 0).map(|(id, _)| *id).collect()
+    }
+
+    /// Remembers a wait, durably; `None` forgets it.
+    pub(super) async fn remember_wait(
+        &self,
+        tenant: TenantId,
+        key: WaitKey,
+        until: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let (key, value) = (keys::wait(tenant, &key), until.map(records::encode_time));
+        self.ask(|answer| Task::Put { tenant, key, value, answer }).await
+    }
+
+    /// The tenant's remembered waits, those that have ended included.
+    pub(super) async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Timestamp>, StoreError> {
+        self.read(move |shared| {
+            let database = shared.database();
+            let mut waits = BTreeMap::new();
+            for row in database.scan_prefix(keys::head(kind::WAIT, tenant))? {
+                let (key, value) = row?;
+                if let Some(wait) = keys::wait_key(&key) {
+                    waits.insert(wait, decoded(&database, "a wait", records::decode_time(&value))?);
+                }
+            }
+            Ok(waits)
+        })
+        .await
+    }
+
+    /// Leaves a note for whoever asks for the status while the daemon is not there; written with one of the next
+    /// batches. At most 16 KiB; a larger one is not taken.
+    pub(super) fn set_note(&self, tenant: TenantId, note: Option<Vec<u8>>) {
+        if note.as_ref().is_some_and(|note| note.len() > MAX_NOTE) {
+            tracing::warn!(%tenant, "a note for the offline status is too large, and not taken");
+            return;
+        }
+        self.shared.loose().notes.insert(tenant, note);
+        self.writer.wake();
+    }
+
+    /// The notes of all tenants.
+    pub(super) async fn notes(&self) -> Result<BTreeMap<TenantId, Vec<u8>>, StoreError> {
+        self.read(|shared| {
+            let pending = shared.loose().notes.clone();
+            let mut notes = BTreeMap::new();
+            for row in shared.database().scan_prefix([kind::NOTE])? {
+                let (key, value) = row?;
+                if let Some(tenant) = keys::tenant(&key) {
+                    notes.insert(tenant, value.to_vec());
+                }
+            }
+            for (tenant, note) in pending {
+                match note {
+                    Some(note) => drop(notes.insert(tenant, note)),
+                    None => drop(notes.remove(&tenant)),
+                }
+            }
+            Ok(notes)
+        })
+        .await
+    }
+
+    /// What Microsoft cannot give back, to be kept elsewhere. Blocking.
+    pub(super) fn snapshot(&self, now: Timestamp) -> Result<Vec<u8>, StoreError> {
+        snapshot::take(&self.shared.database(), now)
+    }
+
+    /// Grows whenever a snapshot would differ from the one before.
+    pub(super) fn snapshot_changes(&self) -> u64 {
+        self.writer.snapshot_changes()
+    }
+
+    /// Waits until everything set, completed and noted before is durable.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        self.ask(|answer| Task::Settle { answer }).await
+    }
+
+    /// Sends the writer a task and waits for its answer.
+    async fn ask<T>(&self, task: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Task) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.writer.send(task(answer)).await?;
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.writer.ended()),
+        }
+    }
+
+    /// Reads in a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(done) => {
+                if let Err(error @ StoreError::Damaged { .. }) = &done {
+                    self.writer.report_damage(error.clone());
+                }
+                done
+            }
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is being shut down.
+                Err(_) => Err(StoreError::Closed),
+            },
+        }
+    }
+}
+
+impl Shared {
+    fn database(&self) -> Database {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn loose(&self) -> std::sync::MutexGuard<'_, Loose> {
+        self.loose.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tenant, if anything was ever queued for it.
+    fn known(&self, tenant: TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(&tenant).cloned()
+    }
+
+    fn tenant(&self, tenant: TenantId) -> Arc<Tenant> {
+        if let Some(known) = self.known(tenant) {
+            return known;
+        }
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(tenants.entry(tenant).or_default())
+    }
+
+    /// Puts what was read from the database in the place of what memory has, except for what only memory knows.
+    fn replace_books(&self, mut books: HashMap<TenantId, Book>) {
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, tenant) in tenants.iter() {
+            let mut book = tenant.book();
+            let mut read = books.remove(id).unwrap_or_default();
+            read.inherit(&book);
+            *book = read;
+        }
+        for (id, book) in books {
+            tenants.insert(id, Arc::new(Tenant { book: Mutex::new(book), taking: Mutex::default() }));
+        }
+    }
+}
+
+impl Tenant {
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn place(entry: &QueueEntry) -> Place {
+    Place::of(entry.blob.content_created, &entry.blob.content_id)
+}
+
+/// A value read back, or what is wrong with it.
+fn decoded<T>(database: &Database, what: &'static str, value: Result<T, Undecodable>) -> Result<T, StoreError> {
+    value.map_err(|error| StoreError::Undecodable {
+        path: database.directory().to_owned(),
+        what,
+        why: error.to_string(),
+    })
+}
+
+/// A key and why its value cannot be understood.
+type Unreadable = (Slice, Undecodable);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The keys of the state: one byte says what it is, the tenant's sixteen follow.
+//!
+//! | key | value |
+//! |---|---|
+//! | `Q` tenant created(8) hash(32) | a queue entry |
+//! | `W` tenant content-type(1) | a watermark |
+//! | `T` tenant wait | until when |
+//! | `D` tenant hash(32) | a dead letter |
+//! | `N` tenant | a note for the operator |
+//!
+//! `created` is `contentCreated` in microseconds, big-endian with the sign turned, so that keys are ordered as times
+//! are: the oldest and the newest entry of a tenant are the two ends of a range. `hash` is the SHA-256 of the content
+//! id, whole, so that "is it queued?" is one point read without a second look: nobody can make two ids collide.
+//! `C` is left for output cursors.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
+
+use super::super::WaitKey;
+use crate::content::{ContentId, ContentType, TenantId};
+
+/// What a key's first byte says.
+pub(in crate::store) mod kind {
+    /// A queue entry.
+    pub(in crate::store) const QUEUE: u8 = b'Q';
+    /// A watermark.
+    pub(in crate::store) const WATERMARK: u8 = b'W';
+    /// A wait that outlives the process.
+    pub(in crate::store) const WAIT: u8 = b'T';
+    /// A dead letter.
+    pub(in crate::store) const LETTER: u8 = b'D';
+    /// The last trouble of a tenant.
+    pub(in crate::store) const NOTE: u8 = b'N';
+}
+
+/// Bytes of the kind and the tenant.
+pub(in crate::store) const HEAD: usize = 17;
+
+const SIGN: u64 = 1 << 63;
+
+/// The place of an entry in its tenant's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::store) struct Place {
+    created: [u8; 8],
+    hash: [u8; 32],
+}
+
+impl Place {
+    pub(in crate::store) fn of(created: Timestamp, id: &ContentId) -> Self {
+        Self { created: encode_time(created), hash: hash(id) }
+    }
+
+    /// When the content was created, to the microsecond.
+    pub(in crate::store) fn created(&self) -> Timestamp {
+        decode_time(self.created)
+    }
+
+    pub(in crate::store) fn key(&self, tenant: TenantId) -> Vec<u8> {
+        let mut key = head(kind::QUEUE, tenant);
+        key.extend_from_slice(&self.created);
+        key.extend_from_slice(&self.hash);
+        key
+    }
+
+    /// Undoes [`key`](Self::key).
+    pub(in crate::store) fn from_key(key: &[u8]) -> Option<(TenantId, Self)> {
+        let (head, place) = key.split_at_checked(HEAD)?;
+        let (created, hash) = place.split_at_checked(8)?;
+        let place = Self { created: created.try_into().ok()?, hash: hash.try_into().ok()? };
+        (head[0] == kind::QUEUE).then_some((tenant(head)?, place))
+    }
+}
+
+/// The kind and the tenant: the beginning of every key, and the prefix of all that a tenant has of a kind.
+pub(in crate::store) fn head(kind: u8, tenant: TenantId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(HEAD + 40);
+    key.push(kind);
+    key.extend_from_slice(tenant.as_bytes());
+    key
+}
+
+/// The tenant in any key.
+pub(in crate::store) fn tenant(key: &[u8]) -> Option<TenantId> {
+    Some(TenantId::from_bytes(key.get(1..HEAD)?.try_into().ok()?))
+}
+
+/// The first key of a tenant's queue that is for content created at `time` or later.
+pub(in crate::store) fn queue_from(tenant: TenantId, time: Timestamp) -> Vec<u8> {
+    let mut key = head(kind::QUEUE, tenant);
+    key.extend_from_slice(&encode_time(time));
+    key
+}
+
+pub(in crate::store) fn watermark(tenant: TenantId, content_type: ContentType) -> Vec<u8> {
+    let mut key = head(kind::WATERMARK, tenant);
+    key.push(content_type.code());
+    key
+}
+
+/// The content type of a watermark's key.
+pub(in crate::store) fn watermark_type(key: &[u8]) -> Option<ContentType> {
+    match key.get(HEAD..)? {
+        [code] => ContentType::from_code(*code),
+        _ => None,
+    }
+}
+
+pub(in crate::store) fn wait(tenant: TenantId, wait: &WaitKey) -> Vec<u8> {
+    let mut key = head(kind::WAIT, tenant);
+    match wait {
+        WaitKey::SubscriptionStart(content_type) => key.extend_from_slice(&[1, content_type.code()]),
+        WaitKey::Throttled => key.push(2),
+        WaitKey::Paused => key.push(3),
+    }
+    key
+}
+
+/// What the wait of this key is for; `None` for one that a later version has added.
+pub(in crate::store) fn wait_key(key: &[u8]) -> Option<WaitKey> {
+    match key.get(HEAD..)? {
+        [1, code] => ContentType::from_code(*code).map(WaitKey::SubscriptionStart),
+        [2] => Some(WaitKey::Throttled),
+        [3] => Some(WaitKey::Paused),
+        _ => None,
+    }
+}
+
+pub(in crate::store) fn letter(tenant: TenantId, id: &ContentId) -> Vec<u8> {
+    let mut key = head(kind::LETTER, tenant);
+    key.extend_from_slice(&hash(id));
+    key
+}
+
+fn hash(id: &ContentId) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, id.as_str().as_bytes()).as_ref());
+    hash
+}
+
+fn encode_time(time: Timestamp) -> [u8; 8] {
+    (time.as_microsecond().cast_unsigned() ^ SIGN).to_be_bytes()
+}
+
+fn decode_time(bytes: [u8; 8]) -> Timestamp {
+    let microseconds = (u64::from_be_bytes(bytes) ^ SIGN).cast_signed();
+    // Times that no `Timestamp` can be are written by nobody; damaged ones are clamped rather than lost.
+    Timestamp::from_microsecond(microseconds).unwrap_or(if microseconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tenant_id() -> TenantId {
+        TenantId::from_bytes([7; 16])
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_ordered_as_times_are(a in any::<i32>(), b in any::<i32>(), x in "[a-z]{0,4}", y in "[a-z]{0,4}") {
+            let time = |at: i32| Timestamp::from_microsecond(i64::from(at) * 1_000_003).unwrap();
+            let (one, two) = (Place::of(time(a), &x.as_str().into()), Place::of(time(b), &y.as_str().into()));
+            if a != b {
+                prop_assert_eq!(a < b, one.key(tenant_id()) < two.key(tenant_id()));
+                prop_assert_eq!(a < b, one < two);
+            }
+            prop_assert_eq!(a == b && x == y, one == two);
+            prop_assert_eq!(one.created(), time(a));
+            prop_assert_eq!(Place::from_key(&one.key(tenant_id())), Some((tenant_id(), one)));
+            prop_assert_eq!(queue_from(tenant_id(), time(a)) <= two.key(tenant_id()), a <= b);
+        }
+    }
+
+    #[test]
+    fn every_wait_and_watermark_is_read_back() {
+        let mut waits = vec![WaitKey::Throttled, WaitKey::Paused];
+        waits.extend(ContentType::ALL.map(WaitKey::SubscriptionStart));
+        for key in waits {
+            assert_eq!(wait_key(&wait(tenant_id(), &key)), Some(key));
+        }
+        for content_type in ContentType::ALL {
+            let key = watermark(tenant_id(), content_type);
+            assert_eq!((watermark_type(&key), tenant(&key)), (Some(content_type), Some(tenant_id())));
+        }
+        assert_eq!(Place::from_key(b"Q"), None);
+        assert_eq!(Place::from_key(&watermark(tenant_id(), ContentType::Dlp)), None);
+    }
+}

@@ -1,0 +1,268 @@
+//! The values of the state, as they are written: a version byte, then postcard.
+//!
+//! They are types of their own, not the domain's: a field added to [`QueueEntry`] must not change what is on disk
+//! without anybody noticing. A version that this program does not know is an error, never a guess.
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::super::{QueueEntry, Watermark};
+use super::DeadLetter;
+use crate::content::{ContentBlob, ContentType, Tier};
+
+/// An error's text is kept for the operator, not as evidence: that much of it.
+const MAX_ERROR: usize = 2_000;
+
+/// A time, in nanoseconds since 1970.
+#[derive(Serialize, Deserialize)]
+pub(in crate::store) struct Time(i128);
+
+impl From<Timestamp> for Time {
+    fn from(time: Timestamp) -> Self {
+        Self(time.as_nanosecond())
+    }
+}
+
+impl Time {
+    pub(in crate::store) fn get(&self) -> Result<Timestamp, Undecodable> {
+        Timestamp::from_nanosecond(self.0).map_err(|error| Undecodable(error.to_string()))
+    }
+}
+
+fn times(time: Option<&Time>) -> Result<Option<Timestamp>, Undecodable> {
+    time.map(Time::get).transpose()
+}
+
+/// Why a value cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::store) struct Undecodable(pub(in crate::store) String);
+
+#[derive(Serialize, Deserialize)]
+pub(in crate::store) struct EntryV1 {
+    content_id: String,
+    content_type: u8,
+    content_uri: String,
+    created: Time,
+    expiration: Time,
+    tier: u8,
+    queued_at: Time,
+    attempts: u32,
+    panics: u32,
+    malformed: u32,
+    not_before: Option<Time>,
+    last_error: Option<String>,
+}
+
+impl From<&QueueEntry> for EntryV1 {
+    fn from(entry: &QueueEntry) -> Self {
+        Self {
+            content_id: entry.blob.content_id.as_str().to_owned(),
+            content_type: entry.blob.content_type.code(),
+            content_uri: entry.blob.content_uri.clone(),
+            created: entry.blob.content_created.into(),
+            expiration: entry.blob.content_expiration.into(),
+            tier: entry.tier as u8,
+            queued_at: entry.queued_at.into(),
+            attempts: entry.attempts,
+            panics: entry.panics,
+            malformed: entry.malformed,
+            not_before: entry.not_before.map(Into::into),
+            last_error: entry.last_error.as_deref().map(|text| shortened(text, MAX_ERROR).to_owned()),
+        }
+    }
+}
+
+impl EntryV1 {
+    pub(in crate::store) fn entry(&self) -> Result<QueueEntry, Undecodable> {
+        let content_type = ContentType::from_code(self.content_type)
+            .ok_or_else(|| Undecodable(format!("no content type has the code {}", self.content_type)))?;
+        let tier = [Tier::Poll, Tier::Recent, Tier::Sweep]
+            .into_iter()
+            .find(|tier| *tier as u8 == self.tier)
+            .ok_or_else(|| Undecodable(format!("no tier has the code {}", self.tier)))?;
+        Ok(QueueEntry {
+            blob: ContentBlob {
+                content_id: self.content_id.as_str().into(),
+                content_type,
+                content_uri: self.content_uri.clone(),
+                content_created: self.created.get()?,
+                content_expiration: self.expiration.get()?,
+            },
+            tier,
+            queued_at: self.queued_at.get()?,
+            attempts: self.attempts,
+            panics: self.panics,
+            malformed: self.malformed,
+            not_before: times(self.not_before.as_ref())?,
+            last_error: self.last_error.clone(),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct WatermarkV1 {
+    listed_to: Option<Time>,
+    recent_at: Option<Time>,
+    sweep_at: Option<Time>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(in crate::store) struct LetterV1 {
+    entry: EntryV1,
+    reason: String,
+    at: Time,
+}
+
+impl From<&DeadLetter> for LetterV1 {
+    fn from(letter: &DeadLetter) -> Self {
+        let reason = shortened(&letter.reason, MAX_ERROR).to_owned();
+        Self { entry: (&letter.entry).into(), reason, at: letter.at.into() }
+    }
+}
+
+impl LetterV1 {
+    pub(in crate::store) fn letter(&self) -> Result<DeadLetter, Undecodable> {
+        Ok(DeadLetter { entry: self.entry.entry()?, reason: self.reason.clone(), at: self.at.get()? })
+    }
+}
+
+pub(in crate::store) fn encode_entry(entry: &QueueEntry) -> Vec<u8> {
+    encode(1, &EntryV1::from(entry))
+}
+
+pub(in crate::store) fn decode_entry(value: &[u8]) -> Result<QueueEntry, Undecodable> {
+    decode::<EntryV1>(1, value)?.entry()
+}
+
+pub(in crate::store) fn encode_watermark(watermark: &Watermark) -> Vec<u8> {
+    let time = |time: Option<Timestamp>| time.map(Time::from);
+    encode(
+        1,
+        &WatermarkV1 {
+            listed_to: time(watermark.listed_to),
+            recent_at: time(watermark.recent_at),
+            sweep_at: time(watermark.sweep_at),
+        },
+    )
+}
+
+pub(in crate::store) fn decode_watermark(value: &[u8]) -> Result<Watermark, Undecodable> {
+    let file: WatermarkV1 = decode(1, value)?;
+    Ok(Watermark {
+        listed_to: times(file.listed_to.as_ref())?,
+        recent_at: times(file.recent_at.as_ref())?,
+        sweep_at: times(file.sweep_at.as_ref())?,
+    })
+}
+
+pub(in crate::store) fn encode_time(time: Timestamp) -> Vec<u8> {
+    encode(1, &Time::from(time))
+}
+
+pub(in crate::store) fn decode_time(value: &[u8]) -> Result<Timestamp, Undecodable> {
+    decode::<Time>(1, value)?.get()
+}
+
+pub(in crate::store) fn encode_letter(letter: &DeadLetter) -> Vec<u8> {
+    encode(1, &LetterV1::from(letter))
+}
+
+pub(in crate::store) fn decode_letter(value: &[u8]) -> Result<DeadLetter, Undecodable> {
+    decode::<LetterV1>(1, value)?.letter()
+}
+
+/// A version byte and postcard.
+pub(in crate::store) fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![version]).expect("these types have no maps and no lengths unknown beforehand")
+}
+
+/// Undoes [`encode`], and insists on the version and on nothing being left over.
+pub(in crate::store) fn decode<T: DeserializeOwned>(version: u8, value: &[u8]) -> Result<T, Undecodable> {
+    match value.split_first() {
+        Some((found, rest)) if *found == version => match postcard::take_from_bytes(rest) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(Undecodable(format!("{} bytes too many", rest.len()))),
+            Err(error) => Err(Undecodable(error.to_string())),
+        },
+        Some((found, _)) => Err(Undecodable(format!("version {found} is not known"))),
+        None => Err(Undecodable("it is empty".to_owned())),
+    }
+}
+
+/// The beginning of a text, at most `most` bytes of it.
+fn shortened(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> QueueEntry {
+        QueueEntry {
+            blob: ContentBlob {
+                content_id: "20261122$audit_exchange$1".into(),
+                content_type: ContentType::Exchange,
+                content_uri: "https://manage.office.com/api/v1.0/t/activity/feed/audit/20261122$1".to_owned(),
+                content_created: "2026-11-22T10:00:00.123Z".parse().unwrap(),
+                content_expiration: "2026-11-29T10:00:00.123Z".parse().unwrap(),
+            },
+            tier: Tier::Sweep,
+            queued_at: "2026-11-22T10:01:00.000000001Z".parse().unwrap(),
+            attempts: 3,
+            panics: 1,
+            malformed: 2,
+            not_before: Some("2026-11-22T11:00:00Z".parse().unwrap()),
+            last_error: Some("the answer ended early".to_owned()),
+        }
+    }
+
+    #[test]
+    fn values_are_read_back_as_they_were_written() {
+        let entry = entry();
+        assert_eq!(decode_entry(&encode_entry(&entry)).unwrap(), entry);
+        let letter = DeadLetter { entry: entry.clone(), reason: "expired".to_owned(), at: entry.queued_at };
+        assert_eq!(decode_letter(&encode_letter(&letter)).unwrap(), letter);
+        for watermark in
+            [Watermark::default(), Watermark { listed_to: Some(entry.queued_at), recent_at: None, sweep_at: None }]
+        {
+            assert_eq!(decode_watermark(&encode_watermark(&watermark)).unwrap(), watermark);
+        }
+        assert_eq!(decode_time(&encode_time(Timestamp::MIN)).unwrap(), Timestamp::MIN);
+    }
+
+    #[test]
+    fn a_damaged_value_and_a_newer_version_are_errors() {
+        let value = encode_entry(&entry());
+        for cut in 0..value.len() {
+            assert!(decode_entry(&value[..cut]).is_err(), "{cut} bytes of {}", value.len());
+        }
+        let mut longer = value.clone();
+        longer.push(0);
+        assert_eq!(decode_entry(&longer).unwrap_err().to_string(), "1 bytes too many");
+        let mut newer = value;
+        newer[0] = 2;
+        assert_eq!(decode_entry(&newer).unwrap_err().to_string(), "version 2 is not known");
+    }
+
+    #[test]
+    fn a_long_error_text_is_cut_at_a_character() {
+        let long = QueueEntry { last_error: Some("ä".repeat(5_000)), ..entry() };
+        let read = decode_entry(&encode_entry(&long)).unwrap();
+        assert_eq!(read.last_error.unwrap(), "ä".repeat(1_000));
+    }
+
+    /// What is on disk stays readable: these bytes were written by format 1.
+    #[test]
+    fn the_bytes_of_an_entry_do_not_change() {
+        let text: String = encode_entry(&entry()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, GOLDEN);
+    }
+
+    const GOLDEN: &str = "011932303236313132322461756469745f65786368616e67652431024368747470733a2f2f6d616e6167652e6f\
+        66666963652e636f6d2f6170692f76312e302f742f61637469766974792f666565642f61756469742f32303236\
+        31313232243180d380dd8aebaaea3180d3c8ef89efbdec310382e094ecc8eeaaea310301020180809ff3cfbcac\
+        ea31011674686520616e7377657220656e646564206561726c79";
+}

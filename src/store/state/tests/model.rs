@@ -1,0 +1,295 @@
+//! Random actions on the state and on plain maps; both must always say the same, reopened in between or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Action {
+    Enqueue { tenant: u8, blobs: Vec<u8> },
+    Take { tenant: u8, limit: usize, hour: i64 },
+    Complete { which: usize },
+    Release { which: usize },
+    ReleaseAll { tenant: u8 },
+    Defer { which: usize, hour: i64 },
+    DeadLetter { which: usize },
+    SetWatermark { tenant: u8, content_type: usize, hour: i64 },
+    Wait { tenant: u8, key: usize, hour: Option<i64> },
+    Settle,
+    Reopen,
+    Copy,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let tenant = 1_u8..3;
+    let hour = 0_i64..200;
+    prop_oneof![
+        5 => (tenant.clone(), proptest::collection::vec(0_u8..60, 0..12))
+            .prop_map(|(tenant, blobs)| Action::Enqueue { tenant, blobs }),
+        6 => (tenant.clone(), 0_usize..6, hour.clone())
+            .prop_map(|(tenant, limit, hour)| Action::Take { tenant, limit, hour }),
+        4 => any::<usize>().prop_map(|which| Action::Complete { which }),
+        2 => any::<usize>().prop_map(|which| Action::Release { which }),
+        1 => tenant.clone().prop_map(|tenant| Action::ReleaseAll { tenant }),
+        4 => (any::<usize>(), hour.clone()).prop_map(|(which, hour)| Action::Defer { which, hour }),
+        1 => any::<usize>().prop_map(|which| Action::DeadLetter { which }),
+        2 => (tenant.clone(), 0_usize..5, hour.clone())
+            .prop_map(|(tenant, content_type, hour)| Action::SetWatermark { tenant, content_type, hour }),
+        2 => (tenant, 0_usize..3, proptest::option::of(hour))
+            .prop_map(|(tenant, key, hour)| Action::Wait { tenant, key, hour }),
+        1 => Just(Action::Settle),
+        2 => Just(Action::Reopen),
+        1 => Just(Action::Copy),
+    ]
+}
+
+/// Blobs of which some are created in the same moment, and some expire early.
+fn numbered(n: u8) -> ContentBlob {
+    let listed = blob(&format!("blob-{n}"), hours(i64::from(n % 40) * 5));
+    match n % 6 {
+        0 => ContentBlob { content_expiration: listed.content_created + hours(30), ..listed },
+        _ => listed,
+    }
+}
+
+fn wait_key(n: usize) -> WaitKey {
+    [WaitKey::Paused, WaitKey::Throttled, WaitKey::SubscriptionStart(ContentType::Exchange)][n].clone()
+}
+
+/// The state as plain maps.
+#[derive(Debug, Default)]
+struct Model {
+    queue: BTreeMap<(TenantId, Place), QueueEntry>,
+    out: BTreeSet<(TenantId, Place)>,
+    oldest_next: BTreeSet<TenantId>,
+    letters: BTreeMap<(TenantId, String), DeadLetter>,
+    watermarks: BTreeMap<(TenantId, ContentType), Watermark>,
+    waits: BTreeMap<(TenantId, WaitKey), Timestamp>,
+}
+
+impl Model {
+    fn enqueue(&mut self, tenant: TenantId, listed: &[ContentBlob]) -> Enqueued {
+        let mut enqueued = Enqueued::default();
+        for blob in listed {
+            let entry = QueueEntry {
+                blob: blob.clone(),
+                tier: Tier::Poll,
+                queued_at: noon(),
+                attempts: 0,
+                panics: 0,
+                malformed: 0,
+                not_before: None,
+                last_error: None,
+            };
+            let key = (tenant, place(&entry));
+            let dead = self.letters.contains_key(&(tenant, blob.content_id.to_string()));
+            if dead || self.queue.contains_key(&key) {
+                enqueued.known += 1;
+            } else {
+                self.queue.insert(key, entry);
+                enqueued.new += 1;
+            }
+        }
+        enqueued
+    }
+
+    fn take(&mut self, tenant: TenantId, limit: usize, now: Timestamp) -> Vec<QueueEntry> {
+        let mut free: Vec<(Place, QueueEntry)> = self
+            .queue
+            .iter()
+            .filter(|(key, entry)| {
+                key.0 == tenant && !self.out.contains(key) && entry.not_before.is_none_or(|until| until <= now)
+            })
+            .map(|(key, entry)| (key.1, entry.clone()))
+            .collect();
+        let life = |entry: &QueueEntry| entry.blob.content_expiration.duration_since(entry.blob.content_created);
+        let urgent = |entry: &QueueEntry| entry.blob.content_expiration < now + hours(24);
+        let early = |entry: &QueueEntry| life(entry) < hours(7 * 24 - 1);
+        let mut taken = Vec::new();
+        let mut first: Vec<_> = free.iter().filter(|(_, entry)| urgent(entry)).cloned().collect();
+        first.sort_by_key(|(place, entry)| {
+            (!early(entry), early(entry).then_some(entry.blob.content_expiration), *place)
+        });
+        for (place, _) in first.into_iter().take(limit) {
+            let at = free.iter().position(|(other, _)| *other == place).unwrap();
+            taken.push(free.remove(at));
+        }
+        while taken.len() < limit && !free.is_empty() {
+            let oldest = !self.oldest_next.insert(tenant);
+            if oldest {
+                self.oldest_next.remove(&tenant);
+            }
+            taken.push(if oldest { free.remove(0) } else { free.pop().unwrap() });
+        }
+        self.out.extend(taken.iter().map(|(place, _)| (tenant, *place)));
+        taken.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// One of those handed out.
+    fn handed_out(&self, which: usize) -> Option<(TenantId, QueueEntry)> {
+        let key = self.out.iter().nth(which.checked_rem(self.out.len())?)?;
+        Some((key.0, self.queue[key].clone()))
+    }
+
+    fn depth(&self, tenant: TenantId) -> QueueDepth {
+        let of: Vec<_> = self.queue.iter().filter(|(key, _)| key.0 == tenant).collect();
+        QueueDepth { entries: of.len() as u64, oldest: of.iter().map(|(_, entry)| entry.blob.content_created).min() }
+    }
+
+    fn next_deferred(&self, tenant: TenantId) -> Option<Timestamp> {
+        let waiting = self.queue.iter().filter(|(key, _)| key.0 == tenant && !self.out.contains(key));
+        waiting.filter_map(|(_, entry)| entry.not_before).min()
+    }
+
+    async fn compare(&self, state: &State) {
+        state.settle().await.unwrap();
+        for tenant in [tenant(1), tenant(2)] {
+            assert_eq!(state.queue_depth(tenant), self.depth(tenant));
+            let letters: BTreeMap<_, _> = state
+                .dead_letters(tenant, 1000)
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|letter| ((tenant, letter.entry.blob.content_id.to_string()), letter))
+                .collect();
+            assert_eq!(letters, of(&self.letters, tenant));
+            let watermarks = state.watermarks(tenant).await.unwrap();
+            assert_eq!(
+                watermarks.into_iter().map(|(key, value)| ((tenant, key), value)).collect::<BTreeMap<_, _>>(),
+                of(&self.watermarks, tenant)
+            );
+            let waits = state.waits(tenant).await.unwrap();
+            assert_eq!(
+                waits.into_iter().map(|(key, value)| ((tenant, key), value)).collect::<BTreeMap<_, _>>(),
+                of(&self.waits, tenant)
+            );
+        }
+    }
+}
+
+fn of<K: Clone + Ord, V: Clone>(map: &BTreeMap<(TenantId, K), V>, tenant: TenantId) -> BTreeMap<(TenantId, K), V> {
+    map.iter().filter(|(key, _)| key.0 == tenant).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Action) {
+    match action {
+        Action::Enqueue { tenant: n, blobs } => {
+            let listed: Vec<_> = blobs.into_iter().map(numbered).collect();
+            let expected = model.enqueue(tenant(n), &listed);
+            assert_eq!(queue(state, tenant(n), listed).await, expected);
+        }
+        Action::Take { tenant: n, limit, hour } => {
+            let now = noon() + hours(hour - 30);
+            let expected = model.take(tenant(n), limit, now);
+            let taken = take(state, tenant(n), limit, now).await;
+            assert_eq!(ids(&taken), ids(&expected));
+            assert_eq!(taken, expected);
+            if taken.len() < limit {
+                // All that may be tried now is handed out: the next is in the future, and the same in both.
+                assert_eq!(state.next_deferred(tenant(n)), model.next_deferred(tenant(n)));
+            }
+        }
+        Action::Complete { which } => {
+            if let Some((tenant, entry)) = model.handed_out(which) {
+                state.complete(tenant, &entry);
+                model.queue.remove(&(tenant, place(&entry)));
+                model.out.remove(&(tenant, place(&entry)));
+            }
+        }
+        Action::Release { which } => {
+            if let Some((tenant, entry)) = model.handed_out(which) {
+                state.release(tenant, &entry);
+                model.out.remove(&(tenant, place(&entry)));
+            }
+        }
+        Action::ReleaseAll { tenant: n } => {
+            let before = model.out.len();
+            model.out.retain(|key| key.0 != tenant(n));
+            assert_eq!(state.release_all(tenant(n)), before - model.out.len());
+        }
+        Action::Defer { which, hour } => {
+            if let Some((tenant, mut entry)) = model.handed_out(which) {
+                entry.attempts += 1;
+                entry.not_before = Some(noon() + hours(hour - 30));
+                entry.last_error = Some(format!("attempt {}", entry.attempts));
+                model.out.remove(&(tenant, place(&entry)));
+                model.queue.insert((tenant, place(&entry)), entry.clone());
+                state.defer(tenant, entry).await.unwrap();
+            }
+        }
+        Action::DeadLetter { which } => {
+            if let Some((tenant, entry)) = model.handed_out(which) {
+                model.out.remove(&(tenant, place(&entry)));
+                model.queue.remove(&(tenant, place(&entry)));
+                let id = entry.blob.content_id.to_string();
+                let letter = DeadLetter { entry: entry.clone(), reason: "refused".to_owned(), at: noon() };
+                model.letters.insert((tenant, id), letter);
+                state.dead_letter(tenant, entry, "refused", noon()).await.unwrap();
+            }
+        }
+        Action::SetWatermark { tenant: n, content_type, hour } => {
+            let watermark = Watermark { listed_to: Some(noon() + hours(hour)), ..Watermark::default() };
+            let content_type = ContentType::ALL[content_type];
+            model.watermarks.insert((tenant(n), content_type), watermark);
+            state.set_watermark(tenant(n), content_type, watermark);
+            assert_eq!(state.watermarks(tenant(n)).await.unwrap()[&content_type], watermark);
+        }
+        Action::Wait { tenant: n, key, hour } => {
+            // Waits of the future only: a copy leaves out those that have ended.
+            let until = hour.map(|hour| noon() + hours(24 * 365 + hour));
+            match until {
+                Some(until) => drop(model.waits.insert((tenant(n), wait_key(key)), until)),
+                None => drop(model.waits.remove(&(tenant(n), wait_key(key)))),
+            }
+            state.remember_wait(tenant(n), wait_key(key), until).await.unwrap();
+        }
+        Action::Settle => model.compare(state).await,
+        Action::Reopen => {
+            state.close().await.unwrap();
+            *state = open(dir);
+            model.out.clear();
+            model.oldest_next.clear();
+            model.compare(state).await;
+        }
+        Action::Copy => {
+            // Opened so that the writer copies the state as soon as it looks around, which it does at once.
+            let before = state.shared.database().directory().to_owned();
+            state.close().await.unwrap();
+            let options =
+                StateOptions { copy_every: Duration::ZERO, size_check: Duration::ZERO, ..StateOptions::new(noon()) };
+            let (copying, events) = State::open(dir.path(), &options, &|| None).unwrap();
+            assert_eq!(events, []);
+            while copying.shared.database().directory() == before {
+                copying.settle().await.unwrap();
+            }
+            model.compare(&copying).await;
+            copying.close().await.unwrap();
+            *state = open(dir);
+            model.out.clear();
+            model.oldest_next.clear();
+        }
+    }
+    for tenant in [tenant(1), tenant(2)] {
+        assert_eq!(state.queue_depth(tenant).entries, model.depth(tenant).entries);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn the_state_is_what_plain_maps_would_be(actions in proptest::collection::vec(action(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let mut state = open(&dir);
+            let mut model = Model::default();
+            for action in actions {
+                perform(&mut state, &mut model, &dir, action).await;
+            }
+            model.compare(&state).await;
+            state.close().await.unwrap();
+        });
+    }
+}
