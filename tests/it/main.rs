@@ -1,5 +1,6 @@
-//! Black-box tests: the real binary against the simulated cloud.
+//! Tests against the simulated cloud: the real binary as a black box, and the parts that speak to Microsoft.
 
+mod activity;
 mod clock;
 mod collect;
 mod lifecycle;
