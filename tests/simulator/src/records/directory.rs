@@ -23,7 +23,7 @@ fn sign_in(json: &mut Json<'_>, event: &mut Event<'_>) {
     let person = event.person();
     let ip = event.address();
     let failed = event.percent(15);
-    let user_key = event.guid().to_string();
+    let user_key = event.known().to_string();
     let object =
         event.one(&["00000003-0000-0ff1-ce00-000000000000", "00000002-0000-0ff1-ce00-000000000000", "Unknown"]);
     event.common(
@@ -61,7 +61,7 @@ fn sign_in(json: &mut Json<'_>, event: &mut Event<'_>) {
     });
     json.guid("ActorContextId", event.tenant);
     json.text("ActorIpAddress", &ip);
-    json.guid("InterSystemsId", event.guid());
+    json.guid("InterSystemsId", event.known());
     json.guid("IntraSystemId", event.guid());
     json.text("SupportTicketId", "");
     json.list("Target", |l| {
@@ -71,10 +71,10 @@ fn sign_in(json: &mut Json<'_>, event: &mut Event<'_>) {
         });
     });
     json.guid("TargetContextId", event.tenant);
-    json.guid("ApplicationId", event.guid());
+    json.guid("ApplicationId", event.known());
     let (system, browser) =
         event.one(&[("Windows10", "Edge"), ("MacOs", "Safari"), ("Ios", "Mobile Safari"), ("Linux", "Firefox")]);
-    let session = event.guid().to_string();
+    let session = event.known().to_string();
     json.list("DeviceProperties", |l| {
         l.pair("OS", system);
         l.pair("BrowserType", browser);
@@ -140,7 +140,7 @@ fn change(json: &mut Json<'_>, event: &mut Event<'_>) {
         }
         l.change("Included Updated Properties", "LastDirSyncTime, DisplayName", "");
     });
-    let ids = [event.guid(), event.guid()];
+    let ids = [event.known(), event.known()];
     json.list("Actor", |l| {
         for (id, kind) in [
             (user.as_str(), 5),
@@ -156,7 +156,7 @@ fn change(json: &mut Json<'_>, event: &mut Event<'_>) {
         }
     });
     json.guid("ActorContextId", event.tenant);
-    json.guid("InterSystemsId", event.guid());
+    json.guid("InterSystemsId", event.known());
     json.guid("IntraSystemId", event.guid());
     json.text("SupportTicketId", "");
     json.list("Target", |l| {

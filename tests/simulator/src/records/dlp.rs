@@ -56,7 +56,7 @@ pub(super) fn write(json: &mut Json<'_>, event: &mut Event<'_>) {
         });
     }
     let (id, name) = event.one(&SENSITIVE_TYPES);
-    let (policy, rule) = (event.guid(), event.guid());
+    let (policy, rule) = (event.known(), event.known());
     let count = event.rng.i64(1..60);
     let confidence = event.one(&[65, 75, 85, 100]);
     let location = event.one(&["Message Body", "Anhang.xlsx", "Document"]);

@@ -138,7 +138,7 @@ fn mailbox(json: &mut Json<'_>, event: &mut Event<'_>) {
             client_ip: Some(&ip),
         },
     );
-    json.guid("AppId", event.guid());
+    json.guid("AppId", event.known());
     json.text("ClientIPAddress", &ip);
     json.text(
         "ClientInfoString",
@@ -153,20 +153,14 @@ fn mailbox(json: &mut Json<'_>, event: &mut Event<'_>) {
     json.number("InternalLogonType", 0);
     let delegate = owner.upn != person.upn;
     json.number("LogonType", if delegate { 2 } else { 0 });
-    let sid = format!(
-        "S-1-5-21-{}-{}-{}-{}",
-        event.rng.u32(..),
-        event.rng.u32(..),
-        event.rng.u32(..),
-        event.rng.u32(1000..60_000_000)
-    );
+    let sid = format!("S-1-5-21-1187618197-3565232716-1376570662-{}", 25_000_000 + person.local.len() * 7919);
     json.text("LogonUserSid", &sid);
-    json.guid("MailboxGuid", event.guid());
+    json.guid("MailboxGuid", event.known());
     json.text("MailboxOwnerSid", &sid);
     json.text("MailboxOwnerUPN", &owner.upn);
     json.text("OrganizationName", event.domain);
     json.text("OriginatingServer", &format!("{}\r\n", server(event)));
-    json.guid("SessionId", event.guid());
+    json.guid("SessionId", event.known());
     // Bigger than a double can hold exactly.
     json.number("MailboxItemChangeNumber", event.rng.i64(9_007_199_254_740_993..i64::MAX));
     if operation == "MailItemsAccessed" { accessed(json, event) } else { affected(json, event, operation) }
@@ -181,7 +175,8 @@ fn accessed(json: &mut Json<'_>, event: &mut Event<'_>) {
         l.pair("IsThrottled", "False");
     });
     let domain = event.domain;
-    let items: Vec<String> = (0..=event.rng.usize(..6)).map(|_| format!("<{}@mail.{domain}>", event.hex(32))).collect();
+    let items: Vec<String> =
+        (0..=event.rng.usize(..6)).map(|_| format!("<{}.PROD@mail.{domain}>", event.hex(16))).collect();
     json.list("Folders", |l| {
         l.item(|folder| {
             folder.list("FolderItems", |list| {
@@ -200,8 +195,8 @@ fn accessed(json: &mut Json<'_>, event: &mut Event<'_>) {
 fn affected(json: &mut Json<'_>, event: &mut Event<'_>, operation: &str) {
     let (parent, path) = folder(event);
     let subject = event.one(&SUBJECTS);
-    let id = format!("RgAAAAD{}BwB{}AAAAAAEMAAB{}", event.opaque(16), event.opaque(16), event.opaque(14));
-    let message = format!("<{}@mail.{}>", event.hex(32), event.domain);
+    let id = format!("RgAAAAD{}BwBAAAAAAEMAAB{}", event.prefix(38), event.opaque(12));
+    let message = format!("<{}.PROD@mail.{}>", event.hex(16), event.domain);
     let size = event.rng.i64(2_000..9_000_000);
     let item = |j: &mut Json<'_>| {
         j.text("Id", &id);
@@ -234,7 +229,7 @@ fn affected(json: &mut Json<'_>, event: &mut Event<'_>, operation: &str) {
 }
 
 fn folder(event: &mut Event<'_>) -> (String, &'static str) {
-    (format!("LgAAAAD{}AQB{}AAAAAAEMAAAB", event.opaque(16), event.opaque(16)), event.one(&FOLDERS))
+    (format!("LgAAAAD{}AQBAAAAAAEMAAA{}", event.prefix(38), event.opaque(1)), event.one(&FOLDERS))
 }
 
 fn thousands(number: u64) -> String {

@@ -24,7 +24,7 @@ fn teams(json: &mut Json<'_>, event: &mut Event<'_>) {
     let person = event.person();
     let members = [event.person(), event.person(), event.person()];
     let ip = event.address();
-    let key = event.guid().to_string();
+    let key = event.known().to_string();
     event.common(
         json,
         &Common {
@@ -53,11 +53,11 @@ fn teams(json: &mut Json<'_>, event: &mut Event<'_>) {
     json.text("TeamGuid", &format!("19:{}@thread.tacv2", event.hex(32).to_lowercase()));
     json.text("ItemName", event.one(&["Général", "Projekt Süd", "announcements 📣", "运营"]));
     json.text("TeamName", event.one(&["Vertrieb", "Ops & Infra", "経営会議"]));
-    json.guid("AADGroupId", event.guid());
+    json.guid("AADGroupId", event.known());
     // Yammer and Teams carry identifiers beyond the exact range of a double.
     json.number("MessageId", event.rng.i64(1_700_000_000_000_000_000..i64::MAX));
     let (system, language) = event.one(&[("Windows", "de-de"), ("Mac", "en-us"), ("Android", "ja-jp")]);
-    let session = event.guid().to_string();
+    let session = event.known().to_string();
     json.list("ExtraProperties", |l| {
         for (name, value) in
             [("TimeZone", "Europe/Berlin"), ("OsName", system), ("UserTenant", session.as_str()), ("Locale", language)]
@@ -107,10 +107,10 @@ fn power_bi(json: &mut Json<'_>, event: &mut Event<'_>) {
     json.text("DatasetName", report);
     json.text("ReportName", report);
     json.text("CapacityName", "Shared On Premium - Reserved");
-    json.guid("CapacityId", event.guid());
-    json.guid("WorkspaceId", event.guid());
-    json.guid("ReportId", event.guid());
-    json.guid("DatasetId", event.guid());
+    json.guid("CapacityId", event.known());
+    json.guid("WorkspaceId", event.known());
+    json.guid("ReportId", event.known());
+    json.guid("DatasetId", event.known());
     json.flag("IsSuccess", true);
     json.text("ReportType", "PowerBIReport");
     json.guid("RequestId", event.guid());
@@ -162,7 +162,7 @@ fn alert(json: &mut Json<'_>, event: &mut Event<'_>) {
             "Unusual volume of file deletion",
         ]),
     );
-    json.guid("PolicyId", event.guid());
+    json.guid("PolicyId", event.known());
     json.text("Severity", event.one(&["Low", "Informational", "High"]));
     json.text("Source", "Office 365 Security & Compliance");
     json.text("Status", "Active");

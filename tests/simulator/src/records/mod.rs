@@ -241,6 +241,17 @@ impl Event<'_> {
         uuid::Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid()
     }
 
+    /// A GUID that other events of the tenant have too: an application's, a mailbox's, a site's.
+    pub(crate) fn known(&mut self) -> Uuid {
+        guid(self.tenant.as_u64_pair().1, self.rng.u64(..24))
+    }
+
+    /// Base64-like characters that ids of the tenant have in common.
+    pub(crate) fn prefix(&self, characters: usize) -> String {
+        let mut rng = Rng::with_seed(self.tenant.as_u64_pair().1);
+        (0..characters).map(|_| rng.alphanumeric()).collect()
+    }
+
     /// One of `choices`.
     pub(crate) fn one<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.rng.usize(..choices.len())]

@@ -68,7 +68,7 @@ pub(super) fn write(json: &mut Json<'_>, event: &mut Event<'_>) {
             client_ip: Some(&ip),
         },
     );
-    json.guid("ApplicationId", event.guid());
+    json.guid("ApplicationId", event.known());
     json.text(
         "ApplicationDisplayName",
         event.one(&[
@@ -95,12 +95,12 @@ pub(super) fn write(json: &mut Json<'_>, event: &mut Event<'_>) {
             "Folder"
         },
     );
-    json.guid("ListId", event.guid());
+    json.guid("ListId", event.known());
     json.guid("ListItemUniqueId", event.guid());
     json.text("Platform", event.one(&["WinDesktop", "MacOS", "iOS", "NotSpecified"]));
-    json.guid("Site", event.guid());
+    json.guid("Site", event.known());
     json.text("UserAgent", event.agent());
-    json.guid("WebId", event.guid());
+    json.guid("WebId", event.known());
     match operation {
         "ListViewed" => {
             json.flag("FromApp", false);
