@@ -1,1 +1,5 @@
 //! (under construction)
+pub mod gate;
+pub mod limit;
+pub mod plan;
+pub mod slots;
