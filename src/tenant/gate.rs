@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// The longest wait that is obeyed. The service keeps content for seven days: a header that says to stay away for
 /// longer than this would lose data, and is asked about again once a day.
-pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub const LONGEST: Duration = Duration::from_hours(24);
 
 /// One tenant's gate; open at first.
 #[derive(Debug, Default)]

@@ -142,7 +142,9 @@ impl Books {
         let held = self.tenants.get(&tenant).map_or(0, |account| account.held);
         held > 1
             && self.tenants.iter().any(|(other, account)| {
-                *other != tenant && account.held + 1 < held && account.waiting.iter().any(|waiting| !waiting.is_closed())
+                *other != tenant
+                    && account.held + 1 < held
+                    && account.waiting.iter().any(|waiting| !waiting.is_closed())
             })
     }
 }
@@ -285,16 +287,16 @@ mod tests {
             let slots = slots.clone();
             async move {
                 let mut place = taken(&slots, 1).await;
-                place.during(sleep(Duration::from_secs(60))).await;
+                place.during(sleep(Duration::from_mins(1))).await;
                 place.take().await;
-                sleep(Duration::from_secs(60)).await;
+                sleep(Duration::from_mins(1)).await;
             }
         });
         sleep(MOMENT).await;
         let start = Instant::now();
         let other = taken(&slots, 2).await;
         assert!(start.elapsed() <= STALLED);
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
         assert_eq!(held(&slots, 1), 0, "it waits for a slot when bytes arrive");
         drop(other);
         sleep(MOMENT).await;
