@@ -234,6 +234,10 @@ fn bad_values_are_refused_with_what_to_change() {
             "t.toml:6: tenants[0].name: it is empty; set it, or leave the key out".to_owned(),
         ),
         (
+            tenant("name = \"a\\u001b[2J\"\n"),
+            "t.toml:6: tenants[0].name: there is a control character in it".to_owned(),
+        ),
+        (
             tenant("[[tenants]]\nid = \"11111111-2222-3333-4444-555555555555\"\n"),
             "t.toml:7: tenants[1].id: tenant `11111111-2222-3333-4444-555555555555` is in t.toml:5 already; remove \
              one of the two"
