@@ -210,7 +210,8 @@ impl Reason {
     }
 
     /// What to do next; `wait` is what the service asked for.
-    pub(super) fn advice(self, operation: Operation, wait: Option<Duration>) -> Advice {
+    #[must_use]
+    pub fn advice(self, operation: Operation, wait: Option<Duration>) -> Advice {
         let fetching = operation == Operation::FetchBlob;
         match self {
             Self::PermissionMissing | Self::TokenRefused => Advice::RenewToken,
