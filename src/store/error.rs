@@ -207,6 +207,22 @@ pub enum StoreError {
         /// Why not.
         why: String,
     },
+    /// The partition was dropped by retention while it was read, or before.
+    #[error("the partition `{name}` was dropped")]
+    PartitionDropped {
+        /// Its name.
+        name: String,
+    },
+    /// Something that is stored could not be read and was left out of what was read.
+    #[error("what was read is not complete: {partitions} partitions and {blobs} blobs are damaged, first {first}")]
+    Incomplete {
+        /// How many partitions could not be read.
+        partitions: usize,
+        /// How many blobs of the others.
+        blobs: u64,
+        /// Where the first damage is, and what.
+        first: String,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -260,6 +276,8 @@ impl StoreError {
             | Self::Suspended { .. }
             | Self::TooLarge { .. }
             | Self::Undecodable { .. }
+            | Self::PartitionDropped { .. }
+            | Self::Incomplete { .. }
             | Self::Closed
             | Self::WriterEnded { .. } => None,
         }
@@ -271,7 +289,8 @@ impl StoreError {
         match self {
             Self::InUse { .. } | Self::DatabaseInUse { .. } => "in_use",
             Self::UnreadableFormat { .. } | Self::UnknownFormat { .. } | Self::Incompatible { .. } => "format",
-            Self::Damaged { .. } | Self::Undecodable { .. } => "damaged",
+            Self::Damaged { .. } | Self::Undecodable { .. } | Self::Incomplete { .. } => "damaged",
+            Self::PartitionDropped { .. } => "dropped",
             Self::Suspended { .. } => "suspended",
             Self::TooLarge { .. } => "too_large",
             Self::Closed => "closed",
@@ -308,7 +327,7 @@ impl StoreError {
             Self::UnknownFormat { .. } => "run the Tenantry version that wrote this store, or a newer one",
             Self::UnreadableFormat { .. } => "restore this file from a backup of the store",
             Self::Incompatible { .. } => "run the Tenantry version that wrote this store",
-            Self::Damaged { .. } => {
+            Self::Damaged { .. } | Self::Incomplete { .. } => {
                 "keep the directory for inspection and check the disk; content that the service still holds is collected again"
             }
             _ => match self.kind() {

@@ -28,7 +28,7 @@ pub(crate) const MAX_RECORDS: u32 = 1 << 21;
 
 /// A stored blob, without its body. The tenant stands in the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BlobHeader {
+pub struct BlobHeader {
     /// What it holds.
     pub content_type: ContentType,
     /// Its number among the tenant's blobs of this content type.
@@ -77,7 +77,7 @@ pub(crate) struct BlobHeader {
 
 /// A record that is a copy of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Duplicate {
+pub struct Duplicate {
     /// The index of the record in its blob.
     pub record: u32,
     /// The ordinal of the partition where the first copy stands.

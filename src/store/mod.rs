@@ -8,14 +8,31 @@ mod durable;
 pub mod lock;
 mod format;
 mod database;
-pub(crate) mod header;
-pub(crate) mod chain;
+
 pub(crate) mod records;
 pub(crate) mod ids;
+pub(crate) mod header;
+pub(crate) mod chain;
 pub(crate) mod intake;
 pub(crate) mod seen;
+
+mod keys;
+mod tree;
+mod partition;
+mod partitions;
+mod anchors;
+mod holdings;
+mod interim;
+mod writer;
+mod roll;
+mod content;
+mod read;
+
 mod state;
 mod snapshot;
+mod facade;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,10 +42,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::anchors::{Anchor, Gone};
+pub use self::content::BlobWriter;
 pub use self::error::StoreError;
+pub use self::facade::Store;
+pub use self::header::{BlobHeader, Duplicate};
+pub use self::records::minify::minify;
 pub use self::snapshot::Counts;
 pub use self::state::{DeadLetter, Event};
-use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 /// How a store is opened.
@@ -43,10 +64,6 @@ pub struct Options {
     /// What the lock file says of its holder (`tenantry run`, `tenantry export`).
     pub purpose: &'static str,
 }
-
-/// The open store; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Store(Arc<()>);
 
 /// A content blob waiting to be retrieved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,136 +170,9 @@ pub enum IntakeError {
     Store(#[source] Arc<StoreError>),
 }
 
-/// The reception of one body: push the decoded bytes, then finish. Dropped before that, nothing becomes visible.
-#[derive(Debug)]
-pub struct BlobWriter(());
-
-impl BlobWriter {
-    /// Takes the next bytes of the body, after Content-Encoding is undone. Memory stays bounded: parts of large
-    /// bodies go to the store ahead of the header.
-    pub async fn push(&mut self, _bytes: &[u8]) -> Result<(), IntakeError> {
-        unimplemented!()
-    }
-
-    /// The body is complete: stores it and returns when it would survive a power cut.
-    /// `Malformed` leaves nothing behind.
-    pub async fn finish(self) -> Result<Stored, IntakeError> {
-        unimplemented!()
-    }
-}
-
-impl Store {
-    /// Opens or makes the store. Blocking: takes the lock, opens state and the newest partition, rebuilds what is lost.
-    pub fn open(_options: &Options, _time: Arc<ServiceTime>) -> Result<Self, StoreError> {
-        unimplemented!()
-    }
-
-    /// Writes what is under way and closes the databases.
-    pub async fn close(self) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// Resolves when a writer thread has ended although nobody closed the store: the daemon stops, failing.
-    pub async fn failed(&self) -> StoreError {
-        unimplemented!()
-    }
-
-    /// Begins to receive the body of `blob`. With `parse` false the bytes are kept whatever they are
-    /// (`defect` says why): for bodies that are given up on.
-    #[must_use]
-    pub fn receive(
-        &self,
-        _tenant: TenantId,
-        _blob: &ContentBlob,
-        _fetched: Fetched,
-        _defect: Option<String>,
-    ) -> BlobWriter {
-        unimplemented!()
-    }
-
-    /// Whether this content id is stored in a partition of the last nine days.
-    pub async fn is_stored(&self, _tenant: TenantId, _content_id: &ContentId) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-
-    /// Queues what is neither queued, stored nor a dead letter, and returns when it is durable.
-    pub async fn enqueue(
-        &self,
-        _tenant: TenantId,
-        _tier: Tier,
-        _listed: Vec<ContentBlob>,
-    ) -> Result<Enqueued, StoreError> {
-        unimplemented!()
-    }
-
-    /// Moves a watermark; it becomes durable with the next batch, or after ten minutes. Never before anything
-    /// that `enqueue` has acknowledged.
-    pub fn set_watermark(&self, _tenant: TenantId, _content_type: ContentType, _watermark: Watermark) {
-        unimplemented!()
-    }
-
-    /// The tenant's watermarks, the newest set ones.
-    pub async fn watermarks(&self, _tenant: TenantId) -> Result<BTreeMap<ContentType, Watermark>, StoreError> {
-        unimplemented!()
-    }
-
-    /// Up to `limit` entries to retrieve next: those that expire within 24 h first, then newest and oldest in
-    /// turn; entries handed out and not yet completed, deferred or released are left out, and so are those deferred
-    /// beyond `now`. Entries whose content is stored already are completed on the way.
-    pub async fn take_queued(
-        &self,
-        _tenant: TenantId,
-        _limit: usize,
-        _now: Timestamp,
-    ) -> Result<Vec<QueueEntry>, StoreError> {
-        unimplemented!()
-    }
-
-    /// When the first deferred entry of the tenant may be tried again.
-    #[must_use]
-    pub fn next_deferred(&self, _tenant: TenantId) -> Option<Timestamp> {
-        unimplemented!()
-    }
-
-    /// The entry is stored: it leaves the queue (soon, not durably before this returns).
-    pub fn complete(&self, _tenant: TenantId, _entry: &QueueEntry) {
-        unimplemented!()
-    }
-
-    /// The entry was not retrieved and nothing was learnt: it may be handed out again.
-    pub fn release(&self, _tenant: TenantId, _entry: &QueueEntry) {
-        unimplemented!()
-    }
-
-    /// The retrieval failed: `entry` carries the new attempts, error and `not_before`.
-    pub async fn defer(&self, _tenant: TenantId, _entry: QueueEntry) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// The entry is given up: it leaves the queue and becomes a dead letter with its reason, durably.
-    pub async fn dead_letter(&self, _tenant: TenantId, _entry: QueueEntry, _reason: &str) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// How much the tenant has queued.
-    #[must_use]
-    pub fn queue_depth(&self, _tenant: TenantId) -> QueueDepth {
-        unimplemented!()
-    }
-
-    /// Remembers a wait, durably when this returns; `None` forgets it.
-    pub async fn remember_wait(
-        &self,
-        _tenant: TenantId,
-        _key: WaitKey,
-        _until: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// The tenant's remembered waits.
-    pub async fn waits(&self, _tenant: TenantId) -> Result<BTreeMap<WaitKey, Timestamp>, StoreError> {
-        unimplemented!()
+impl From<StoreError> for IntakeError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
     }
 }
 
@@ -337,70 +227,3 @@ pub struct Record<'a> {
 
 /// The last visible number of each tenant's content types.
 pub type Heads = BTreeMap<(TenantId, ContentType), u64>;
-
-/// Appends a record with the white space between its tokens left out; literals stay as they are.
-pub fn minify(_json: &[u8], _out: &mut Vec<u8>) {
-    unimplemented!("records.rs provides this")
-}
-
-/// What the commands and the admin socket call. Replace with the real bodies where they belong.
-impl Store {
-    /// Opens what a query needs while no daemon runs. Blocking. The path may be `.`.
-    pub fn open_to_read(_options: &Options, _time: Arc<ServiceTime>) -> Result<Self, StoreError> {
-        unimplemented!()
-    }
-
-    /// Reads what `query` asks for, until `take` breaks off. Blocking, with bounded memory.
-    pub fn for_each_record(
-        &self,
-        _query: &Query,
-        _take: impl FnMut(Record<'_>) -> std::ops::ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// Reads the records of the blobs after `after`, and answers the last number that was read whole. Blocking.
-    pub fn for_each_record_after(
-        &self,
-        _tenant: TenantId,
-        _content_type: ContentType,
-        _after: u64,
-        _take: impl FnMut(Record<'_>) -> std::ops::ControlFlow<()>,
-    ) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-
-    /// The last visible number of each tenant's content types. Cheap.
-    #[must_use]
-    pub fn heads(&self) -> Heads {
-        unimplemented!()
-    }
-
-    /// The last numbers that were stored before `since`.
-    pub async fn heads_at(&self, _since: Timestamp) -> Result<Heads, StoreError> {
-        unimplemented!()
-    }
-
-    /// Ticks after blobs have become visible.
-    #[must_use]
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        unimplemented!()
-    }
-
-    /// What was stored since midnight UTC. Cheap.
-    #[must_use]
-    pub fn stored_today(&self, _tenant: TenantId) -> crate::report::StoredToday {
-        unimplemented!()
-    }
-
-    /// How many dead letters the tenant has.
-    pub async fn dead_letters(&self, _tenant: TenantId) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-
-    /// Whether a daemon waits for this store's lock: a command gives way.
-    #[must_use]
-    pub fn someone_waits(&self) -> bool {
-        unimplemented!()
-    }
-}

@@ -50,7 +50,7 @@ impl Minify {
 }
 
 /// Appends the JSON value to `out` without the white space between its tokens.
-pub(crate) fn minify(json: &[u8], out: &mut Vec<u8>) {
+pub fn minify(json: &[u8], out: &mut Vec<u8>) {
     Minify::default().push(json, out);
 }
 

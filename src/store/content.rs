@@ -1,0 +1,408 @@
+//! Content, as the rest of the store uses it: opened, written through one thread, and closed.
+//!
+//! [`BlobWriter`] receives a body on the caller's task: checks it, hashes it, takes out the record ids, cuts and
+//! compresses it. What is compressed waits in memory until the writer has it on the disk, and takes its share of a
+//! budget of [`IN_FLIGHT`] bytes meanwhile. Who finds the budget spent first hands over what he holds: so nobody waits
+//! for memory while he holds memory that nobody else can free.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use jiff::civil::Date;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::anchors::{Anchors, Gone};
+use super::durable;
+use super::error::StoreError;
+use super::holdings::Holdings;
+use super::intake::{Intake, Part, Tools};
+use super::partition::{self, Label};
+use super::partitions::{Partition, Partitions};
+use super::roll::{self, Sealer};
+use super::seen::SeenKey;
+use super::writer::{self, Answer, Job, Parts, Received, UploadId, Writer};
+use super::{Fetched, IntakeError, Stored};
+use crate::clock::ServiceTime;
+use crate::content::{ContentBlob, ContentId, TenantId};
+
+/// Compressed bytes that may wait for the writer.
+const IN_FLIGHT: usize = 32 << 20;
+/// A body of more compressed bytes than this is handed over in several steps.
+const AHEAD: usize = 1 << 20;
+/// What a job takes besides its parts.
+const JOB: usize = 2048;
+/// The longest content id and the longest URI that are taken: they stand in one value of the store.
+const MAX_NAME: usize = 8192;
+
+/// How content is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct ContentOptions {
+    /// The store's directory.
+    pub(crate) store: PathBuf,
+    /// Bytes on the disk at which a partition is full.
+    pub(crate) partition_bytes: u64,
+    /// The key of the hashes of what was seen.
+    pub(crate) seen_key: SeenKey,
+}
+
+/// Open content; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Content {
+    pub(crate) holdings: Arc<Holdings>,
+    /// Absent if it was opened only to be read.
+    writing: Option<Arc<Writing>>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    jobs: mpsc::Sender<Job>,
+    budget: Arc<Semaphore>,
+    uploads: AtomicU64,
+    tools: Tools,
+    ended: watch::Receiver<Option<StoreError>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Content {
+    /// Opens content to write it. Blocking. What a crash left half done is finished or removed.
+    pub(crate) fn open(options: &ContentOptions, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
+        let content = options.store.join("content");
+        durable::make_directory(&content)?;
+        let anchors = Anchors::read(&content)?;
+        clear_leftovers(&content, &anchors)?;
+        let partitions = Partitions::new(content.clone(), find_partitions(&content)?);
+        let holdings = Arc::new(Holdings::new(options.store.clone(), time, options.seen_key, partitions, anchors));
+        load_seen(&holdings)?;
+
+        let sealer = Sealer::start(Arc::clone(&holdings))?;
+        let (jobs, queue) = mpsc::channel();
+        let mut writer = Writer::new(Arc::clone(&holdings), queue, options.partition_bytes, sealer);
+        writer.open_newest()?;
+        writer.seal_what_is_not();
+        holdings.load_day()?;
+
+        let (end, ended) = watch::channel(None);
+        let thread = std::thread::Builder::new()
+            .name("store-content".to_owned())
+            .spawn(move || {
+                let mut ending = Ending { end, orderly: false };
+                writer.run();
+                ending.orderly = true;
+            })
+            .map_err(|error| StoreError::Thread { name: "store-content", source: Arc::new(error) })?;
+        let writing = Writing {
+            jobs,
+            budget: Arc::new(Semaphore::new(IN_FLIGHT)),
+            uploads: AtomicU64::new(0),
+            tools: Tools::default(),
+            ended,
+            thread: Mutex::new(Some(thread)),
+        };
+        Ok(Self { holdings, writing: Some(Arc::new(writing)) })
+    }
+
+    /// Opens content only to read it: nothing is made, sealed, moved or removed, and a partition is opened when a
+    /// query needs it.
+    pub(crate) fn open_to_read(options: &ContentOptions, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
+        let content = options.store.join("content");
+        let anchors = Anchors::read(&content)?;
+        let partitions = Partitions::new(content.clone(), find_partitions(&content)?);
+        let mut holdings = Holdings::new(options.store.clone(), time, options.seen_key, partitions, anchors);
+        holdings.read_only();
+        Ok(Self { holdings: Arc::new(holdings), writing: None })
+    }
+
+    /// Begins to receive a body.
+    pub(crate) fn receive(&self, tenant: TenantId, blob: &ContentBlob, fetched: Fetched, kind: Kind) -> BlobWriter {
+        let revision = matches!(kind, Kind::Revision);
+        let defect = match kind {
+            Kind::GivenUp(why) => Some(why),
+            Kind::Records | Kind::Revision => None,
+        };
+        let (upload, tools) = match &self.writing {
+            Some(writing) => (writing.uploads.fetch_add(1, Ordering::Relaxed), writing.tools.clone()),
+            None => (0, Tools::default()),
+        };
+        BlobWriter {
+            content: self.clone(),
+            upload,
+            tenant,
+            blob: blob.clone(),
+            fetched,
+            revision,
+            intake: Some(Intake::new(&tools, self.holdings.seen_key, tenant, defect)),
+            parts: Parts::default(),
+            receiving: Some(Receiving::new(&self.holdings)),
+        }
+    }
+
+    /// Which of these content ids are stored, durably. Blocking.
+    pub(crate) fn are_stored(&self, tenant: TenantId, ids: &[ContentId]) -> Result<Vec<bool>, StoreError> {
+        let recent = self.holdings.partitions.recent();
+        ids.iter().map(|id| Ok(self.holdings.find_content(&recent, tenant, id)?.is_some())).collect()
+    }
+
+    /// Puts the state's snapshot into the newest partition; it goes along when the next one begins. False if there is
+    /// no partition yet. Blocking.
+    pub(crate) fn put_snapshot(&self, bytes: Vec<u8>) -> Result<bool, StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Job::Snapshot { bytes, done })?;
+        answer.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The newest snapshot that can be read. Blocking.
+    pub(crate) fn snapshot(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.holdings.snapshot()
+    }
+
+    /// Begins a new partition.
+    pub(crate) async fn roll(&self) -> Result<(), StoreError> {
+        let at = self.holdings.time.now();
+        self.ask(|done| Job::Roll { at, done }).await
+    }
+
+    /// Drops the partitions of the days before `before`. Blocking, for up to ten minutes if they are being read.
+    pub(crate) fn drop_partitions(&self, before: Date) -> Result<Vec<String>, StoreError> {
+        roll::drop_old(&self.holdings, before)
+    }
+
+    /// Writes what was handed over, and closes.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        let Some(writing) = &self.writing else { return Ok(()) };
+        let closed = self.ask(|done| Job::Close { done }).await;
+        let thread = writing.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // Its databases are closed when it has ended.
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+        closed
+    }
+
+    /// Resolves when the writer has ended although nobody asked it to.
+    pub(crate) async fn failed(&self) -> StoreError {
+        if let Some(writing) = &self.writing
+            && let Ok(ended) = writing.ended.clone().wait_for(Option::is_some).await
+            && let Some(error) = &*ended
+        {
+            return error.clone();
+        }
+        std::future::pending().await
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.send(job(done))?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        let writing = self.writing.as_ref().ok_or(StoreError::Closed)?;
+        writing.jobs.send(job).map_err(|_| StoreError::Closed)
+    }
+}
+
+/// What a body is received as.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    /// A JSON array of records; one that is stored already is not stored again.
+    Records,
+    /// The same, but another body than the one stored is stored besides it.
+    Revision,
+    /// Whatever it is: it is given up on, for this reason.
+    GivenUp(String),
+}
+
+/// Tells how the writer's thread ended.
+struct Ending {
+    end: watch::Sender<Option<StoreError>>,
+    orderly: bool,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.orderly {
+            let why = if std::thread::panicking() { "it panicked" } else { "nobody closed the store" };
+            self.end.send_replace(Some(StoreError::WriterEnded { writer: "content", why: why.to_owned() }));
+        }
+    }
+}
+
+/// Counts the bodies that are on their way, so that a group knows whether it is worth waiting.
+#[derive(Debug)]
+struct Receiving(Arc<Holdings>);
+
+impl Receiving {
+    fn new(holdings: &Arc<Holdings>) -> Self {
+        holdings.receiving.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(holdings))
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.receiving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The reception of one body: push the decoded bytes, then finish. Dropped before that, nothing becomes visible.
+#[derive(Debug)]
+pub struct BlobWriter {
+    content: Content,
+    upload: UploadId,
+    tenant: TenantId,
+    blob: ContentBlob,
+    fetched: Fetched,
+    revision: bool,
+    /// Until it has finished.
+    intake: Option<Intake>,
+    /// Compressed, and not handed over yet.
+    parts: Parts,
+    receiving: Option<Receiving>,
+}
+
+impl BlobWriter {
+    /// Takes the next bytes of the body, after Content-Encoding is undone. Memory stays bounded: parts of large
+    /// bodies go to the store ahead of the header.
+    pub async fn push(&mut self, bytes: &[u8]) -> Result<(), IntakeError> {
+        let mut parts = Vec::new();
+        let intake = self.intake.as_mut().expect("only `finish` takes it");
+        intake.push(bytes, &mut parts)?;
+        self.hold(parts).await
+    }
+
+    /// The body is complete: stores it and returns when it would survive a power cut.
+    /// `Malformed` leaves nothing behind.
+    pub async fn finish(mut self) -> Result<Stored, IntakeError> {
+        self.check_names()?;
+        let mut parts = Vec::new();
+        let intake = self.intake.take().expect("only `finish` takes it");
+        let body = intake.finish(&mut parts)?;
+        self.hold(parts).await?;
+        let parts = std::mem::take(&mut self.parts);
+        let received = Box::new(Received {
+            tenant: self.tenant,
+            blob: self.blob.clone(),
+            fetched: self.fetched.clone(),
+            revision: self.revision,
+            body,
+        });
+        self.receiving = None;
+        let upload = self.upload;
+        self.content.ask(|done| Job::Blob { upload, received, parts, done }).await.map_err(IntakeError::from)
+    }
+
+    /// The names stand in one value of the store, which has its limit; the service's are below 300 bytes.
+    fn check_names(&self) -> Result<(), IntakeError> {
+        for (what, text) in [
+            ("content id", self.blob.content_id.as_str()),
+            ("URI", &self.blob.content_uri),
+            ("URI", &self.fetched.from),
+        ] {
+            if text.len() > MAX_NAME {
+                return Err(IntakeError::Malformed {
+                    at: 0,
+                    what: format!("its {what} is longer than {MAX_NAME} bytes"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes memory for compressed parts; hands over what it holds when that is much, or when memory is short.
+    async fn hold(&mut self, parts: Vec<Part>) -> Result<(), IntakeError> {
+        let writing = self.content.writing.clone().ok_or(StoreError::Closed)?;
+        for part in parts {
+            let bytes = u32::try_from(part.compressed.len() + JOB).unwrap_or(u32::MAX).min(IN_FLIGHT as u32);
+            let permit = match Arc::clone(&writing.budget).try_acquire_many_owned(bytes) {
+                Ok(permit) => permit,
+                Err(_) => {
+                    self.hand_over()?;
+                    let permit = Arc::clone(&writing.budget).acquire_many_owned(bytes).await;
+                    permit.map_err(|_| StoreError::Closed)?
+                }
+            };
+            self.parts.hold(part.compressed, permit);
+            if self.parts.bytes() >= AHEAD {
+                self.hand_over()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts go ahead of their header.
+    fn hand_over(&mut self) -> Result<(), StoreError> {
+        if self.parts.parts.is_empty() {
+            return Ok(());
+        }
+        let parts = self.parts.split();
+        self.content.send(Job::Parts { upload: self.upload, at: self.fetched.at, parts })
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if self.parts.first > 0 {
+            // If the store is closed meanwhile, the next opening removes them.
+            drop(self.content.send(Job::Abandon { upload: self.upload }));
+        }
+    }
+}
+
+/// Removes what was never used or is being dropped, and finishes dropping what an anchor says is dropped.
+fn clear_leftovers(content: &Path, anchors: &Anchors) -> Result<(), StoreError> {
+    let (partitions, others) = partition::list(content)?;
+    for path in others {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(".new-") || name.starts_with(".dropping-") {
+            durable::remove_directory(&path)?;
+        }
+    }
+    for (_, directory) in partitions {
+        let label = Label::read(&directory).ok();
+        let anchor = label.and_then(|label| anchors.about(label.ordinal));
+        if anchor.is_some_and(|anchor| anchor.reason == Gone::Dropped) {
+            roll::remove(&directory)?;
+        }
+    }
+    Ok(())
+}
+
+/// The partitions that are there, oldest first; those whose label cannot be read are marked.
+fn find_partitions(content: &Path) -> Result<Vec<Arc<Partition>>, StoreError> {
+    let mut found: Vec<Arc<Partition>> = Vec::new();
+    for (name, directory) in partition::list(content)?.0 {
+        let after = found.last().map_or(0, |before| before.ordinal);
+        let partition = match Label::read(&directory) {
+            Ok(label) if label.ordinal > after => {
+                let partition = Partition::new(name, label.ordinal, directory);
+                if let Some(sums) = partition::read_sealed(&partition.directory)? {
+                    partition.seal(sums);
+                }
+                partition
+            }
+            Ok(label) => {
+                let why = format!("its ordinal {} is not greater than that of the one before", label.ordinal);
+                let error = StoreError::Damaged { path: directory.clone(), why };
+                Partition::unreadable_one(name, after + 1, directory, &error)
+            }
+            Err(error @ StoreError::Damaged { .. }) => Partition::unreadable_one(name, after + 1, directory, &error),
+            Err(error) => return Err(error),
+        };
+        found.push(Arc::new(partition));
+    }
+    Ok(found)
+}
+
+/// Makes what was seen in the last days known again; the newest partition is read when it is opened to write.
+fn load_seen(holdings: &Holdings) -> Result<(), StoreError> {
+    for partition in holdings.partitions.recent().iter().skip(1) {
+        let seen =
+            holdings.partitions.read(partition).and_then(|reading| writer::see(holdings.seen_key, partition, &reading));
+        if let Err(error) = seen {
+            holdings.pass_over(partition, error)?;
+        }
+    }
+    Ok(())
+}

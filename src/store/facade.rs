@@ -1,0 +1,499 @@
+//! The store as everything above it sees it: content and state behind one lock, in domain words.
+//!
+//! Content is the truth. So content is opened first, and a state that is missing is fed from the snapshot that content
+//! keeps; what the queue of the state holds is compared with content before it is handed out, so that nothing that is
+//! stored is fetched again; and the removal of a queue entry is asked for only when its content is durable.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use tokio::sync::watch;
+
+use super::content::{BlobWriter, Content, ContentOptions, Kind};
+use super::error::StoreError;
+use super::format::Format;
+use super::lock::{Holder, LockRequest, StoreLock};
+use super::read;
+use super::seen::SeenKey;
+use super::state::{DeadLetter, Event, State, StateOptions};
+use super::tree::Ledger;
+use super::{
+    Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, WaitKey, Watermark,
+};
+use crate::clock::ServiceTime;
+use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
+use crate::report::StoredToday;
+
+/// How often what Microsoft cannot give back is copied from the state into the newest partition, if it has changed.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+/// The most dead letters that are counted.
+const MOST_LETTERS: usize = 100_000;
+
+/// The open store; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    content: Content,
+    state: State,
+    events: Vec<Event>,
+    time: Arc<ServiceTime>,
+    snapshots: Mutex<Option<Snapshots>>,
+    // Dropped last: until then nobody else may open any of it.
+    lock: Mutex<Option<StoreLock>>,
+}
+
+/// Opening and closing.
+impl Store {
+    /// Opens or makes the store. Blocking: takes the lock, opens the newest partition and the state, rebuilds what is
+    /// lost.
+    pub fn open(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
+        let lock = StoreLock::take(&options.path, options.lock_request(&time, true))?;
+        let content = Content::open(&options.content()?, Arc::clone(&time))?;
+        let (state, events) = open_state(options, &content, &time)?;
+        let snapshots = Snapshots::start(&content, &state, &time)?;
+        Ok(Self::new(content, state, events, time, Some(snapshots), lock))
+    }
+
+    /// Opens what a query needs while no daemon runs. Blocking. The path may be `.`.
+    pub fn open_to_read(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
+        let lock = StoreLock::take(&options.path, options.lock_request(&time, false))?;
+        let content = Content::open_to_read(&options.content()?, Arc::clone(&time))?;
+        let (state, events) = open_state(options, &content, &time)?;
+        Ok(Self::new(content, state, events, time, None, lock))
+    }
+
+    fn new(
+        content: Content,
+        state: State,
+        events: Vec<Event>,
+        time: Arc<ServiceTime>,
+        snapshots: Option<Snapshots>,
+        lock: StoreLock,
+    ) -> Self {
+        let (snapshots, lock) = (Mutex::new(snapshots), Mutex::new(Some(lock)));
+        Self(Arc::new(Inner { content, state, events, time, snapshots, lock }))
+    }
+
+    /// What happened to the state while it was opened. The journal has heard of it.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.0.events
+    }
+
+    /// Writes what is under way and closes the databases.
+    pub async fn close(self) -> Result<(), StoreError> {
+        let settled = self.0.state.settle().await;
+        let snapshots = self.0.snapshots.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(snapshots) = snapshots {
+            drop(tokio::task::spawn_blocking(move || snapshots.stop()).await);
+        }
+        let content = self.0.content.close().await;
+        let state = self.0.state.close().await;
+        self.lock().take();
+        settled.and(content).and(state)
+    }
+
+    /// Resolves when a writer thread has ended although nobody closed the store: the daemon stops, failing.
+    pub async fn failed(&self) -> StoreError {
+        tokio::select! {
+            error = self.0.content.failed() => error,
+            error = self.0.state.failed() => error,
+        }
+    }
+
+    /// Writes into the lock file where this process can be asked.
+    pub fn announce_socket(&self, socket: PathBuf) -> Result<(), StoreError> {
+        self.lock().as_mut().map_or(Err(StoreError::Closed), |lock| lock.announce_socket(socket))
+    }
+
+    /// Whether a daemon waits for this store's lock: a command gives way.
+    #[must_use]
+    pub fn someone_waits(&self) -> bool {
+        self.lock().as_ref().is_some_and(StoreLock::someone_waits)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
+        self.0.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocking work on content, away from the async workers.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Content) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let content = self.0.content.clone();
+        match tokio::task::spawn_blocking(move || work(&content)).await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+}
+
+/// Storing.
+impl Store {
+    /// Begins to receive the body of `blob`. With a `defect` the bytes are kept whatever they are, and this is why: for
+    /// bodies that are given up on.
+    #[must_use]
+    pub fn receive(
+        &self,
+        tenant: TenantId,
+        blob: &ContentBlob,
+        fetched: Fetched,
+        defect: Option<String>,
+    ) -> BlobWriter {
+        let kind = defect.map_or(Kind::Records, Kind::GivenUp);
+        self.0.content.receive(tenant, blob, fetched, kind)
+    }
+
+    /// The same for a body that was fetched again: if it is another one than the one stored, it is stored as a further
+    /// revision.
+    #[must_use]
+    pub fn receive_revision(&self, tenant: TenantId, blob: &ContentBlob, fetched: Fetched) -> BlobWriter {
+        self.0.content.receive(tenant, blob, fetched, Kind::Revision)
+    }
+
+    /// Whether this content id is stored in a partition of the last nine days.
+    pub async fn is_stored(&self, tenant: TenantId, content_id: &ContentId) -> Result<bool, StoreError> {
+        let stored = self.are_stored(tenant, vec![content_id.clone()]).await?;
+        Ok(stored.first().copied().unwrap_or(false))
+    }
+
+    async fn are_stored(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<bool>, StoreError> {
+        self.read(move |content| content.are_stored(tenant, &ids)).await
+    }
+
+    /// Begins a new partition, whatever the day and the size.
+    pub async fn roll(&self) -> Result<(), StoreError> {
+        self.0.content.roll().await
+    }
+
+    /// Drops the partitions that were begun before this day, except the newest; returns their names. Readers are given
+    /// ten minutes, then an error.
+    pub async fn drop_partitions(&self, before: Date) -> Result<Vec<String>, StoreError> {
+        self.read(move |content| content.drop_partitions(before)).await
+    }
+
+    /// Why partitions that were there are gone.
+    #[must_use]
+    pub fn anchors(&self) -> Vec<Anchor> {
+        self.0.content.holdings.anchors().list().to_vec()
+    }
+}
+
+/// What is to be fetched, and how far the listing has come.
+impl Store {
+    /// Queues what is neither queued, stored nor a dead letter, and returns when it is durable.
+    pub async fn enqueue(
+        &self,
+        tenant: TenantId,
+        tier: Tier,
+        listed: Vec<ContentBlob>,
+    ) -> Result<Enqueued, StoreError> {
+        let ids = listed.iter().map(|blob| blob.content_id.clone()).collect();
+        let stored = self.are_stored(tenant, ids).await?;
+        let known = stored.iter().filter(|stored| **stored).count();
+        let new = listed.into_iter().zip(stored).filter(|(_, stored)| !stored).map(|(blob, _)| blob).collect();
+        let enqueued = self.0.state.enqueue(tenant, tier, new, self.0.time.now()).await?;
+        Ok(Enqueued { known: enqueued.known + known, ..enqueued })
+    }
+
+    /// Moves a watermark; it becomes durable with the next batch, or after ten minutes. Never before anything that
+    /// `enqueue` has acknowledged.
+    pub fn set_watermark(&self, tenant: TenantId, content_type: ContentType, watermark: Watermark) {
+        self.0.state.set_watermark(tenant, content_type, watermark);
+    }
+
+    /// The tenant's watermarks, the newest set ones.
+    pub async fn watermarks(&self, tenant: TenantId) -> Result<BTreeMap<ContentType, Watermark>, StoreError> {
+        self.0.state.watermarks(tenant).await
+    }
+
+    /// Up to `limit` entries to retrieve next: those that expire within 24 h first, then newest and oldest in turn;
+    /// entries handed out and not yet completed, deferred or released are left out, and so are those deferred beyond
+    /// `now`. Entries whose content is stored already are completed on the way.
+    pub async fn take_queued(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<QueueEntry>, StoreError> {
+        let mut ready = Vec::new();
+        loop {
+            let taken = self.0.state.take_queued(tenant, limit - ready.len(), now).await?;
+            let ids = taken.iter().map(|entry| entry.blob.content_id.clone()).collect();
+            let stored = match self.are_stored(tenant, ids).await {
+                Ok(stored) => stored,
+                Err(error) => {
+                    for entry in ready.iter().chain(&taken) {
+                        self.release(tenant, entry);
+                    }
+                    return Err(error);
+                }
+            };
+            let before = ready.len() + taken.len();
+            for (entry, stored) in taken.into_iter().zip(stored) {
+                if stored {
+                    self.complete(tenant, &entry);
+                } else {
+                    ready.push(entry);
+                }
+            }
+            // Those that were stored made room for others.
+            if ready.len() == before || ready.len() >= limit {
+                return Ok(ready);
+            }
+        }
+    }
+
+    /// When the first deferred entry of the tenant may be tried again.
+    #[must_use]
+    pub fn next_deferred(&self, tenant: TenantId) -> Option<Timestamp> {
+        self.0.state.next_deferred(tenant)
+    }
+
+    /// The entry is stored: it leaves the queue (soon, not durably before this returns).
+    pub fn complete(&self, tenant: TenantId, entry: &QueueEntry) {
+        self.0.state.complete(tenant, entry);
+    }
+
+    /// The entry was not retrieved and nothing was learnt: it may be handed out again.
+    pub fn release(&self, tenant: TenantId, entry: &QueueEntry) {
+        self.0.state.release(tenant, entry);
+    }
+
+    /// The tenant's tasks are gone, and what they had been handed was lost with them: all of it may be handed out again.
+    /// Returns how many entries that are.
+    pub fn release_all(&self, tenant: TenantId) -> usize {
+        self.0.state.release_all(tenant)
+    }
+
+    /// The retrieval failed: `entry` carries the new attempts, error and `not_before`.
+    pub async fn defer(&self, tenant: TenantId, entry: QueueEntry) -> Result<(), StoreError> {
+        self.0.state.defer(tenant, entry).await
+    }
+
+    /// The entry is given up: it leaves the queue and becomes a dead letter with its reason, durably.
+    pub async fn dead_letter(&self, tenant: TenantId, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
+        self.0.state.dead_letter(tenant, entry, reason, self.0.time.now()).await
+    }
+
+    /// How many dead letters the tenant has.
+    pub async fn dead_letters(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        Ok(self.0.state.dead_letters(tenant, MOST_LETTERS).await?.len() as u64)
+    }
+
+    /// Up to `limit` of the tenant's dead letters, in no particular order.
+    pub async fn list_dead_letters(&self, tenant: TenantId, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        self.0.state.dead_letters(tenant, limit).await
+    }
+
+    /// Whether this content was given up.
+    pub async fn is_dead_letter(&self, tenant: TenantId, content_id: &ContentId) -> Result<bool, StoreError> {
+        self.0.state.is_dead_letter(tenant, content_id).await
+    }
+
+    /// How much the tenant has queued.
+    #[must_use]
+    pub fn queue_depth(&self, tenant: TenantId) -> QueueDepth {
+        self.0.state.queue_depth(tenant)
+    }
+
+    /// The tenants that have something queued.
+    #[must_use]
+    pub fn queued_tenants(&self) -> Vec<TenantId> {
+        self.0.state.queued_tenants()
+    }
+
+    /// Remembers a wait, durably when this returns; `None` forgets it.
+    pub async fn remember_wait(
+        &self,
+        tenant: TenantId,
+        key: WaitKey,
+        until: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        self.0.state.remember_wait(tenant, key, until).await
+    }
+
+    /// The tenant's remembered waits.
+    pub async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Timestamp>, StoreError> {
+        self.0.state.waits(tenant).await
+    }
+
+    /// Leaves a note of at most 16 KiB for whoever asks for the status while the daemon is not there.
+    pub fn set_note(&self, tenant: TenantId, note: Option<Vec<u8>>) {
+        self.0.state.set_note(tenant, note);
+    }
+
+    /// The notes of all tenants.
+    pub async fn notes(&self) -> Result<BTreeMap<TenantId, Vec<u8>>, StoreError> {
+        self.0.state.notes().await
+    }
+}
+
+/// Reading.
+impl Store {
+    /// Reads what `query` asks for, until `take` breaks off: oldest partition first, then by tenant, content type and
+    /// number. Blocking, with bounded memory. What is damaged is passed over, and then the answer is
+    /// [`StoreError::Incomplete`] although everything else was handed out.
+    pub fn for_each_record(
+        &self,
+        query: &Query,
+        take: impl FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        read::for_each_record(&self.0.content.holdings, query, take)?.complete()
+    }
+
+    /// Reads the records of the blobs after `after`, and answers the last number that was read whole. Blocking. Blobs
+    /// that are damaged are passed over, and the journal says so.
+    pub fn for_each_record_after(
+        &self,
+        tenant: TenantId,
+        content_type: ContentType,
+        after: u64,
+        take: impl FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<u64, StoreError> {
+        read::for_each_record_after(&self.0.content.holdings, tenant, content_type, after, take)
+    }
+
+    /// A blob's header, and its body in pieces, byte for byte as it was received; `None` if there is no such blob.
+    /// Blocking.
+    pub fn read_blob(
+        &self,
+        tenant: TenantId,
+        content_type: ContentType,
+        seq: u64,
+        take: impl FnMut(&[u8]),
+    ) -> Result<Option<BlobHeader>, StoreError> {
+        read::read_blob(&self.0.content.holdings, tenant, content_type, seq, take)
+    }
+
+    /// Up to `limit` blobs after a number, in their order; one that is damaged is an error of its own. Blocking.
+    pub fn read_after(
+        &self,
+        tenant: TenantId,
+        content_type: ContentType,
+        seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Result<BlobHeader, StoreError>)>, StoreError> {
+        read::read_after(&self.0.content.holdings, tenant, content_type, seq, limit)
+    }
+
+    /// The last visible number of each tenant's content types. Cheap.
+    #[must_use]
+    pub fn heads(&self) -> Heads {
+        self.0.content.holdings.last_numbers()
+    }
+
+    /// The last numbers that were stored before `since`.
+    pub async fn heads_at(&self, since: Timestamp) -> Result<Heads, StoreError> {
+        self.read(move |content| read::heads_at(&content.holdings, since)).await
+    }
+
+    /// Ticks after blobs have become visible.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.content.holdings.stored.subscribe()
+    }
+
+    /// What was stored since midnight UTC. Cheap.
+    #[must_use]
+    pub fn stored_today(&self, tenant: TenantId) -> StoredToday {
+        let Ledger { blobs, records, bytes, duplicates, .. } = self.0.content.holdings.stored_today(tenant);
+        StoredToday { blobs, records, duplicates, bytes }
+    }
+}
+
+impl Options {
+    fn lock_request(&self, time: &ServiceTime, urgent: bool) -> LockRequest {
+        LockRequest {
+            holder: Holder {
+                pid: std::process::id(),
+                purpose: self.purpose.to_owned(),
+                socket: None,
+                since: time.now(),
+            },
+            wait: self.lock_wait,
+            urgent,
+        }
+    }
+
+    fn content(&self) -> Result<ContentOptions, StoreError> {
+        Ok(ContentOptions {
+            store: self.path.clone(),
+            partition_bytes: self.partition_bytes,
+            seen_key: SeenKey::new(Format::open(&self.path)?.seen_key),
+        })
+    }
+}
+
+fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Result<(State, Vec<Event>), StoreError> {
+    let snapshot = || {
+        content.snapshot().unwrap_or_else(|error| {
+            tracing::error!(%error, "the state's snapshot cannot be read");
+            None
+        })
+    };
+    let (state, events) = State::open(&options.path, &StateOptions::new(time.now()), &snapshot)?;
+    for event in &events {
+        if event.is_alarm() {
+            tracing::error!("{event}");
+        } else {
+            tracing::info!("{event}");
+        }
+    }
+    Ok((state, events))
+}
+
+/// The thread that copies what Microsoft cannot give back into the newest partition.
+#[derive(Debug)]
+struct Snapshots {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Snapshots {
+    fn start(content: &Content, state: &State, time: &Arc<ServiceTime>) -> Result<Self, StoreError> {
+        let (stop, stopped) = mpsc::channel();
+        let (content, state, time) = (content.clone(), state.clone(), Arc::clone(time));
+        let thread = std::thread::Builder::new()
+            .name("store-snapshot".to_owned())
+            .spawn(move || {
+                let mut copied = None;
+                loop {
+                    let goes_on = matches!(stopped.recv_timeout(SNAPSHOT_EVERY), Err(RecvTimeoutError::Timeout));
+                    let changes = state.snapshot_changes();
+                    if copied != Some(changes) {
+                        let taken = state.snapshot(time.now()).and_then(|bytes| content.put_snapshot(bytes));
+                        match taken {
+                            Ok(true) => copied = Some(changes),
+                            // Nothing was ever stored: there is no partition to put it into.
+                            Ok(false) => {}
+                            // Whoever cannot write says so.
+                            Err(error) => tracing::debug!(%error, "the state's snapshot was not copied"),
+                        }
+                    }
+                    if !goes_on {
+                        return;
+                    }
+                }
+            })
+            .map_err(|error| StoreError::Thread { name: "store-snapshot", source: Arc::new(error) })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Copies a last time.
+    fn stop(self) {
+        drop(self.stop);
+        drop(self.thread.join());
+    }
+}

@@ -1,0 +1,301 @@
+//! What the store holds, as far as it is kept in memory: the partitions, where every tenant's chain stands, the
+//! day's sums, and the anchors. The writer changes it, when what it says is durable; everybody reads it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Heads;
+use super::anchors::Anchors;
+use super::error::StoreError;
+use super::header::BlobHeader;
+use super::keys::BlobNumber;
+use super::partitions::{Partition, Partitions};
+use super::seen::SeenKey;
+use super::tree::{Head, Ledger, Tree, hour_of};
+use crate::clock::ServiceTime;
+use crate::content::{ContentId, ContentType, TenantId};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    /// The store's directory.
+    pub(crate) store: PathBuf,
+    pub(crate) time: Arc<ServiceTime>,
+    /// The key of the hashes of what was seen.
+    pub(crate) seen_key: SeenKey,
+    pub(crate) partitions: Partitions,
+    /// Of durable blobs only: readers go no further than these.
+    heads: RwLock<HashMap<TenantId, Head>>,
+    day: Mutex<Day>,
+    anchors: Mutex<Anchors>,
+    /// Counts the blobs stored since the store was opened.
+    pub(crate) stored: watch::Sender<u64>,
+    /// Set if there is no writer: then all that is on the disk is durable, and what the writer would know is read
+    /// when it is asked for.
+    unread: Option<Once>,
+    /// How many bodies are being received and have not been handed over.
+    pub(crate) receiving: AtomicUsize,
+}
+
+/// Sums of one day, by the service's time of storing.
+#[derive(Debug, Default)]
+struct Day {
+    /// Days since 1970.
+    number: u32,
+    sums: BTreeMap<(TenantId, ContentType), Ledger>,
+}
+
+impl Day {
+    /// A later day starts from nothing; what belongs to an earlier one is no longer of interest.
+    fn add(&mut self, hour: u32, tenant: TenantId, content_type: ContentType, ledger: &Ledger) {
+        let number = hour / HOURS;
+        if number > self.number {
+            *self = Self { number, sums: BTreeMap::new() };
+        }
+        if number == self.number {
+            self.sums.entry((tenant, content_type)).or_default().add(ledger);
+        }
+    }
+}
+
+/// Of a day.
+const HOURS: u32 = 24;
+
+impl Holdings {
+    pub(crate) fn new(
+        store: PathBuf,
+        time: Arc<ServiceTime>,
+        seen_key: SeenKey,
+        partitions: Partitions,
+        anchors: Anchors,
+    ) -> Self {
+        Self {
+            store,
+            time,
+            seen_key,
+            partitions,
+            heads: RwLock::default(),
+            day: Mutex::default(),
+            anchors: Mutex::new(anchors),
+            stored: watch::Sender::new(0),
+            unread: None,
+            receiving: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn heads(&self) -> RwLockReadGuard<'_, HashMap<TenantId, Head>> {
+        self.heads.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn head(&self, tenant: TenantId) -> Option<Head> {
+        self.heads().get(&tenant).cloned()
+    }
+
+    /// The last number in a tenant's content type whose blob is durable; no number is greater if there is no writer.
+    pub(crate) fn last_seq(&self, tenant: TenantId, content_type: ContentType) -> u64 {
+        if self.unread.is_some() {
+            return u64::MAX;
+        }
+        let heads = self.heads();
+        heads.get(&tenant).and_then(|head| head.now.last.get(&content_type.code())).copied().unwrap_or(0)
+    }
+
+    /// The last numbers of all tenants' content types.
+    pub(crate) fn last_numbers(&self) -> Heads {
+        self.catch_up();
+        let mut numbers = Heads::new();
+        for (tenant, head) in &*self.heads() {
+            for (code, seq) in &head.now.last {
+                if let Some(content_type) = ContentType::from_code(*code) {
+                    numbers.insert((*tenant, content_type), *seq);
+                }
+            }
+        }
+        numbers
+    }
+
+    pub(crate) fn set_heads(&self, heads: HashMap<TenantId, Head>) {
+        *self.heads.write().unwrap_or_else(PoisonError::into_inner) = heads;
+    }
+
+    pub(crate) fn add_heads(&self, heads: HashMap<TenantId, Head>) {
+        self.heads.write().unwrap_or_else(PoisonError::into_inner).extend(heads);
+    }
+
+    /// Adds what has become durable to the day's sums.
+    pub(crate) fn add_to_day(&self, added: &[(u32, TenantId, ContentType, Ledger)]) {
+        let mut day = self.day();
+        for (hour, tenant, content_type, ledger) in added {
+            day.add(*hour, *tenant, *content_type, ledger);
+        }
+    }
+
+    /// What was stored since midnight UTC.
+    pub(crate) fn stored_today(&self, tenant: TenantId) -> Ledger {
+        self.catch_up();
+        let today = hour_of(self.time.now()) / HOURS;
+        let day = self.day();
+        let mut sum = Ledger::default();
+        if day.number == today {
+            for content_type in ContentType::ALL {
+                if let Some(ledger) = day.sums.get(&(tenant, content_type)) {
+                    sum.add(ledger);
+                }
+            }
+        }
+        sum
+    }
+
+    /// Sums up the day from the partitions that have something of it. Blocking.
+    pub(crate) fn load_day(&self) -> Result<(), StoreError> {
+        let today = hour_of(self.time.now()) / HOURS;
+        let begin = Timestamp::from_second(i64::from(today) * i64::from(HOURS) * 3600).unwrap_or(Timestamp::MIN);
+        let mut day = Day { number: today, sums: BTreeMap::new() };
+        for partition in self.partitions.list() {
+            if partition.sealed().is_some_and(|sums| !sums.stored.meets(Some(begin), None)) {
+                continue;
+            }
+            let summed = self.partitions.read(&partition).and_then(|reading| {
+                reading.ledgers(today * HOURS, (today + 1) * HOURS, |hour, tenant, content_type, ledger| {
+                    day.add(hour, tenant, content_type, &ledger);
+                })
+            });
+            if let Err(error) = summed {
+                self.pass_over(&partition, error)?;
+            }
+        }
+        *self.day() = day;
+        Ok(())
+    }
+
+    fn day(&self) -> MutexGuard<'_, Day> {
+        self.day.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn anchors(&self) -> MutexGuard<'_, Anchors> {
+        self.anchors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is no writer.
+    pub(crate) fn read_only(&mut self) {
+        self.unread = Some(Once::new());
+    }
+
+    /// Without a writer: reads what it would have in memory.
+    fn catch_up(&self) {
+        let Some(unread) = &self.unread else { return };
+        unread.call_once(|| {
+            let read = self.last_known_heads().and_then(|heads| {
+                self.set_heads(heads);
+                self.load_day()
+            });
+            if let Err(error) = read {
+                tracing::error!(%error, "where the store stands cannot be read");
+            }
+        });
+    }
+
+    /// The heads at the end of the newest partition that can be read.
+    pub(crate) fn last_known_heads(&self) -> Result<HashMap<TenantId, Head>, StoreError> {
+        for partition in self.partitions.list().iter().rev() {
+            match self.partitions.read(partition).and_then(|reading| reading.heads()) {
+                Ok(heads) => return Ok(heads.into_iter().collect()),
+                Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
+                    partition.complain(&error)
+                }
+                Err(StoreError::PartitionDropped { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(HashMap::new())
+    }
+
+    /// The ordinal of the next partition: above all that are here and all that are known to be gone.
+    pub(crate) fn next_ordinal(&self) -> u32 {
+        let here = self.partitions.newest().map(|partition| partition.ordinal);
+        here.max(self.anchors().last_ordinal()).map_or(1, |last| last + 1)
+    }
+
+    /// The state's snapshot, from the newest partition that has one and can be read.
+    pub(crate) fn snapshot(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        for partition in self.partitions.list().iter().rev() {
+            match self.partitions.read(partition).and_then(|reading| reading.snapshot()) {
+                Ok(None) | Err(StoreError::Damaged { .. } | StoreError::PartitionDropped { .. }) => {}
+                Ok(snapshot) => return Ok(snapshot),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The newest revision of a content id in these partitions.
+    pub(crate) fn find_content(
+        &self,
+        among: &[Arc<Partition>],
+        tenant: TenantId,
+        content_id: &ContentId,
+    ) -> Result<Option<BlobHeader>, StoreError> {
+        let key = self.seen_key.content(tenant, content_id);
+        for partition in among {
+            let suspects = partition.seen().find(key);
+            if suspects.is_empty() {
+                continue;
+            }
+            match self
+                .partitions
+                .read(partition)
+                .and_then(|reading| newest_revision(&reading, suspects, tenant, content_id))
+            {
+                Ok(Some(header)) => return Ok(Some(header)),
+                Ok(None) => {}
+                Err(error) => self.pass_over(partition, error)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Damage of an older partition, or its removal, is no reason to stop; everything else is an error.
+    pub(crate) fn pass_over(&self, partition: &Partition, error: StoreError) -> Result<(), StoreError> {
+        let newest = self.partitions.newest().is_some_and(|newest| newest.ordinal == partition.ordinal);
+        match error {
+            StoreError::PartitionDropped { .. } => Ok(()),
+            StoreError::Damaged { .. } if !newest => {
+                partition.complain(&error);
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+}
+
+fn newest_revision(
+    tree: &Tree,
+    suspects: Vec<BlobNumber>,
+    tenant: TenantId,
+    content_id: &ContentId,
+) -> Result<Option<BlobHeader>, StoreError> {
+    let mut newest: Option<BlobHeader> = None;
+    for blob in suspects {
+        let header = match tree.index(blob) {
+            Ok(Some(index)) if index.tenant == tenant && index.content_id == *content_id => {
+                tree.header(tenant, index.content_type, index.seq)
+            }
+            Ok(_) => continue,
+            Err(error) => Err(error),
+        };
+        match header {
+            Ok(Some(header)) if newest.as_ref().is_none_or(|newest| newest.revision < header.revision) => {
+                newest = Some(header);
+            }
+            // What cannot be understood is nothing that could be shown: better stored twice than not at all.
+            Ok(_) | Err(StoreError::Undecodable { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(newest)
+}

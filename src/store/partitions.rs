@@ -1,0 +1,333 @@
+//! The partitions that are there, and which of them are open.
+//!
+//! The newest is held open by the writer. Of the older ones, which are only read, at most [`KEPT_OPEN`] stay open when
+//! nobody reads them, with a small cache each. A partition that turns out to be damaged stays where it is and is
+//! marked: reading passes over it, and says so.
+//!
+//! **Invariant:** whoever holds a [`Reading`] has the partition to himself as far as removal goes: [`Partition::end`]
+//! waits for the last of them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::{Duration, Instant};
+
+use jiff::civil::Date;
+
+use super::database::{Access, Database};
+use super::error::StoreError;
+use super::interim::Seen;
+use super::partition::{PartitionName, Sums};
+use super::tree::Tree;
+
+/// How many older partitions stay open when nobody reads them.
+const KEPT_OPEN: usize = 4;
+/// sled's cache for one of them.
+const OLD_CACHE: u64 = 8 << 20;
+/// For how many days a record or a content id is looked for: Microsoft keeps content for seven, and repeats records
+/// "even days later".
+const DAYS_BACK: i64 = 9;
+
+/// A partition that is there.
+pub(crate) struct Partition {
+    pub(crate) name: PartitionName,
+    pub(crate) ordinal: u32,
+    pub(crate) directory: PathBuf,
+    /// What was seen in it; empty for those that are too old to matter.
+    seen: RwLock<Seen>,
+    /// Its database, if anybody has it open. Locked while it is being opened, so that it is opened once.
+    open: Mutex<Weak<Tree>>,
+    inner: Mutex<Inner>,
+    /// Tells when the last reader has gone.
+    left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    readers: usize,
+    /// The sums of a sealed partition.
+    sealed: Option<Sums>,
+    /// Why it cannot be read.
+    unreadable: Option<StoreError>,
+    complained: bool,
+    ending: Ending,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd)]
+enum Ending {
+    #[default]
+    No,
+    /// Nobody begins to read it any more.
+    Asked,
+    /// Those that still read it get an error.
+    Now,
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partition").field("name", &self.name).field("ordinal", &self.ordinal).finish_non_exhaustive()
+    }
+}
+
+impl Partition {
+    pub(crate) fn new(name: PartitionName, ordinal: u32, directory: PathBuf) -> Self {
+        Self {
+            name,
+            ordinal,
+            directory,
+            seen: RwLock::default(),
+            open: Mutex::default(),
+            inner: Mutex::default(),
+            left: Condvar::new(),
+        }
+    }
+
+    /// One that cannot be opened, for this reason.
+    pub(crate) fn unreadable_one(name: PartitionName, ordinal: u32, directory: PathBuf, error: &StoreError) -> Self {
+        let partition = Self::new(name, ordinal, directory);
+        partition.mark_unreadable(error);
+        partition
+    }
+
+    /// Where its database is.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.join("db")
+    }
+
+    /// The sums, if it is sealed.
+    pub(crate) fn sealed(&self) -> Option<Sums> {
+        self.inner().sealed.clone()
+    }
+
+    pub(crate) fn seal(&self, sums: Sums) {
+        self.inner().sealed = Some(sums);
+    }
+
+    /// Why it cannot be read, if it cannot.
+    pub(crate) fn unreadable(&self) -> Option<StoreError> {
+        self.inner().unreadable.clone()
+    }
+
+    /// Marks it as one that cannot be opened.
+    pub(crate) fn mark_unreadable(&self, error: &StoreError) {
+        self.complain(error);
+        self.inner().unreadable.get_or_insert_with(|| error.clone());
+    }
+
+    /// Says once that it is damaged.
+    pub(crate) fn complain(&self, error: &StoreError) {
+        if !std::mem::replace(&mut self.inner().complained, true) {
+            tracing::error!(
+                partition = %self.name,
+                cause = %error,
+                remedy = error.remedy(),
+                "a partition of the store is damaged; it stays where it is, and what cannot be read is passed over"
+            );
+        }
+    }
+
+    pub(crate) fn seen(&self) -> RwLockReadGuard<'_, Seen> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn seen_mut(&self) -> RwLockWriteGuard<'_, Seen> {
+        self.seen.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets nobody begin to read it, waits up to `patience` for those who do, then ends them too.
+    pub(crate) fn end(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut inner = self.inner();
+        inner.ending = Ending::Asked;
+        while inner.readers > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                inner.ending = Ending::Now;
+                inner = self.left.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                inner = self.left.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self) -> StoreError {
+        StoreError::PartitionDropped { name: self.name.to_string() }
+    }
+}
+
+/// A partition that is being read: it is open, and not removed while this lives.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    partition: Arc<Partition>,
+    // Dropped with the guard, before the reader is counted out.
+    tree: Option<Arc<Tree>>,
+}
+
+impl Reading {
+    pub(crate) fn partition(&self) -> &Arc<Partition> {
+        &self.partition
+    }
+
+    /// Whether reading may go on; asked between the parts of a body.
+    pub(crate) fn go_on(&self) -> Result<(), StoreError> {
+        if self.partition.inner().ending == Ending::Now { Err(self.partition.gone()) } else { Ok(()) }
+    }
+}
+
+impl std::ops::Deref for Reading {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        self.tree.as_ref().expect("it is taken out by `drop` only")
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.tree = None;
+        self.partition.inner().readers -= 1;
+        self.partition.left.notify_all();
+    }
+}
+
+/// All partitions, oldest first.
+#[derive(Debug)]
+pub(crate) struct Partitions {
+    content: PathBuf,
+    list: RwLock<Vec<Arc<Partition>>>,
+    /// The older ones that are kept open, most recently used last.
+    kept: Mutex<VecDeque<(u32, Arc<Tree>)>>,
+}
+
+impl Partitions {
+    pub(crate) fn new(content: PathBuf, list: Vec<Arc<Partition>>) -> Self {
+        Self { content, list: RwLock::new(list), kept: Mutex::default() }
+    }
+
+    /// The directory that holds them.
+    pub(crate) fn content(&self) -> &Path {
+        &self.content
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<Partition>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn newest(&self) -> Option<Arc<Partition>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    /// The partition with this ordinal, if it is there.
+    pub(crate) fn by_ordinal(&self, ordinal: u32) -> Option<Arc<Partition>> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        list.binary_search_by_key(&ordinal, |partition| partition.ordinal).ok().map(|at| Arc::clone(&list[at]))
+    }
+
+    /// Whether what stands in the partition with this ordinal can be read, as far as is known.
+    pub(crate) fn is_readable(&self, ordinal: u32) -> bool {
+        self.by_ordinal(ordinal).is_some_and(|partition| {
+            let inner = partition.inner();
+            inner.unreadable.is_none() && inner.ending == Ending::No
+        })
+    }
+
+    /// Those in which what comes now may have been seen before, newest first. The newest's date is what counts: it
+    /// was confirmed by the service.
+    pub(crate) fn recent(&self) -> Vec<Arc<Partition>> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = list.last() else { return Vec::new() };
+        let first = newest.name.date.checked_sub(jiff::Span::new().days(DAYS_BACK)).unwrap_or(Date::MIN);
+        list.iter().rev().take_while(|partition| partition.name.date >= first).cloned().collect()
+    }
+
+    pub(crate) fn push(&self, partition: Arc<Partition>) {
+        self.list.write().unwrap_or_else(PoisonError::into_inner).push(partition);
+    }
+
+    /// Takes a partition out of the list, and closes it as soon as nobody reads it.
+    pub(crate) fn remove(&self, ordinal: u32) {
+        self.list.write().unwrap_or_else(PoisonError::into_inner).retain(|partition| partition.ordinal != ordinal);
+        self.forget(ordinal);
+    }
+
+    /// Closes an older partition as soon as nobody reads it.
+    pub(crate) fn forget(&self, ordinal: u32) {
+        self.kept().retain(|(kept, _)| *kept != ordinal);
+    }
+
+    /// Opens a partition to read it. Damage marks it; other errors may pass.
+    pub(crate) fn read(&self, partition: &Arc<Partition>) -> Result<Reading, StoreError> {
+        {
+            let mut inner = partition.inner();
+            if inner.ending > Ending::No {
+                return Err(partition.gone());
+            }
+            if let Some(error) = &inner.unreadable {
+                return Err(error.clone());
+            }
+            inner.readers += 1;
+        }
+        let mut reading = Reading { partition: Arc::clone(partition), tree: None };
+        reading.tree = Some(self.open(partition)?);
+        Ok(reading)
+    }
+
+    /// Opens the partition that is written, or any with this much cache; nobody may have it open.
+    pub(crate) fn open_to_write(&self, partition: &Partition, cache_bytes: u64) -> Result<Arc<Tree>, StoreError> {
+        let mut open = partition.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = Database::open(&partition.database(), Access { cache_bytes, create: false })?;
+        let tree = Arc::new(Tree::new(database));
+        *open = Arc::downgrade(&tree);
+        Ok(tree)
+    }
+
+    fn open(&self, partition: &Partition) -> Result<Arc<Tree>, StoreError> {
+        let mut open = partition.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = open.upgrade() {
+            self.keep(partition, &tree, false);
+            return Ok(tree);
+        }
+        let access = Access { cache_bytes: OLD_CACHE, create: false };
+        match Database::open(&partition.database(), access) {
+            Ok(database) => {
+                let tree = Arc::new(Tree::new(database));
+                *open = Arc::downgrade(&tree);
+                self.keep(partition, &tree, true);
+                Ok(tree)
+            }
+            Err(error) => {
+                if matches!(error, StoreError::Damaged { .. }) {
+                    partition.mark_unreadable(&error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes the use of an older partition; `new` ones push the least recently used out.
+    fn keep(&self, partition: &Partition, tree: &Arc<Tree>, new: bool) {
+        let mut out = Vec::new();
+        let mut kept = self.kept();
+        let place = kept.iter().position(|(ordinal, _)| *ordinal == partition.ordinal);
+        if let Some(entry) = place.and_then(|place| kept.remove(place)) {
+            kept.push_back(entry);
+        } else if new {
+            kept.push_back((partition.ordinal, Arc::clone(tree)));
+            while kept.len() > KEPT_OPEN {
+                out.extend(kept.pop_front());
+            }
+        }
+        // Closing takes its time; others may use the list meanwhile.
+        drop(kept);
+        drop(out);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(u32, Arc<Tree>)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

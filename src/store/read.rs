@@ -1,0 +1,478 @@
+//! Reading what is stored, while the writer goes on.
+//!
+//! Bodies stream part by part: memory holds one part, the record under way and a page of headers, whatever the size of
+//! the store. Partitions and blobs whose times cannot match are passed over, sealed partitions without being opened.
+//!
+//! **Invariants:** nothing is read before it is durable, so that no cursor can stand on what a power cut would take;
+//! of every record exactly one copy comes unless all are asked for: a copy is left out while the partition of its
+//! original is there and can be read.
+//!
+//! What cannot be read is passed over and listed in [`Read`]: the caller says so and ends with an error.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::error::StoreError;
+use super::header::BlobHeader;
+use super::holdings::Holdings;
+use super::intake::Unpack;
+use super::keys;
+use super::partition::{Label, Span, Sums};
+use super::partitions::{Partition, Reading};
+use super::records::fields::Fields;
+use super::records::reader::{ReadError, RecordReader};
+use super::{Heads, Query, Record, TimeBasis};
+use crate::content::{ContentType, TenantId};
+
+/// How many headers are read at a time.
+const PAGE: usize = 64;
+/// How many blobs that cannot be read are listed; the others are only counted.
+const LISTED: usize = 100;
+
+/// What came of reading.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Records handed out.
+    pub records: u64,
+    /// Whether the receiver of the records ended it.
+    pub ended: bool,
+    /// Partitions that are damaged and were passed over, and why.
+    pub unreadable: Vec<(String, String)>,
+    /// How many blobs could not be read to their end.
+    pub damaged_blobs: u64,
+    /// The first of them.
+    pub damaged: Vec<Damaged>,
+}
+
+impl Read {
+    /// An error if anything was passed over.
+    pub(crate) fn complete(&self) -> Result<(), StoreError> {
+        let first = match (self.unreadable.first(), self.damaged.first()) {
+            (Some((partition, why)), _) => format!("the partition `{partition}`: {why}"),
+            (None, Some(blob)) => {
+                format!("blob {} of {} of tenant `{}`: {}", blob.seq, blob.content_type, blob.tenant, blob.why)
+            }
+            (None, None) => return Ok(()),
+        };
+        Err(StoreError::Incomplete { partitions: self.unreadable.len(), blobs: self.damaged_blobs, first })
+    }
+}
+
+/// A blob that could not be read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What.
+    pub content_type: ContentType,
+    /// Its number.
+    pub seq: u64,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Query {
+    /// Whether a partition with these sums can hold what is asked for.
+    fn meets_partition(&self, sums: &Sums) -> bool {
+        self.meets(match self.by {
+            TimeBasis::Created => sums.created,
+            TimeBasis::Available => sums.available,
+            TimeBasis::Stored => sums.stored,
+        })
+    }
+
+    fn meets_blob(&self, header: &BlobHeader) -> bool {
+        self.meets(match self.by {
+            TimeBasis::Created => Span::new(header.created_min, header.created_max),
+            TimeBasis::Available => Span::at(header.content_created),
+            TimeBasis::Stored => Span::at(header.stored_at),
+        })
+    }
+
+    fn meets(&self, span: Span) -> bool {
+        (self.since.is_none() && self.until.is_none()) || span.meets(self.since, self.until)
+    }
+
+    /// Whether each record's own time must be looked at: the blob's are not all in the range.
+    fn splits(&self, header: &BlobHeader) -> bool {
+        let inside = |time: Option<Timestamp>| time.is_some_and(|time| self.meets(Span::at(time)));
+        self.by == TimeBasis::Created
+            && (self.since.is_some() || self.until.is_some())
+            // Records without a time do not count in the blob's, and do not match either: all must be looked at.
+            && !(inside(header.created_min) && inside(header.created_max) && header.records == 1)
+    }
+
+    fn content_types(&self) -> Vec<ContentType> {
+        if self.content_types.is_empty() { ContentType::ALL.to_vec() } else { self.content_types.clone() }
+    }
+}
+
+/// Hands out every record that the query asks for: oldest partition first, then by tenant, content type and number.
+pub(crate) fn for_each_record(
+    holdings: &Holdings,
+    query: &Query,
+    mut each: impl FnMut(Record<'_>) -> ControlFlow<()>,
+) -> Result<Read, StoreError> {
+    let mut read = Read::default();
+    let list = holdings.partitions.list();
+    // What is there now: an original that is dropped while this goes on has been handed out already.
+    let mut originals: HashSet<u32> = list
+        .iter()
+        .map(|partition| partition.ordinal)
+        .filter(|&ordinal| holdings.partitions.is_readable(ordinal))
+        .collect();
+    for partition in &list {
+        if partition.sealed().is_some_and(|sums| !query.meets_partition(&sums)) {
+            continue;
+        }
+        let done = holdings
+            .partitions
+            .read(partition)
+            .and_then(|reading| read_partition(holdings, &reading, query, &originals, &mut read, &mut each));
+        match done {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => {
+                read.ended = true;
+                break;
+            }
+            Err(error @ StoreError::Damaged { .. }) => {
+                partition.complain(&error);
+                originals.remove(&partition.ordinal);
+                read.unreadable.push((partition.name.to_string(), error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+fn read_partition(
+    holdings: &Holdings,
+    reading: &Reading,
+    query: &Query,
+    originals: &HashSet<u32>,
+    read: &mut Read,
+    each: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    let mut tenants = reading.tenants()?;
+    if !query.tenants.is_empty() {
+        tenants.retain(|tenant| query.tenants.contains(tenant));
+    }
+    for tenant in tenants {
+        for content_type in query.content_types() {
+            let mut after = 0;
+            loop {
+                let page = page(holdings, reading, tenant, content_type, after, PAGE)?;
+                let Some((last, _)) = page.last() else { break };
+                after = *last;
+                for (seq, header) in page {
+                    let done = header.and_then(|header| {
+                        if !query.meets_blob(&header) {
+                            return Ok(ControlFlow::Continue(()));
+                        }
+                        read_records(reading, tenant, &header, query, originals, &mut read.records, each)
+                    });
+                    match done {
+                        Ok(ControlFlow::Continue(())) => {}
+                        Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+                        Err(StoreError::Undecodable { what, why, .. }) => {
+                            read.damaged_blobs += 1;
+                            if read.damaged.len() < LISTED {
+                                let why = format!("{what}: {why}");
+                                read.damaged.push(Damaged { tenant, content_type, seq, why });
+                            }
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Some headers after a number, as far as they are durable. Read at once, so that no iterator keeps the database from
+/// being opened again after a write error.
+pub(crate) type Page = Vec<(u64, Result<BlobHeader, StoreError>)>;
+
+fn page(
+    holdings: &Holdings,
+    reading: &Reading,
+    tenant: TenantId,
+    content_type: ContentType,
+    after: u64,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    reading.go_on()?;
+    let durable = holdings.last_seq(tenant, content_type);
+    if durable <= after {
+        return Ok(Vec::new());
+    }
+    let (from, to) = (keys::header(tenant, content_type, after + 1), keys::header(tenant, content_type, durable));
+    let headers = reading.headers(from, to)?;
+    headers.take(limit).map(|row| row.map(|(_, seq, header)| (seq, header))).collect()
+}
+
+/// Hands out the records of one blob.
+fn read_records(
+    reading: &Reading,
+    tenant: TenantId,
+    header: &BlobHeader,
+    query: &Query,
+    originals: &HashSet<u32>,
+    count: &mut u64,
+    each: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    if header.defect.is_some() {
+        // Kept as evidence; nobody has found records in it.
+        return Ok(ControlFlow::Continue(()));
+    }
+    let splits = query.splits(header);
+    let mut duplicates = header.duplicates.iter().peekable();
+    let mut reader = RecordReader::new(Body::new(reading, header));
+    loop {
+        let (index, json) = match reader.next() {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(ControlFlow::Continue(())),
+            Err(ReadError::Part(error)) => return Err(error),
+            Err(ReadError::Malformed(malformed)) => return Err(reading.undecodable("a body", malformed)),
+        };
+        let mark = duplicates.next_if(|duplicate| duplicate.record == index);
+        let duplicate = mark.is_some_and(|mark| originals.contains(&mark.original));
+        if duplicate && !query.include_duplicates {
+            continue;
+        }
+        if splits {
+            let created = Fields::read(json).ok().and_then(|(fields, _)| fields.created());
+            if !created.is_some_and(|created| query.meets(Span::at(created))) {
+                continue;
+            }
+        }
+        *count += 1;
+        let content_id = &header.content_id;
+        let record =
+            Record { tenant, content_type: header.content_type, content_id, seq: header.seq, index, json, duplicate };
+        if each(record).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+}
+
+/// A body's bytes, part by part, decompressed.
+#[derive(Debug)]
+pub(crate) struct Body<'a> {
+    reading: &'a Reading,
+    blob: keys::BlobNumber,
+    parts: u32,
+    next: u32,
+    unpack: Unpack,
+}
+
+impl<'a> Body<'a> {
+    pub(crate) fn new(reading: &'a Reading, header: &BlobHeader) -> Self {
+        Self { reading, blob: header.blob_no, parts: header.parts, next: 0, unpack: Unpack::new() }
+    }
+
+    fn part(&mut self, number: u32) -> Result<Vec<u8>, StoreError> {
+        self.reading.go_on()?;
+        let part = self.reading.part(self.blob, number)?;
+        let part = part.ok_or_else(|| self.reading.undecodable("a part of a body", "it is missing"))?;
+        let raw = self.unpack.part(&part).map_err(|error| self.reading.undecodable("a part of a body", error))?;
+        Ok(raw.to_vec())
+    }
+}
+
+impl Iterator for Body<'_> {
+    type Item = Result<Vec<u8>, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.parts {
+            return None;
+        }
+        let part = self.part(self.next);
+        // After an error there is nothing more to come.
+        self.next = if part.is_ok() { self.next + 1 } else { self.parts };
+        Some(part)
+    }
+}
+
+/// The partition in which a blob stands, and its header.
+fn find(
+    holdings: &Holdings,
+    tenant: TenantId,
+    content_type: ContentType,
+    seq: u64,
+) -> Result<Option<(Reading, BlobHeader)>, StoreError> {
+    if seq > holdings.last_seq(tenant, content_type) {
+        return Ok(None);
+    }
+    for partition in holdings.partitions.list().iter().rev() {
+        let found = holdings
+            .partitions
+            .read(partition)
+            .and_then(|reading| Ok(reading.header(tenant, content_type, seq)?.map(|header| (reading, header))));
+        match found {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => holdings.pass_over(partition, error)?,
+        }
+    }
+    Ok(None)
+}
+
+/// A blob's header, and its body, byte for byte, in pieces. `None` if there is no such blob.
+pub(crate) fn read_blob(
+    holdings: &Holdings,
+    tenant: TenantId,
+    content_type: ContentType,
+    seq: u64,
+    mut each: impl FnMut(&[u8]),
+) -> Result<Option<BlobHeader>, StoreError> {
+    let Some((reading, header)) = find(holdings, tenant, content_type, seq)? else { return Ok(None) };
+    for part in Body::new(&reading, &header) {
+        each(&part?);
+    }
+    Ok(Some(header))
+}
+
+/// The records of the blobs after a number, copies left out or marked as [`for_each_record`] does; answers the last
+/// number whose blob was read whole.
+pub(crate) fn for_each_record_after(
+    holdings: &Holdings,
+    tenant: TenantId,
+    content_type: ContentType,
+    after: u64,
+    mut each: impl FnMut(Record<'_>) -> ControlFlow<()>,
+) -> Result<u64, StoreError> {
+    let query = Query { include_duplicates: true, ..Query::default() };
+    let mut last = after;
+    loop {
+        let headers = read_after(holdings, tenant, content_type, last, PAGE)?;
+        if headers.is_empty() {
+            return Ok(last);
+        }
+        for (seq, _) in headers {
+            let read = find(holdings, tenant, content_type, seq).and_then(|found| {
+                let Some((reading, header)) = found else { return Ok(ControlFlow::Continue(())) };
+                let originals = header
+                    .duplicates
+                    .iter()
+                    .map(|duplicate| duplicate.original)
+                    .filter(|&ordinal| holdings.partitions.is_readable(ordinal))
+                    .collect();
+                read_records(&reading, tenant, &header, &query, &originals, &mut 0, &mut each)
+            });
+            match read {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(last),
+                Err(error @ (StoreError::Undecodable { .. } | StoreError::Damaged { .. })) => {
+                    tracing::error!(%tenant, %content_type, seq, %error, "a stored blob is damaged and was passed over");
+                }
+                Err(StoreError::PartitionDropped { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            last = seq;
+        }
+    }
+}
+
+/// The last numbers that were stored before a time.
+pub(crate) fn heads_at(holdings: &Holdings, since: Timestamp) -> Result<Heads, StoreError> {
+    let mut heads = Heads::new();
+    for partition in holdings.partitions.list().iter().rev() {
+        let read = holdings.partitions.read(partition).and_then(|reading| {
+            let sums = reading.sums()?;
+            if sums.stored.meets(None, Some(since)) {
+                for row in reading.all_headers()? {
+                    let (tenant, seq, header) = row?;
+                    if let Ok(header) = header
+                        && header.stored_at < since
+                    {
+                        let last = heads.entry((tenant, header.content_type)).or_default();
+                        *last = seq.max(*last);
+                    }
+                }
+            }
+            // What no blob of this partition says was so when it began.
+            let began_before =
+                Label::read(&partition.directory)?.created <= since || sums.stored.meets(None, Some(since));
+            if began_before {
+                for (tenant, head) in reading.heads()? {
+                    for (code, seq) in head.start.last {
+                        if let Some(content_type) = ContentType::from_code(code) {
+                            let last = heads.entry((tenant, content_type)).or_default();
+                            *last = seq.max(*last);
+                        }
+                    }
+                }
+            }
+            Ok(began_before)
+        });
+        match read {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) => holdings.pass_over(partition, error)?,
+        }
+    }
+    Ok(heads)
+}
+
+/// Up to `limit` blobs after a number, in their order. A header that cannot be understood is an error of its own.
+pub(crate) fn read_after(
+    holdings: &Holdings,
+    tenant: TenantId,
+    content_type: ContentType,
+    seq: u64,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let mut found = Vec::new();
+    if holdings.last_seq(tenant, content_type) <= seq {
+        return Ok(found);
+    }
+    for partition in from(holdings, tenant, content_type, seq)? {
+        let reading = match holdings.partitions.read(&partition) {
+            Ok(reading) => reading,
+            Err(error) => {
+                holdings.pass_over(&partition, error)?;
+                continue;
+            }
+        };
+        let page = page(holdings, &reading, tenant, content_type, seq, limit - found.len())?;
+        found.extend(page);
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The partitions that can hold what comes after a number, oldest first: a cursor is near the end as a rule, so they
+/// are looked for from there.
+fn from(
+    holdings: &Holdings,
+    tenant: TenantId,
+    content_type: ContentType,
+    seq: u64,
+) -> Result<Vec<Arc<Partition>>, StoreError> {
+    let mut partitions = Vec::new();
+    for partition in holdings.partitions.list().into_iter().rev() {
+        let start = holdings.partitions.read(&partition).and_then(|reading| reading.head(tenant));
+        partitions.push(Arc::clone(&partition));
+        match start {
+            // Before the tenant's first blob.
+            Ok(None) => break,
+            Ok(Some(head)) => {
+                let before = head.start.last.get(&content_type.code()).copied().unwrap_or(0);
+                if before <= seq {
+                    break;
+                }
+            }
+            Err(error) => holdings.pass_over(&partition, error)?,
+        }
+    }
+    partitions.reverse();
+    Ok(partitions)
+}

@@ -1,0 +1,365 @@
+//! Making, sealing and dropping partitions, and what happens when the newest is damaged.
+//!
+//! **Making.** Under `.new-<name>`: the label, the database, and as its first batch the heads of all chains, the
+//! state's snapshot and the parts of bodies that are still arriving. When all of it is durable the directory gets its
+//! name. What a crash leaves behind under the other name was never used, and is removed at the next start.
+//!
+//! **Sealing.** In the background, after the writer has moved on: leftovers of bodies that moved with it are removed,
+//! the index of what was seen is written down, and last of all the file `sealed`. A crash in between is made up for at
+//! the next start.
+//!
+//! **Dropping.** An anchor first; then the directory is renamed to `.dropping-<name>` once nobody reads it, and
+//! removed. The next start goes on where a crash has stopped.
+//!
+//! **Damage of the newest.** An anchor, then the directory is moved to `aside/`, never removed; numbers go on behind a
+//! floor that no number of the lost partition can have reached, and the chains start again from a link that only the
+//! last known one gives.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use super::anchors::Gone;
+use super::database::{self, Access, Database};
+use super::durable;
+use super::error::StoreError;
+use super::holdings::Holdings;
+use super::keys::BlobNumber;
+use super::partition::{self, FORMAT, Label, PartitionName};
+use super::partitions::Partition;
+use super::tree::{Changes, Head, Position, Tree};
+use super::writer::{CACHE, Newest, Upload, UploadId, Writer};
+use crate::content::TenantId;
+
+/// For how long readers of a partition that is to be dropped may go on.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How many keys are removed in one batch: sled keeps a batch in memory.
+const REMOVALS: usize = 1000;
+/// Copying goes in batches of about this size.
+const COPY_BYTES: usize = 4 << 20;
+/// A database takes about this much more than what is put into it, until it has been measured.
+const OVERHEAD: f64 = 1.9;
+/// How far apart the numbers before and after a lost partition are at least.
+const FLOOR_STEP: u32 = 32;
+const RESTART: &[u8] = b"tenantry chain restart v1\0";
+
+/// The day in UTC.
+pub(super) fn day_of(time: Timestamp) -> Date {
+    time.to_zoned(TimeZone::UTC).date()
+}
+
+/// Whether what is stored at this time goes into a new partition because the day is over.
+pub(super) fn is_new_day(newest: PartitionName, at: Timestamp) -> bool {
+    day_of(at) > newest.date
+}
+
+/// What the files will take, from what has been put into them and from what they took when they were measured.
+pub(super) fn estimated_size(put: u64, measured: (u64, u64)) -> u64 {
+    let (put_then, size_then) = measured;
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate"
+    )]
+    let since = (put.saturating_sub(put_then) as f64 * OVERHEAD) as u64;
+    size_then + since
+}
+
+/// The link from which a tenant's chain goes on after the partition before the one with this ordinal was lost.
+pub(super) fn restart_link(tenant: TenantId, known: &[u8; 32], ordinal: u32) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [RESTART, tenant.as_bytes(), known, &ordinal.to_be_bytes()] {
+        context.update(part);
+    }
+    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// What a new partition begins with.
+struct Beginning<'a> {
+    name: PartitionName,
+    label: Label,
+    heads: Vec<(TenantId, Head)>,
+    snapshot: Option<Vec<u8>>,
+    uploads: Vec<(UploadId, Upload)>,
+    /// Where the parts of the uploads are.
+    from: Option<&'a Tree>,
+}
+
+impl Writer {
+    /// Opens the partition that is written, or begins another if that is not possible. Nothing happens if there is
+    /// none yet: the first blob makes it.
+    pub(super) fn open_newest(&mut self) -> Result<(), StoreError> {
+        let Some(partition) = self.holdings.partitions.newest() else { return Ok(()) };
+        let next = partition.ordinal + 1;
+        // Only a partition that has had a successor is sealed.
+        if partition.sealed().is_some() || self.holdings.anchors().about(next).is_some() {
+            tracing::error!(
+                partition = %partition.name,
+                "the partition after this one is gone; what the service still holds is collected again"
+            );
+            let heads = self.holdings.last_known_heads()?;
+            return self.begin_again(partition.name, next, heads);
+        }
+        let opened = match partition.unreadable() {
+            Some(error) => Err(error),
+            None => Newest::open(&self.holdings, &partition),
+        };
+        match opened {
+            Ok((newest, heads)) => {
+                self.holdings.set_heads(heads);
+                self.newest = Some(newest);
+                Ok(())
+            }
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
+                self.replace_damaged(&partition, &error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Goes on in a new partition, of which the day is that of `at` or the newest's.
+    pub(super) fn roll(&mut self, at: Timestamp) -> Result<(), StoreError> {
+        let ordinal = self.holdings.next_ordinal();
+        let before = self.newest.as_ref().map(|newest| newest.partition.name);
+        let name = PartitionName::after(before, day_of(at));
+        let heads = self.holdings.heads().iter().map(|(tenant, head)| (*tenant, head.carried())).collect();
+        let mut uploads: Vec<_> = self.uploads.iter().map(|(id, upload)| (*id, *upload)).collect();
+        uploads.sort_unstable_by_key(|(_, upload)| upload.blob);
+        let (snapshot, floor) = match &self.newest {
+            Some(newest) => (newest.tree.snapshot()?, newest.floor),
+            None => (None, 0),
+        };
+        let beginning = Beginning {
+            name,
+            label: Label { format: FORMAT, ordinal, created: at, floor },
+            heads,
+            snapshot,
+            uploads,
+            from: self.newest.as_ref().map(|newest| &*newest.tree),
+        };
+        let (newest, uploads) = self.begin(beginning)?;
+        let old = self.newest.replace(newest);
+        self.uploads = uploads;
+        if let Some(old) = old {
+            let partition = Arc::clone(&old.partition);
+            // Closed before the sealer opens it again, with the smaller cache.
+            drop(old);
+            self.sealer.seal(partition);
+        }
+        tracing::info!(partition = %name, "a new partition of the store was begun");
+        Ok(())
+    }
+
+    /// The newest partition cannot be opened: moves it out of the way and begins another.
+    fn replace_damaged(&mut self, lost: &Arc<Partition>, error: &StoreError) -> Result<(), StoreError> {
+        let now = self.holdings.time.now();
+        let why = error.to_string();
+        self.holdings.anchors().add(
+            lost.ordinal,
+            lost.name,
+            Gone::Damaged { why: why.clone(), moved_to: None },
+            now,
+        )?;
+        lost.end(Duration::ZERO);
+        self.holdings.partitions.remove(lost.ordinal);
+        let aside = self.holdings.store.join("aside");
+        let moved_to = database::move_aside(&lost.directory, &aside, "damaged", now)?;
+        tracing::error!(
+            partition = %lost.name,
+            moved_to = %moved_to.display(),
+            cause = why,
+            "the newest partition of the store is damaged and was moved aside; what the service still holds is \
+             collected again"
+        );
+        self.holdings.anchors().add(lost.ordinal, lost.name, Gone::Damaged { why, moved_to: Some(moved_to) }, now)?;
+        let heads = self.holdings.last_known_heads()?;
+        self.begin_again(lost.name, lost.ordinal + 1, heads)
+    }
+
+    /// Begins a partition after one that is lost; no name is given twice.
+    fn begin_again(
+        &mut self,
+        after: PartitionName,
+        ordinal: u32,
+        known: HashMap<TenantId, Head>,
+    ) -> Result<(), StoreError> {
+        let ordinal = ordinal.max(self.holdings.next_ordinal());
+        let name = PartitionName::after(Some(after), after.date);
+        let restarted = |tenant, known: Head| {
+            let start = Position { link: restart_link(tenant, &known.now.link, ordinal), ..known.now };
+            Head { now: start.clone(), start }
+        };
+        let heads = known.into_iter().map(|(tenant, head)| (tenant, restarted(tenant, head))).collect();
+        let label = Label {
+            format: FORMAT,
+            ordinal,
+            created: self.holdings.time.now(),
+            floor: u64::from(ordinal) << FLOOR_STEP,
+        };
+        let snapshot = self.holdings.snapshot()?;
+        let beginning = Beginning { name, label, heads, snapshot, uploads: Vec::new(), from: None };
+        let (newest, _) = self.begin(beginning)?;
+        self.holdings.set_heads(newest.tree.heads()?.into_iter().collect());
+        self.newest = Some(newest);
+        self.uploads.clear();
+        Ok(())
+    }
+
+    fn begin(&self, beginning: Beginning<'_>) -> Result<(Newest, HashMap<UploadId, Upload>), StoreError> {
+        let content = self.holdings.partitions.content();
+        let directory = content.join(beginning.name.to_string());
+        let (making, uploads) = make(content, &beginning)?;
+        durable::rename(&making, &directory)?;
+        let partition = Arc::new(Partition::new(beginning.name, beginning.label.ordinal, directory));
+        let (newest, _) = Newest::open(&self.holdings, &partition)?;
+        self.holdings.partitions.push(partition);
+        Ok((newest, uploads))
+    }
+}
+
+/// Makes the directory of a new partition under its working name.
+fn make(content: &Path, beginning: &Beginning<'_>) -> Result<(PathBuf, HashMap<UploadId, Upload>), StoreError> {
+    let making = content.join(format!(".new-{}", beginning.name));
+    durable::remove_directory(&making)?;
+    durable::make_directory(&making)?;
+    beginning.label.write(&making)?;
+    let database = Database::open(&making.join("db"), Access { cache_bytes: CACHE, create: true })?;
+
+    let mut changes = Changes::default();
+    for (tenant, head) in &beginning.heads {
+        changes.put_head(*tenant, head);
+    }
+    if let Some(snapshot) = &beginning.snapshot {
+        changes.put_snapshot(snapshot, 0);
+    }
+    let mut sums = partition::Sums::default();
+    let mut moved = HashMap::new();
+    for (id, upload) in &beginning.uploads {
+        let blob = sums.take_number();
+        changes.put_open(blob);
+        moved.insert(*id, Upload { blob, ..*upload });
+    }
+    changes.put_sums(&sums);
+    database.commit(std::mem::take(&mut changes.batch))?;
+    for (id, upload) in &beginning.uploads {
+        let to = moved[id].blob;
+        for part in 0..upload.parts {
+            let bytes = beginning.from.map(|from| from.part(upload.blob, part)).transpose()?.flatten();
+            let missing = || StoreError::Undecodable {
+                path: making.clone(),
+                what: "a body that is still arriving",
+                why: "a part of it is missing".to_owned(),
+            };
+            changes.put_part(to, part, &bytes.ok_or_else(missing)?);
+            if changes.batch.bytes() >= COPY_BYTES {
+                database.commit(std::mem::take(&mut changes.batch))?;
+            }
+        }
+    }
+    if !changes.batch.is_empty() {
+        database.commit(changes.batch)?;
+    }
+    // Closed before its directory is renamed: sled keeps the path for its snapshots.
+    drop(database);
+    durable::sync_tree(&making)?;
+    Ok((making, moved))
+}
+
+/// Removes the parts of bodies that never got a header.
+pub(super) fn remove_open(tree: &Tree, blobs: impl IntoIterator<Item = BlobNumber>) -> Result<(), StoreError> {
+    for blob in blobs {
+        loop {
+            let keys = tree.part_keys(blob, REMOVALS)?;
+            let last = keys.len() < REMOVALS;
+            let mut changes = Changes::default();
+            for key in keys {
+                changes.batch.remove(key);
+            }
+            if last {
+                changes.remove_open(blob);
+            }
+            tree.database.commit(changes.batch)?;
+            if last {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The thread that seals.
+#[derive(Debug)]
+pub(super) struct Sealer(mpsc::Sender<Arc<Partition>>);
+
+impl Sealer {
+    pub(super) fn start(holdings: Arc<Holdings>) -> Result<Self, StoreError> {
+        let (sender, partitions) = mpsc::channel::<Arc<Partition>>();
+        std::thread::Builder::new()
+            .name("store-seal".to_owned())
+            .spawn(move || {
+                for partition in partitions {
+                    if let Err(error) = seal(&holdings, &partition) {
+                        // Nothing is lost: it is only slower to read, and sealed at the next start.
+                        tracing::warn!(partition = %partition.name, %error, "a partition could not be sealed yet");
+                    }
+                }
+            })
+            .map_err(|error| StoreError::Thread { name: "store-seal", source: Arc::new(error) })?;
+        Ok(Self(sender))
+    }
+
+    pub(super) fn seal(&self, partition: Arc<Partition>) {
+        drop(self.0.send(partition));
+    }
+}
+
+fn seal(holdings: &Holdings, partition: &Arc<Partition>) -> Result<(), StoreError> {
+    let reading = holdings.partitions.read(partition)?;
+    remove_open(&reading, reading.open_blobs()?)?;
+    let sums = reading.sums()?;
+    partition::write_sealed(&partition.directory, &sums)?;
+    drop(reading);
+    partition.seal(sums);
+    holdings.partitions.forget(partition.ordinal);
+    Ok(())
+}
+
+/// Drops the partitions of the days before `before`, except the newest; returns their names.
+pub(super) fn drop_partitions(
+    holdings: &Holdings,
+    before: Date,
+    patience: Duration,
+) -> Result<Vec<String>, StoreError> {
+    let mut list = holdings.partitions.list();
+    list.pop();
+    let mut dropped = Vec::new();
+    for partition in list.iter().take_while(|partition| partition.name.date < before) {
+        holdings.anchors().add(partition.ordinal, partition.name, Gone::Dropped, holdings.time.now())?;
+        partition.end(patience);
+        holdings.partitions.remove(partition.ordinal);
+        remove(&partition.directory)?;
+        tracing::info!(partition = %partition.name, "a partition was dropped");
+        dropped.push(partition.name.to_string());
+    }
+    Ok(dropped)
+}
+
+/// As [`drop_partitions`], with the time that readers are given.
+pub(super) fn drop_old(holdings: &Holdings, before: Date) -> Result<Vec<String>, StoreError> {
+    drop_partitions(holdings, before, PATIENCE)
+}
+
+/// Removes a partition's directory: out of sight at once, then piece by piece.
+pub(super) fn remove(directory: &Path) -> Result<(), StoreError> {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let dropping = directory.with_file_name(format!(".dropping-{name}"));
+    durable::rename(directory, &dropping)?;
+    durable::remove_directory(&dropping)
+}

@@ -1,0 +1,775 @@
+//! The writer of content: one thread that makes blobs visible and durable.
+//!
+//! Bodies arrive received, checked, hashed, cut and compressed; here they get their number, their link in the chain
+//! and the marks of their duplicates, and are written in groups: up to [`GROUP`] blobs or [`GROUP_WAIT`], one batch,
+//! one sync, then all are acknowledged. The memory of what waits here is bounded by whoever sends: every part comes
+//! with its share of one budget of bytes.
+//!
+//! Parts of large bodies come ahead of their header. They are written at once and can be read by nobody; a key says
+//! that they are there, until the header comes in the last batch or they are removed: when the receiver gives up, or at
+//! the next opening.
+//!
+//! **Invariants:** a number, once given, is never followed by a smaller one in the same tenant's content type, and
+//! readers see a blob only when it is durable; whatever is acknowledged survives a power cut; after an error nothing
+//! that was not acknowledged is relied upon: the writer forgets what it knows and reads it again from the disk.
+
+use std::any::Any;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::chain;
+use super::error::StoreError;
+use super::header::{BlobHeader, Duplicate};
+use super::holdings::Holdings;
+use super::ids::{PackedIds, RecordId};
+use super::intake::Body;
+use super::interim::Seen;
+use super::keys::BlobNumber;
+use super::partition::{Label, Sums};
+use super::partitions::Partition;
+use super::roll::{self, Sealer};
+use super::seen::{SeenHash, SeenKey};
+use super::tree::{BlobIndex, Changes, Head, Ledger, Tree, hour_of};
+use super::{Fetched, Stored};
+use crate::content::{ContentBlob, ContentId, ContentType, TenantId};
+use crate::retry::{Backoff, Stage as RetryStage};
+
+/// The most blobs in one batch.
+const GROUP: usize = 32;
+/// The longest that a blob waits for others to be written with.
+const GROUP_WAIT: Duration = Duration::from_millis(50);
+/// How long the next one may take to come before those that are there are written.
+const GROUP_GAP: Duration = Duration::from_millis(4);
+/// A group is written in several batches if it is larger.
+const BATCH_BYTES: usize = 4 << 20;
+/// sled's cache for the partition that is written.
+pub(super) const CACHE: u64 = 32 << 20;
+/// How often the size of the partition is measured: each time this much more has been written.
+const MEASURE_EVERY: u64 = 64 << 20;
+/// How often the writer looks after itself when nothing comes.
+const IDLE: Duration = Duration::from_secs(30);
+/// About how many ids of older blobs are kept while a group is checked for duplicates.
+const INDEXED_IDS: usize = 100_000;
+/// How many records a batch holds at most, or one blob.
+const BATCH_RECORDS: usize = 50_000;
+
+/// The reception of one body, as the writer knows it.
+pub(crate) type UploadId = u64;
+
+/// Compressed parts, in their order, with the memory that they may take.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    /// How many went before these.
+    pub(crate) first: u32,
+    pub(crate) parts: Vec<Vec<u8>>,
+    pub(crate) permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Parts {
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
+    }
+
+    pub(crate) fn hold(&mut self, part: Vec<u8>, permit: OwnedSemaphorePermit) {
+        self.parts.push(part);
+        self.permits.push(permit);
+    }
+
+    /// Takes out what is here; those to come are counted on.
+    pub(crate) fn split(&mut self) -> Self {
+        let parts = std::mem::take(self);
+        self.first = parts.first + u32::try_from(parts.parts.len()).unwrap_or(u32::MAX);
+        parts
+    }
+}
+
+/// A body that is complete.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) tenant: TenantId,
+    pub(crate) blob: ContentBlob,
+    pub(crate) fetched: Fetched,
+    /// Whether another body under a stored content id is stored as a further revision.
+    pub(crate) revision: bool,
+    pub(crate) body: Body,
+}
+
+/// What is asked of the writer.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Parts that go ahead of their header.
+    Parts { upload: UploadId, at: Timestamp, parts: Parts },
+    /// The receiver gives up.
+    Abandon { upload: UploadId },
+    /// The last parts and all that the header says.
+    Blob { upload: UploadId, received: Box<Received>, parts: Parts, done: Answer<Stored> },
+    /// The state's snapshot. The answer is whether there is a partition to hold it.
+    Snapshot { bytes: Vec<u8>, done: Answer<bool> },
+    /// Starts a new partition.
+    Roll { at: Timestamp, done: Answer<()> },
+    /// Writes what came before, and ends.
+    Close { done: Answer<()> },
+}
+
+/// Where the answer goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// The partition that is written.
+#[derive(Debug)]
+pub(super) struct Newest {
+    pub(super) partition: Arc<Partition>,
+    pub(super) tree: Arc<Tree>,
+    pub(super) sums: Sums,
+    pub(super) snapshot_pieces: u32,
+    /// No number of any tenant is this or smaller: what was given before a partition was lost.
+    pub(super) floor: u64,
+    /// The ledgers that were written last.
+    ledgers: HashMap<(u32, TenantId, ContentType), Ledger>,
+    /// Compressed bytes at the last measurement, and what the files took then.
+    pub(super) measured: (u64, u64),
+}
+
+impl Newest {
+    /// Opens the partition for writing, removes what was left half done, and learns what stands in it.
+    pub(super) fn open(
+        holdings: &Holdings,
+        partition: &Arc<Partition>,
+    ) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
+        let floor = Label::read(&partition.directory)?.floor;
+        let tree = holdings.partitions.open_to_write(partition, CACHE)?;
+        roll::remove_open(&tree, tree.open_blobs()?)?;
+        let sums = tree.sums()?;
+        let heads = tree.heads()?.into_iter().collect();
+        let snapshot_pieces = tree.snapshot_pieces()?;
+        see(holdings.seen_key, partition, &tree)?;
+        let size = tree.database.size_on_disk()?;
+        let measured = (sums.compressed, size);
+        let partition = Arc::clone(partition);
+        Ok((Self { partition, tree, sums, snapshot_pieces, floor, ledgers: HashMap::new(), measured }, heads))
+    }
+
+    /// Whether it has reached the size at which the next begins. Measuring is for every now and then.
+    fn is_full(&mut self, limit: u64) -> Result<bool, StoreError> {
+        if self.sums.compressed.saturating_sub(self.measured.0) >= MEASURE_EVERY.min(limit / 8) {
+            self.measured = (self.sums.compressed, self.tree.database.size_on_disk()?);
+        }
+        Ok(roll::estimated_size(self.sums.compressed, self.measured) >= limit)
+    }
+
+    fn ledger(&self, hour: u32, tenant: TenantId, content_type: ContentType) -> Result<Ledger, StoreError> {
+        match self.ledgers.get(&(hour, tenant, content_type)) {
+            Some(ledger) => Ok(*ledger),
+            None => Ok(self.tree.ledger(hour, tenant, content_type)?.unwrap_or_default()),
+        }
+    }
+}
+
+/// A body whose parts have begun to arrive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upload {
+    pub(super) blob: BlobNumber,
+    pub(super) parts: u32,
+}
+
+/// The thread's own.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) holdings: Arc<Holdings>,
+    pub(super) jobs: Receiver<Job>,
+    pub(super) partition_bytes: u64,
+    /// Nothing before the first blob, and after an error until everything has been read again.
+    pub(super) newest: Option<Newest>,
+    pub(super) uploads: HashMap<UploadId, Upload>,
+    /// Received in vain: their content was stored already.
+    discards: Vec<Upload>,
+    pub(super) sealer: Sealer,
+    trouble: Option<Suspended>,
+}
+
+/// Writing failed: until when nothing is tried.
+#[derive(Debug)]
+struct Suspended {
+    error: StoreError,
+    backoff: Backoff,
+    again: Instant,
+}
+
+/// A blob that was stored before under the same content id.
+#[derive(Debug, Clone)]
+struct Known {
+    stored: Stored,
+    sha256: [u8; 32],
+    revision: u16,
+}
+
+impl Known {
+    fn of(header: &BlobHeader) -> Self {
+        let count = |marks: usize| u32::try_from(marks).unwrap_or(u32::MAX);
+        let stored = Stored {
+            seq: header.seq,
+            bytes: header.bytes,
+            records: header.records,
+            duplicates: count(header.duplicates.len()),
+            foreign: count(header.foreign.len()),
+            new: false,
+        };
+        Self { stored, sha256: header.sha256, revision: header.revision }
+    }
+}
+
+/// What one batch will make true.
+#[derive(Debug, Default)]
+struct Stage {
+    changes: Changes,
+    heads: HashMap<TenantId, Head>,
+    ledgers: HashMap<(u32, TenantId, ContentType), Ledger>,
+    /// What was stored, to be added to the day's sums.
+    added: Vec<(u32, TenantId, ContentType, Ledger)>,
+    content: HashMap<(TenantId, ContentId), Known>,
+    /// The records in it that are no copies.
+    records: HashSet<(TenantId, RecordId)>,
+    seen: Vec<(SeenHash, BlobNumber)>,
+    done: Vec<(Answer<Stored>, Stored)>,
+    snapshots: Vec<(Answer<bool>, bool)>,
+}
+
+/// The ids of older blobs, read to confirm what the index of hashes suspects.
+#[derive(Debug, Default)]
+struct Indices {
+    known: HashMap<(u32, BlobNumber), Option<Confirming>>,
+    ids: usize,
+}
+
+/// Whose blob it is, and its ids.
+#[derive(Debug)]
+struct Confirming {
+    tenant: TenantId,
+    ids: HashSet<RecordId>,
+}
+
+impl Indices {
+    /// The ordinal of the newest of these partitions in which the record stands.
+    fn find_record(
+        &mut self,
+        holdings: &Holdings,
+        among: &[Arc<Partition>],
+        tenant: TenantId,
+        id: &RecordId,
+        hash: SeenHash,
+    ) -> Result<Option<u32>, StoreError> {
+        for partition in among {
+            let suspects = partition.seen().find(hash);
+            for blob in suspects {
+                let confirming = self.get(holdings, partition, blob)?;
+                if confirming.is_some_and(|blob| blob.tenant == tenant && blob.ids.contains(id)) {
+                    return Ok(Some(partition.ordinal));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// `None` if it cannot be read, and so confirms nothing.
+    fn get(
+        &mut self,
+        holdings: &Holdings,
+        partition: &Arc<Partition>,
+        blob: BlobNumber,
+    ) -> Result<Option<&Confirming>, StoreError> {
+        let place = (partition.ordinal, blob);
+        if !self.known.contains_key(&place) {
+            let index = match holdings.partitions.read(partition).and_then(|reading| reading.index(blob)) {
+                Ok(index) => index,
+                Err(StoreError::Undecodable { .. }) => None,
+                Err(error) => {
+                    holdings.pass_over(partition, error)?;
+                    None
+                }
+            };
+            if self.ids >= INDEXED_IDS {
+                *self = Self::default();
+            }
+            let confirming = index.map(|index| Confirming {
+                tenant: index.tenant,
+                ids: PackedIds::decode(&index.ids)
+                    .map_or_else(|_| HashSet::new(), |ids| ids.iter().flatten().collect()),
+            });
+            self.ids += 1 + confirming.as_ref().map_or(0, |confirming| confirming.ids.len());
+            self.known.insert(place, confirming);
+        }
+        Ok(self.known.get(&place).and_then(Option::as_ref))
+    }
+}
+
+impl Writer {
+    pub(super) fn new(holdings: Arc<Holdings>, jobs: Receiver<Job>, partition_bytes: u64, sealer: Sealer) -> Self {
+        Self {
+            holdings,
+            jobs,
+            partition_bytes,
+            newest: None,
+            uploads: HashMap::new(),
+            discards: Vec::new(),
+            sealer,
+            trouble: None,
+        }
+    }
+
+    /// Works until the store is closed or nobody is left who could ask for anything.
+    pub(super) fn run(mut self) {
+        loop {
+            let Some(mut group) = self.next_group() else { return };
+            let closing = match group.pop_if(|job| matches!(job, Job::Close { .. })) {
+                Some(Job::Close { done }) => Some(done),
+                _ => None,
+            };
+            self.work(group);
+            if let Some(done) = closing {
+                self.newest = None;
+                drop(done.send(Ok(())));
+                return;
+            }
+        }
+    }
+
+    /// What is to be written together. A group ends with `Close` or `Roll` if one comes.
+    fn next_group(&self) -> Option<Vec<Job>> {
+        let mut group = match self.jobs.recv_timeout(IDLE) {
+            Ok(job) => vec![job],
+            Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        };
+        let until = Instant::now() + GROUP_WAIT;
+        let (mut blobs, mut bytes) = (0, 0);
+        loop {
+            match group.last() {
+                Some(Job::Blob { parts, .. }) => {
+                    blobs += 1;
+                    bytes += parts.bytes();
+                }
+                Some(Job::Parts { parts, .. }) => bytes += parts.bytes(),
+                Some(Job::Snapshot { .. } | Job::Abandon { .. }) | None => {}
+                Some(Job::Roll { .. } | Job::Close { .. }) => break,
+            }
+            if blobs >= GROUP || bytes >= 2 * BATCH_BYTES {
+                break;
+            }
+            // Nobody is on the way: waiting would only delay those who are here.
+            let expected = blobs > 0 && self.holdings.receiving.load(Ordering::Relaxed) > 0;
+            let wait =
+                if expected { until.saturating_duration_since(Instant::now()).min(GROUP_GAP) } else { Duration::ZERO };
+            match self.jobs.recv_timeout(wait) {
+                Ok(job) => group.push(job),
+                Err(_) => break,
+            }
+        }
+        Some(group)
+    }
+
+    /// Does what a group asks for; whatever happens, everybody gets an answer.
+    fn work(&mut self, group: Vec<Job>) {
+        if let Some(trouble) = &self.trouble
+            && (Instant::now() < trouble.again || group.is_empty())
+        {
+            let error = trouble.error.clone();
+            return refuse(group, &error);
+        }
+        let mut rest = group;
+        let mut stage = Stage::default();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.attempt(&mut rest, &mut stage)));
+        let error = match outcome {
+            Ok(Ok(())) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!("the store can be written again");
+                }
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(panic) => StoreError::WriterEnded { writer: "content", why: panic_text(panic.as_ref()) },
+        };
+        stage.refuse(&error);
+        refuse(rest, &error);
+        self.suspend(error);
+    }
+
+    fn suspend(&mut self, error: StoreError) {
+        // What is in memory may be ahead of the disk or behind it.
+        self.newest = None;
+        self.uploads.clear();
+        self.discards.clear();
+        let mut backoff = match self.trouble.take() {
+            Some(trouble) => trouble.backoff,
+            None => Backoff::new(RetryStage::Store),
+        };
+        let wait = backoff.failed(None);
+        // The first few, then with growing intervals.
+        if backoff.attempts().is_power_of_two() {
+            let cause = error.trouble().cause;
+            tracing::error!(
+                cause,
+                remedy = error.remedy(),
+                attempt = backoff.attempts(),
+                "the store cannot be written"
+            );
+        }
+        self.trouble = Some(Suspended { error, backoff, again: Instant::now() + wait });
+    }
+
+    fn attempt(&mut self, group: &mut Vec<Job>, stage: &mut Stage) -> Result<(), StoreError> {
+        if self.newest.is_none() && !group.is_empty() {
+            self.open_newest()?;
+        }
+        let mut indices = Indices::default();
+        while !group.is_empty() {
+            // A job stays in the group until it is staged, so that it is answered if staging fails.
+            let at = match &group[0] {
+                Job::Parts { at, .. } => Some(*at),
+                Job::Blob { received, .. } => Some(received.fetched.at),
+                _ => None,
+            };
+            if let Some(at) = at {
+                self.make_room(at, stage)?;
+            }
+            let job = group.remove(0);
+            match job {
+                Job::Parts { upload, parts, .. } => self.stage_parts(upload, &parts, stage),
+                Job::Blob { upload, received, parts, done } => {
+                    let opened = self.uploads.remove(&upload);
+                    if opened.map_or(0, |upload| upload.parts) != parts.first {
+                        // What went ahead was lost to a write error.
+                        drop(done.send(Err(self.incomplete())));
+                        continue;
+                    }
+                    match self.stage_blob(opened, &received, &parts, stage, &mut indices) {
+                        Ok(stored) => stage.done.push((done, stored)),
+                        Err(error) => {
+                            drop(done.send(Err(error.clone())));
+                            return Err(error);
+                        }
+                    }
+                }
+                Job::Abandon { upload } => {
+                    if let Some(open) = self.uploads.remove(&upload) {
+                        // Its parts may still be in the batch.
+                        self.commit(stage)?;
+                        self.discard(open)?;
+                    }
+                }
+                Job::Snapshot { bytes, done } => {
+                    if let Some(newest) = &mut self.newest {
+                        newest.snapshot_pieces = stage.changes.put_snapshot(&bytes, newest.snapshot_pieces);
+                    }
+                    stage.snapshots.push((done, self.newest.is_some()));
+                }
+                Job::Roll { at, done } => {
+                    let rolled = self.commit(stage).and_then(|()| self.roll(at));
+                    drop(done.send(rolled.clone()));
+                    rolled?;
+                }
+                Job::Close { .. } => unreachable!("it was taken out of the group"),
+            }
+            if stage.changes.batch.bytes() >= BATCH_BYTES || stage.records.len() >= BATCH_RECORDS {
+                self.commit(stage)?;
+            }
+        }
+        self.commit(stage)
+    }
+
+    /// Removes the parts of a body that nobody will ask for.
+    fn discard(&self, open: Upload) -> Result<(), StoreError> {
+        match &self.newest {
+            Some(newest) => roll::remove_open(&newest.tree, [open.blob]),
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to it that there is a partition for what is stored at this time.
+    fn make_room(&mut self, at: Timestamp, stage: &mut Stage) -> Result<(), StoreError> {
+        let due = match &mut self.newest {
+            None => true,
+            Some(newest) => roll::is_new_day(newest.partition.name, at) || newest.is_full(self.partition_bytes)?,
+        };
+        if due {
+            self.commit(stage)?;
+            self.roll(at)?;
+        }
+        Ok(())
+    }
+
+    fn stage_parts(&mut self, upload: UploadId, parts: &Parts, stage: &mut Stage) {
+        let Some(newest) = &mut self.newest else { return };
+        if parts.first == 0 {
+            let blob = newest.sums.take_number();
+            stage.changes.put_open(blob);
+            self.uploads.insert(upload, Upload { blob, parts: 0 });
+        }
+        let Some(open) = self.uploads.get_mut(&upload) else { return };
+        for part in &parts.parts {
+            stage.changes.put_part(open.blob, open.parts, part);
+            open.parts += 1;
+        }
+    }
+
+    fn stage_blob(
+        &mut self,
+        opened: Option<Upload>,
+        received: &Received,
+        parts: &Parts,
+        stage: &mut Stage,
+        indices: &mut Indices,
+    ) -> Result<Stored, StoreError> {
+        let (tenant, content_type) = (received.tenant, received.blob.content_type);
+        let recent = self.holdings.partitions.recent();
+        let name = (tenant, received.blob.content_id.clone());
+        let known = match stage.content.get(&name) {
+            Some(known) => Some(known.clone()),
+            None => self.holdings.find_content(&recent, tenant, &name.1)?.map(|header| Known::of(&header)),
+        };
+        if let Some(known) = &known
+            && (!received.revision || known.sha256 == received.body.sha256)
+        {
+            if let Some(open) = opened {
+                self.discards.push(open);
+            }
+            return Ok(known.stored.clone());
+        }
+
+        let Upload { blob, parts: ahead } = match opened {
+            Some(open) => open,
+            None => Upload { blob: self.newest_mut().sums.take_number(), parts: 0 },
+        };
+        let duplicates = self.find_duplicates(received, blob, &recent, stage, indices)?;
+        let newest = self.newest.as_mut().expect("`make_room` has seen to it");
+        let body = &received.body;
+        let mut count = ahead;
+        for part in &parts.parts {
+            stage.changes.put_part(blob, count, part);
+            count += 1;
+        }
+        if ahead > 0 {
+            stage.changes.remove_open(blob);
+        }
+
+        let head = match stage.heads.entry(tenant) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.holdings.head(tenant).unwrap_or_else(|| Head::first(tenant))),
+        };
+        let last = head.now.last.entry(content_type.code()).or_default();
+        *last = (*last).max(newest.floor) + 1;
+        let mut header = BlobHeader {
+            content_type,
+            seq: *last,
+            blob_no: blob,
+            content_id: received.blob.content_id.clone(),
+            content_uri: received.blob.content_uri.clone(),
+            content_created: received.blob.content_created,
+            content_expiration: received.blob.content_expiration,
+            fetched: received.fetched.clone(),
+            stored_at: received.fetched.at,
+            bytes: body.bytes,
+            compressed: body.compressed,
+            parts: count,
+            records: body.records,
+            sha256: body.sha256,
+            created_min: body.created_min,
+            created_max: body.created_max,
+            previous: head.now.link,
+            link: [0; 32],
+            revision: known.map_or(0, |known| known.revision.saturating_add(1)),
+            duplicates,
+            foreign: body.foreign.clone(),
+            defect: body.defect.clone(),
+        };
+        header.link = chain::link(tenant, &header);
+        head.now.link = header.link;
+        head.now.length += 1;
+        newest.sums.add(&header);
+        stage.changes.put_header(tenant, &header).map_err(|why| newest.tree.undecodable("a blob's header", why))?;
+        stage.changes.put_index(
+            blob,
+            &BlobIndex {
+                tenant,
+                content_type,
+                seq: header.seq,
+                content_id: header.content_id.clone(),
+                ids: body.ids.clone(),
+            },
+        );
+        stage.seen.push((self.holdings.seen_key.content(tenant, &name.1), blob));
+        stage.added.push((hour_of(header.stored_at), tenant, content_type, Ledger::of(&header)));
+        let known = Known::of(&header);
+        let stored = Stored { new: true, ..known.stored.clone() };
+        stage.content.insert(name, known);
+        Ok(stored)
+    }
+
+    /// Marks the records that are stored already, in this blob, in this batch or in a partition of the last days, and
+    /// takes note of the others.
+    ///
+    /// A copy of what stands in an older partition is noted too: when that partition has been dropped, this one is the
+    /// original for those to come.
+    fn find_duplicates(
+        &mut self,
+        received: &Received,
+        blob: BlobNumber,
+        recent: &[Arc<Partition>],
+        stage: &mut Stage,
+        indices: &mut Indices,
+    ) -> Result<Vec<Duplicate>, StoreError> {
+        let (tenant, here) = (received.tenant, self.newest().partition.ordinal);
+        let mut duplicates = Vec::new();
+        let ids = PackedIds::decode(&received.body.ids)
+            .map_err(|error| self.newest().tree.undecodable("the ids of a body that was received", error))?;
+        for (record, (id, hash)) in (0..).zip(ids.iter().zip(&received.body.hashes)) {
+            let (Some(id), Some(hash)) = (id, *hash) else { continue };
+            if !stage.records.insert((tenant, id.clone())) {
+                duplicates.push(Duplicate { record, original: here });
+                continue;
+            }
+            let original = indices.find_record(&self.holdings, recent, tenant, &id, hash)?;
+            if let Some(original) = original {
+                duplicates.push(Duplicate { record, original });
+            }
+            if original != Some(here) {
+                stage.seen.push((hash, blob));
+            }
+        }
+        Ok(duplicates)
+    }
+
+    /// Writes what is staged and, when that is durable, tells everybody.
+    fn commit(&mut self, stage: &mut Stage) -> Result<(), StoreError> {
+        let mut done = std::mem::take(stage);
+        let Some(newest) = &mut self.newest else {
+            done.settle(&self.holdings);
+            return Ok(());
+        };
+        if done.added.is_empty() && done.changes.batch.is_empty() {
+            done.settle(&self.holdings);
+            return Ok(());
+        }
+        for &(hour, tenant, content_type, added) in &done.added {
+            let ledger = match done.ledgers.entry((hour, tenant, content_type)) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(newest.ledger(hour, tenant, content_type)?),
+            };
+            ledger.add(&added);
+        }
+        for (&(hour, tenant, content_type), ledger) in &done.ledgers {
+            done.changes.put_ledger(hour, tenant, content_type, ledger);
+        }
+        for (&tenant, head) in &done.heads {
+            done.changes.put_head(tenant, head);
+        }
+        done.changes.put_sums(&newest.sums);
+        let changes = std::mem::take(&mut done.changes);
+        if let Err(error) = newest.tree.database.commit(changes.batch) {
+            done.refuse(&error);
+            return Err(error);
+        }
+        {
+            let mut seen = newest.partition.seen_mut();
+            for &(key, blob) in &done.seen {
+                seen.insert(key, blob);
+            }
+        }
+        newest.ledgers = std::mem::take(&mut done.ledgers);
+        done.settle(&self.holdings);
+        for open in std::mem::take(&mut self.discards) {
+            self.discard(open)?;
+        }
+        Ok(())
+    }
+
+    /// What was sent ahead of a body is gone.
+    fn incomplete(&self) -> StoreError {
+        let newest = self.newest.as_ref().map(|newest| newest.partition.directory.clone());
+        StoreError::Suspended { path: newest.unwrap_or_else(|| self.holdings.store.clone()) }
+    }
+
+    fn newest(&self) -> &Newest {
+        self.newest.as_ref().expect("there is a partition before anything is staged")
+    }
+
+    fn newest_mut(&mut self) -> &mut Newest {
+        self.newest.as_mut().expect("there is a partition before anything is staged")
+    }
+
+    /// Partitions that a crash has kept from being sealed.
+    pub(super) fn seal_what_is_not(&self) {
+        let mut list = self.holdings.partitions.list();
+        list.pop();
+        for partition in list {
+            if partition.sealed().is_none() && partition.unreadable().is_none() {
+                self.sealer.seal(partition);
+            }
+        }
+    }
+}
+
+/// Learns from a partition's database what was seen in it.
+pub(super) fn see(key: SeenKey, partition: &Partition, tree: &Tree) -> Result<(), StoreError> {
+    let mut seen = Seen::default();
+    tree.for_each_index(0, |blob, index| {
+        seen.insert(key.content(index.tenant, &index.content_id), blob);
+        // What cannot be understood confirms nothing either.
+        if let Ok(ids) = PackedIds::decode(&index.ids) {
+            for id in ids.iter().flatten() {
+                seen.insert(key.record(index.tenant, &id), blob);
+            }
+        }
+    })?;
+    *partition.seen_mut() = seen;
+    Ok(())
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a text").to_owned()
+}
+
+fn refuse(group: Vec<Job>, error: &StoreError) {
+    for job in group {
+        match job {
+            Job::Parts { .. } | Job::Abandon { .. } => {}
+            Job::Blob { done, .. } => drop(done.send(Err(error.clone()))),
+            Job::Snapshot { done, .. } => drop(done.send(Err(error.clone()))),
+            Job::Roll { done, .. } | Job::Close { done } => drop(done.send(Err(error.clone()))),
+        }
+    }
+}
+
+impl Stage {
+    /// It is durable: first everybody can see it, then those who waited hear of it.
+    fn settle(mut self, holdings: &Holdings) {
+        holdings.add_heads(std::mem::take(&mut self.heads));
+        holdings.add_to_day(&self.added);
+        let new = self.done.iter().filter(|(_, stored)| stored.new).count();
+        if new > 0 {
+            holdings.stored.send_modify(|count| *count += new as u64);
+        }
+        for (done, stored) in self.done.drain(..) {
+            drop(done.send(Ok(stored)));
+        }
+        for (done, written) in self.snapshots.drain(..) {
+            drop(done.send(Ok(written)));
+        }
+    }
+
+    fn refuse(&mut self, error: &StoreError) {
+        for (done, _) in self.done.drain(..) {
+            drop(done.send(Err(error.clone())));
+        }
+        for (done, _) in self.snapshots.drain(..) {
+            drop(done.send(Err(error.clone())));
+        }
+    }
+}
