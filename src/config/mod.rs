@@ -1,7 +1,6 @@
 //! The configuration: as written → merged → validated.
 //!
-//! - As written (`written`): each file is TOML; each value keeps the line that it stands on. Not deserialised by
-//!   serde, which would stop at the first error and forget the line.
+//! - As written (`written`): each file is TOML; each value keeps the line that it stands on.
 //! - Merged (`merged`): built-in defaults, then `--config FILE`, then `conf.d/*.toml` beside it in name order, then
 //!   `TENANTRY__SECTION__KEY` from the environment. A later source replaces single keys of an earlier one;
 //!   `[[tenants]]` of all files are joined.

@@ -1,6 +1,1 @@
-//! One supervised task tree per tenant. See each file; the tree follows.
-
-pub mod plan;
-pub mod limit;
-pub mod gate;
-pub mod slots;
+//! (under construction)

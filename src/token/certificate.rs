@@ -388,7 +388,3 @@ fn prove(key: &[u8]) -> Result<(), CertificateError> {
         .verify(sample, &signature)
         .map_err(|_| CertificateError::UnsoundKey)
 }
-
-#[cfg(test)]
-#[path = "certificate_tests.rs"]
-mod tests;

@@ -3,7 +3,6 @@
 mod activity;
 mod clock;
 mod collect;
-mod config;
 mod lifecycle;
 mod skip;
 mod world;

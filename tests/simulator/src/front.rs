@@ -66,13 +66,11 @@ impl Handler for Front {
         self.world.lock().book.told_to_wait(wait, uptime);
     }
 
-    fn sent(&self, ticket: Ticket, response: &Response, sent: Sent) {
-        let Ticket::Request { place, endpoint, tenant } = ticket else {
-            return;
-        };
+    fn sent(&self, ticket: Ticket, sent: Sent) {
+        let Ticket::Request { place, endpoint, tenant } = ticket else { return };
         let mut state = self.world.lock();
-        state.book.answered(place, tenant, endpoint, if sent.begun { response.status } else { 0 }, sent.bytes);
-        if let Some(blob) = response.delivers.filter(|_| sent.complete).and_then(|n| state.blob_mut(n)) {
+        state.book.answered(place, tenant, endpoint, sent.status, sent.bytes);
+        if let Some(blob) = sent.delivered.and_then(|n| state.blob_mut(n)) {
             blob.fetched += 1;
         }
     }
@@ -353,7 +351,7 @@ impl Handler for Foreign {
 
     fn told(&self, _: Wait) {}
 
-    fn sent(&self, (): (), _: &Response, _: Sent) {}
+    fn sent(&self, (): (), _: Sent) {}
 
     fn date(&self) -> String {
         self.world.clock.date_header()

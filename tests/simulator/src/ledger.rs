@@ -15,9 +15,6 @@ use crate::blob::Blob;
 use crate::content_type::ContentType;
 use crate::faults::Endpoint;
 
-/// Requests that were under way when a wait was delivered may still arrive.
-const GRACE: Duration = Duration::from_millis(300);
-
 /// Violations and warnings kept each; more are only counted.
 const KEPT: usize = 10_000;
 
@@ -136,6 +133,13 @@ impl Ledger {
         })
     }
 
+    /// The blobs of `tenant` that were listed, then expired without ever having been fetched whole: a collector must
+    /// report each of them as lost.
+    pub fn lost(&self, tenant: Uuid) -> impl Iterator<Item = &Blob> {
+        let expired = |b: &&Blob| b.content_expiration <= self.at && b.fetched == 0 && b.listed > 0;
+        self.blobs.iter().filter(move |b| b.tenant == tenant).filter(expired)
+    }
+
     /// The body of a blob, made again.
     ///
     /// # Panics
@@ -193,6 +197,8 @@ pub(crate) struct Wait {
 
 /// The books while the cloud runs.
 pub(crate) struct Book {
+    /// Requests that were under way when a wait was delivered may still arrive for so long.
+    grace: Duration,
     log_limit: usize,
     log: VecDeque<Seen>,
     logged: u64,
@@ -209,8 +215,9 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn new(log_limit: usize) -> Self {
+    pub(crate) fn new(log_limit: usize, grace: Duration) -> Self {
         Self {
+            grace,
             log_limit,
             log: VecDeque::new(),
             logged: 0,
@@ -311,7 +318,7 @@ impl Book {
     /// How much of a wait was left when a request came that should not have come.
     pub(crate) fn disregarded(&self, scope: Scope, uptime: Duration) -> Option<Duration> {
         let (from, until) = self.waits.get(&scope)?;
-        until.checked_sub(uptime).filter(|left| uptime > *from + GRACE && !left.is_zero())
+        until.checked_sub(uptime).filter(|left| uptime > *from + self.grace && !left.is_zero())
     }
 }
 
@@ -321,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_request_within_a_wait_is_noticed() {
-        let mut book = Book::new(10);
+        let mut book = Book::new(10, Duration::from_millis(300));
         let scope = Scope::Activity(Uuid::from_u128(1));
         let at = Duration::from_millis;
         book.told_to_wait(Wait { scope, time: at(2000) }, at(1000));
@@ -338,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_log_keeps_the_last_requests() {
-        let mut book = Book::new(2);
+        let mut book = Book::new(2, Duration::ZERO);
         let seen = |n: u8| Seen {
             at: Timestamp::UNIX_EPOCH,
             endpoint: Endpoint::List,

@@ -10,11 +10,12 @@
 //! - [`Ledger`]: what it has offered and seen, to compare a collector's result with.
 //!
 //! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity` (the two services), `records` (made-up
-//! audit records), `world` (the state), `front` (routing, faults, books).
+//! audit records), `world` and `feeds` (the state and its content), `front` (routing, faults, books).
 //!
-//! **Guarantees.** Bodies are functions of the scenario's seed and the blob's number; memory does not grow with their
-//! size, except for those precompressed on request ([`Scenario::precompress_mib`]). A blob's whole body is made on demand when it has at most 4,000 records
-//! and streamed otherwise. Nothing listens on other than loopback addresses unless the binary is told to.
+//! **Guarantees.** Bodies are functions of the scenario's seed and the blob's place in its feed. Memory does not grow
+//! with them: up to 4,000 records are made whole on demand, bigger bodies are streamed, and only what
+//! [`Scenario::precompress_mib`] asks for is kept. Nothing listens on other than loopback addresses unless the binary is
+//! told to. Whatever a whole answer changes in the ledger is there before the client has its last byte.
 //!
 //! ```
 //! use tenantry_simulator::{App, Cloud, ContentType, Feed, Scenario, Tenant};
@@ -37,6 +38,7 @@ mod content_type;
 mod control;
 mod entra;
 mod faults;
+mod feeds;
 mod front;
 mod http;
 mod ledger;
@@ -139,8 +141,9 @@ impl Cloud {
 impl Drop for Cloud {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Allowed within another runtime's task, where tests drop it.
-            runtime.shutdown_background();
+            // A thread of its own may wait for the end even if this is another runtime's task. It takes milliseconds,
+            // and afterwards the ports are free again.
+            let _ = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2))).join();
         }
     }
 }

@@ -250,6 +250,20 @@ mod tests {
             assert_eq!(Refusal::new(code).response(Timestamp::UNIX_EPOCH, None).status, 503, "{code}");
         }
         assert_eq!(Refusal::new(90055).response(Timestamp::UNIX_EPOCH, None).status, 429);
+    }
+
+    #[test]
+    fn every_code_that_a_daemon_sorts_is_known() {
         assert!(TABLE.is_sorted_by_key(|(code, ..)| *code));
+        let permanent = [
+            7_000_215, 7_000_222, 700_027, 700_024, 50012, 700_030, 7_000_218, 7_000_216, 700_016, 7_000_229, 90002,
+            900_023, 90038, 900_382, 900_432, 500_011, 50001, 650_052, 650_051, 650_056, 65001, 65004, 90094, 53003,
+            530_032, 530_034, 53011, 7_000_112, 70001, 1_000_031, 50034, 50020, 50059, 50194, 50011, 54005, 70008,
+            700_005, 501_481, 70011, 1_002_012, 901_002, 50049, 700_211, 700_212, 700_213, 7_002_137, 7_002_138, 70021,
+        ];
+        let transient = [90033, 50033, 90006, 90012, 90024, 90090, 90091, 50087, 90055, 50196];
+        for code in permanent.into_iter().chain(transient) {
+            assert!(TABLE.iter().any(|(known, ..)| *known == code), "{code}");
+        }
     }
 }

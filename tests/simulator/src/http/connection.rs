@@ -14,6 +14,12 @@ use super::response::{Body, Response, Wire, reason};
 use crate::faults::Point;
 use crate::ledger::Wait;
 
+/// Answers up to this size go in one packet with their header section.
+const ONE_PACKET: usize = 16 * 1024;
+
+/// Bodies are written in pieces of this size.
+const PIECE: usize = 128 * 1024;
+
 /// Who answers.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// What is kept about a request between its answer's making and sending.
@@ -24,8 +30,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn answer(&self, request: &Request) -> (Response, Self::Ticket);
     /// The header section of an answer that asks for a wait has been sent.
     fn told(&self, wait: Wait);
-    /// The answer has been sent, as far as it was.
-    fn sent(&self, ticket: Self::Ticket, response: &Response, sent: Sent);
+    /// The answer has been sent, as far as it was. Called just before its last byte is, so that whoever has the whole
+    /// answer finds it in the books.
+    fn sent(&self, ticket: Self::Ticket, sent: Sent);
     /// The `Date` header.
     fn date(&self) -> String;
 }
@@ -33,10 +40,10 @@ pub(crate) trait Handler: Send + Sync + 'static {
 /// How far an answer got.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    /// Whether its header section was sent.
-    pub(crate) begun: bool,
-    /// Whether everything was.
-    pub(crate) complete: bool,
+    /// Its status; 0 if its header section was not sent.
+    pub(crate) status: u16,
+    /// The blob that it delivered whole.
+    pub(crate) delivered: Option<u64>,
     /// Bytes of the body.
     pub(crate) bytes: u64,
 }
@@ -63,11 +70,19 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(8192);
     while let Some(request) = Request::read(&mut stream, &mut buffer).await? {
-        let (mut response, ticket) = handler.answer(&request);
-        let mut sending = Sending { stream: &mut stream, begun: false, bytes: 0 };
-        let result = send(&mut sending, &mut response, &request, handler).await;
-        let sent = Sent { begun: sending.begun, complete: result.is_ok(), bytes: sending.bytes };
-        handler.sent(ticket, &response, sent);
+        let (response, ticket) = handler.answer(&request);
+        let mut sending = Sending {
+            stream: &mut stream,
+            handler,
+            ticket: Some(ticket),
+            wire: response.wire,
+            status: response.status,
+            delivers: response.delivers,
+            begun: false,
+            bytes: 0,
+        };
+        let result = sending.send(response, &request).await;
+        sending.account(false);
         result?;
         if !request.keep_alive {
             break;
@@ -76,83 +91,17 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
     stream.shutdown().await
 }
 
-struct Sending<'a> {
+/// An answer on its way.
+struct Sending<'a, H: Handler> {
     stream: &'a mut TcpStream,
+    handler: &'a H,
+    /// Gone once the answer is in the books.
+    ticket: Option<H::Ticket>,
+    wire: Wire,
+    status: u16,
+    delivers: Option<u64>,
     begun: bool,
     bytes: u64,
-}
-
-async fn send<H: Handler>(
-    out: &mut Sending<'_>,
-    response: &mut Response,
-    request: &Request,
-    handler: &H,
-) -> io::Result<()> {
-    if !response.latency.is_zero() {
-        until_closed(out.stream, tokio::time::sleep(response.latency)).await?;
-    }
-    out.pause(response.wire, Point::BeforeHeaders).await?;
-    let body = match (response.wire, std::mem::replace(&mut response.body, Body::Whole(Bytes::new()))) {
-        (Wire::Truncate { chunked }, body) => {
-            return truncated(out, response, body, chunked, request, handler).await;
-        }
-        (_, body) => body,
-    };
-    match body {
-        Body::Whole(bytes) => {
-            let mut head = head(response, request, &handler.date(), Some(bytes.len()));
-            let silent = request.method == "HEAD";
-            let sound = matches!(response.wire, Wire::Sound);
-            if sound && bytes.len() < 16 * 1024 && !silent {
-                // One packet for small answers.
-                head.extend_from_slice(&bytes);
-                out.begin(&head, response.wait, handler).await?;
-                out.bytes += bytes.len() as u64;
-                return Ok(());
-            }
-            out.begin(&head, response.wait, handler).await?;
-            if silent {
-                return Ok(());
-            }
-            out.pause(response.wire, Point::AfterHeaders).await?;
-            let half = bytes.len() / 2;
-            out.write(&bytes[..half], response.wire, false).await?;
-            out.pause(response.wire, Point::MidBody).await?;
-            out.write(&bytes[half..], response.wire, false).await
-        }
-        Body::Stream(chunks) => {
-            out.begin(&head(response, request, &handler.date(), None), response.wait, handler).await?;
-            out.pause(response.wire, Point::AfterHeaders).await?;
-            let mut begun = false;
-            for chunk in chunks.filter(|c| !c.is_empty()) {
-                out.write(&chunk, response.wire, true).await?;
-                if !begun {
-                    out.pause(response.wire, Point::MidBody).await?;
-                    begun = true;
-                }
-            }
-            out.stream.write_all(b"0\r\n\r\n").await
-        }
-    }
-}
-
-/// Sends half of the body under framing that promises all of it, then closes.
-async fn truncated<H: Handler>(
-    out: &mut Sending<'_>,
-    response: &mut Response,
-    body: Body,
-    chunked: bool,
-    request: &Request,
-    handler: &H,
-) -> io::Result<()> {
-    response.body = body;
-    let bytes = response.whole();
-    let half = &bytes[..bytes.len() / 2];
-    let length = (!chunked).then_some(bytes.len().max(1));
-    out.begin(&head(response, request, &handler.date(), length), response.wait, handler).await?;
-    out.write(half, Wire::Sound, chunked && !half.is_empty()).await?;
-    out.stream.shutdown().await?;
-    Err(io::Error::other("truncated on purpose"))
 }
 
 fn head(response: &Response, request: &Request, date: &str, length: Option<usize>) -> Vec<u8> {
@@ -178,43 +127,121 @@ fn head(response: &Response, request: &Request, date: &str, length: Option<usize
     head.into_bytes()
 }
 
-impl Sending<'_> {
-    async fn begin<H: Handler>(&mut self, head: &[u8], wait: Option<Wait>, handler: &H) -> io::Result<()> {
+impl<H: Handler> Sending<'_, H> {
+    async fn send(&mut self, mut response: Response, request: &Request) -> io::Result<()> {
+        if !response.latency.is_zero() {
+            until_closed(self.stream, tokio::time::sleep(response.latency)).await?;
+        }
+        self.pause(Point::BeforeHeaders).await?;
+        if let Wire::Truncate { chunked } = self.wire {
+            return self.truncated(response, chunked, request).await;
+        }
+        let date = self.handler.date();
+        match std::mem::replace(&mut response.body, Body::Whole(Bytes::new())) {
+            Body::Whole(bytes) => {
+                let head = head(&response, request, &date, Some(bytes.len()));
+                let bytes = if request.method == "HEAD" { Bytes::new() } else { bytes };
+                self.whole(head, &bytes, response.wait).await
+            }
+            Body::Stream(chunks) => {
+                self.begin(&head(&response, request, &date, None), response.wait).await?;
+                self.stream(chunks).await
+            }
+        }
+    }
+
+    async fn whole(&mut self, mut head: Vec<u8>, bytes: &[u8], wait: Option<Wait>) -> io::Result<()> {
+        if matches!(self.wire, Wire::Sound) && bytes.len() < ONE_PACKET {
+            head.extend_from_slice(bytes);
+            self.bytes += bytes.len() as u64;
+            self.begun = true;
+            self.account(true);
+            return self.begin(&head, wait).await;
+        }
+        self.begin(&head, wait).await?;
+        self.pause(Point::AfterHeaders).await?;
+        let half = bytes.len() / 2;
+        self.write(&bytes[..half], false, false).await?;
+        self.pause(Point::MidBody).await?;
+        self.write(&bytes[half..], false, true).await
+    }
+
+    async fn stream(&mut self, chunks: Box<dyn Iterator<Item = Bytes> + Send>) -> io::Result<()> {
+        self.pause(Point::AfterHeaders).await?;
+        let mut first = true;
+        for chunk in chunks.filter(|c| !c.is_empty()) {
+            self.write(&chunk, true, false).await?;
+            if std::mem::take(&mut first) {
+                self.pause(Point::MidBody).await?;
+            }
+        }
+        self.account(true);
+        self.stream.write_all(b"0\r\n\r\n").await
+    }
+
+    /// Sends half of the body under framing that promises all of it, then closes.
+    async fn truncated(&mut self, mut response: Response, chunked: bool, request: &Request) -> io::Result<()> {
+        let bytes = response.whole();
+        let half = &bytes[..bytes.len() / 2];
+        let length = (!chunked).then_some(bytes.len().max(1));
+        self.begin(&head(&response, request, &self.handler.date(), length), response.wait).await?;
+        self.write(half, chunked && !half.is_empty(), false).await?;
+        self.account(false);
+        self.stream.shutdown().await?;
+        Err(io::Error::other("truncated on purpose"))
+    }
+
+    /// Enters the answer in the books, once.
+    fn account(&mut self, complete: bool) {
+        if let Some(ticket) = self.ticket.take() {
+            let status = if self.begun { self.status } else { 0 };
+            let delivered = self.delivers.filter(|_| complete);
+            self.handler.sent(ticket, Sent { status, delivered, bytes: self.bytes });
+        }
+    }
+
+    async fn begin(&mut self, head: &[u8], wait: Option<Wait>) -> io::Result<()> {
         self.stream.write_all(head).await?;
         self.begun = true;
         if let Some(wait) = wait {
-            handler.told(wait);
+            self.handler.told(wait);
         }
         Ok(())
     }
 
-    async fn write(&mut self, bytes: &[u8], wire: Wire, chunked: bool) -> io::Result<()> {
-        let Wire::Drip(piece, pause) = wire else {
-            return self.piece(bytes, chunked).await;
+    async fn write(&mut self, bytes: &[u8], chunked: bool, last: bool) -> io::Result<()> {
+        let (size, pause) = match self.wire {
+            Wire::Drip(size, pause) => (size.max(1), pause),
+            _ => (PIECE, Duration::ZERO),
         };
-        for piece in bytes.chunks(piece.max(1)) {
+        let mut pieces = bytes.chunks(size).peekable();
+        while let Some(piece) = pieces.next() {
+            self.bytes += piece.len() as u64;
+            if last && pieces.peek().is_none() {
+                self.account(true);
+            }
             self.piece(piece, chunked).await?;
-            until_closed(self.stream, tokio::time::sleep(pause)).await?;
+            if !pause.is_zero() {
+                until_closed(self.stream, tokio::time::sleep(pause)).await?;
+            }
         }
         Ok(())
     }
 
     async fn piece(&mut self, bytes: &[u8], chunked: bool) -> io::Result<()> {
-        if chunked {
-            self.stream.write_all(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
+        if !chunked {
+            return self.stream.write_all(bytes).await;
         }
+        self.stream.write_all(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
         self.stream.write_all(bytes).await?;
-        self.bytes += bytes.len() as u64;
-        if chunked {
-            self.stream.write_all(b"\r\n").await?;
-        }
-        Ok(())
+        self.stream.write_all(b"\r\n").await
     }
 
     /// Resets or stalls if this is the point to.
-    async fn pause(&mut self, wire: Wire, here: Point) -> io::Result<()> {
-        match wire {
+    async fn pause(&mut self, here: Point) -> io::Result<()> {
+        match self.wire {
             Wire::Reset(point) if point == here => {
+                self.account(false);
                 // Closing with linger 0 sends RST.
                 self.stream.set_zero_linger()?;
                 Err(io::ErrorKind::ConnectionReset.into())

@@ -1,7 +1,7 @@
 //! The control interface over HTTP, and clocks.
 
 use serde_json::json;
-use tenantry_simulator::{Cloud, ContentType, Feed, Ledger, Outcome, Tenant};
+use tenantry_simulator::{Cloud, ContentType, Effect, Endpoint, Fault, Feed, Ledger, Outcome, Point, Tenant};
 
 use crate::client::*;
 
@@ -42,6 +42,33 @@ fn what_control_does_can_be_done_over_http() {
         )));
     assert_eq!(sim("POST", "control", r#"{"unknown":1}"#).status, 400);
     assert!(serde_json::from_slice::<Ledger>(&sim("GET", "ledger?blobs=false", "").body).unwrap().blobs.is_empty());
+}
+
+#[tokio::test]
+async fn a_cloud_may_live_in_a_task_and_frees_its_port_when_dropped() {
+    let cloud = Cloud::start(scenario()).unwrap();
+    let address = cloud.url().trim_start_matches("http://").parse().unwrap();
+    drop(cloud);
+    let again = Cloud::start_at(scenario(), address).expect("the port is free");
+    assert_eq!(again.url(), format!("http://{address}"));
+}
+
+#[test]
+fn many_clients_are_served_at_once() {
+    let feed = Feed::new(ContentType::General).backlog(50, 0.9);
+    let cloud = Cloud::start(scenario().tenant(Tenant::new(TENANT, "C").feed(feed).subscribed())).unwrap();
+    let client = Client::new(&cloud, TENANT);
+    let entries = client.list_all(ContentType::General, "");
+    cloud.control().add_fault(Fault::new(Effect::Stall { at: Point::MidBody, for_ms: Some(200) }).on([Endpoint::Blob]));
+    std::thread::scope(|scope| {
+        for entry in &entries {
+            scope.spawn(|| assert_eq!(client.get(entry["contentUri"].as_str().unwrap()).status, 200));
+        }
+    });
+    let ledger = cloud.ledger();
+    assert!(ledger.tenants[&TENANT].most_in_flight > 10, "{}", ledger.tenants[&TENANT].most_in_flight);
+    assert_eq!(ledger.blobs.iter().map(|b| b.fetched).sum::<u32>(), 50);
+    assert_eq!(ledger.tenants[&TENANT].in_flight, 0);
 }
 
 #[test]

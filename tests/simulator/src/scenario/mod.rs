@@ -4,8 +4,6 @@
 //! random is derived from [`Scenario::seed`]: the same scenario offers the same records, ids and faults, apart from
 //! times, which are relative to the moment of the start.
 
-use std::time::Duration;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,6 +11,8 @@ use uuid::Uuid;
 
 use crate::content_type::ContentType;
 use crate::faults::{Fault, Throttle};
+
+mod build;
 
 /// Role of the Management APIs that every reader needs ("Get started with Office 365 Management APIs").
 pub const ACTIVITY_READ: &str = "ActivityFeed.Read";
@@ -246,6 +246,9 @@ pub struct Service {
     pub date_offset_ms: i64,
     /// Milliseconds every answer of the Activity API takes.
     pub latency_ms: u64,
+    /// How long after a wait was delivered requests may still arrive that were under way, in milliseconds. A machine
+    /// that is short of processors needs more than the usual 300.
+    pub wait_grace_ms: u64,
     /// Most requests remembered one by one in the ledger; counts have no limit.
     pub request_log: usize,
 }
@@ -271,251 +274,9 @@ impl Default for Service {
             clock_offset_ms: 0,
             date_offset_ms: 0,
             latency_ms: 0,
+            wait_grace_ms: 300,
             request_log: 20_000,
         }
-    }
-}
-
-impl Scenario {
-    /// An empty cloud.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self { seed, ..Self::default() }
-    }
-
-    /// Registers an app.
-    #[must_use]
-    pub fn app(mut self, app: App) -> Self {
-        self.apps.push(app);
-        self
-    }
-
-    /// Adds a tenant.
-    #[must_use]
-    pub fn tenant(mut self, tenant: Tenant) -> Self {
-        self.tenants.push(tenant);
-        self
-    }
-
-    /// Adds a fault.
-    #[must_use]
-    pub fn fault(mut self, fault: Fault) -> Self {
-        self.faults.push(fault);
-        self
-    }
-
-    /// Sets the number of entries of a listing page.
-    #[must_use]
-    pub fn page_size(mut self, entries: usize) -> Self {
-        self.service.page_size = entries;
-        self
-    }
-
-    /// Sets when bodies are compressed.
-    #[must_use]
-    pub fn gzip(mut self, gzip: Gzip) -> Self {
-        self.service.gzip = gzip;
-        self
-    }
-
-    /// Sets the `PublisherIdentifier` that every request should carry.
-    #[must_use]
-    pub fn publisher(mut self, publisher: Uuid) -> Self {
-        self.service.publisher = Some(publisher);
-        self
-    }
-
-    /// Sets the lifetime of access tokens.
-    #[must_use]
-    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
-        self.entra.lifetime_s = lifetime.as_secs();
-        self
-    }
-
-    /// Sets the memory for precompressed bodies, in MiB.
-    #[must_use]
-    pub fn precompress_mib(mut self, mib: u32) -> Self {
-        self.precompress_mib = mib;
-        self
-    }
-
-    /// The cloud of `tenantry demo`: three invented companies, three days of small backlog and new records about every
-    /// second. The caller adds the app.
-    #[must_use]
-    pub fn demo() -> Self {
-        let company = |id: u128, name: &str, domain: &str, blobs: u32, every_ms: u64| {
-            let mut tenant = Tenant::new(Uuid::from_u128(id), name).domain(domain);
-            for (n, content_type) in (0_u64..).zip(ContentType::AUDIT) {
-                tenant = tenant.feed(
-                    Feed::new(content_type).backlog(blobs, 3.0).records(3, 12).live_every_ms(every_ms * 4 + 350 * n),
-                );
-            }
-            tenant
-        };
-        Self::new(20_261)
-            .tenant(company(
-                0x7c1d_94a2_6b3e_4f05_9a48_2d1e_50c7_b311,
-                "Contoso Maschinenbau",
-                "contoso.example",
-                40,
-                1300,
-            ))
-            .tenant(company(0x12e8_50f7_c3a9_4d62_8b17_f00d_4a96_e825, "Fabrikam Retail", "fabrikam.example", 24, 1900))
-            .tenant(company(
-                0xb56f_0c3d_2e71_48a4_bd90_63aa_17e4_5c02,
-                "Tailspin Räderwerk",
-                "tailspin.example",
-                12,
-                2700,
-            ))
-    }
-}
-
-impl App {
-    /// An app without credentials.
-    #[must_use]
-    pub fn new(client_id: Uuid) -> Self {
-        Self { client_id, certificates: Vec::new(), secrets: Vec::new(), algorithms: both_algorithms() }
-    }
-
-    /// Uploads a certificate.
-    #[must_use]
-    pub fn certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
-        self.certificates.push(Der(der.into()));
-        self
-    }
-
-    /// Adds a client secret.
-    #[must_use]
-    pub fn secret(mut self, value: &str) -> Self {
-        self.secrets.push(Secret { value: value.to_owned(), expired: false });
-        self
-    }
-
-    /// Adds a client secret that has run out.
-    #[must_use]
-    pub fn expired_secret(mut self, value: &str) -> Self {
-        self.secrets.push(Secret { value: value.to_owned(), expired: true });
-        self
-    }
-}
-
-impl Tenant {
-    /// A tenant without content that has consented to every app.
-    #[must_use]
-    pub fn new(id: Uuid, name: &str) -> Self {
-        Self {
-            id,
-            name: name.to_owned(),
-            domain: format!("t{:08x}.example", id.as_fields().0),
-            consents: None,
-            feeds: Vec::new(),
-            audit_log: true,
-            subscribed: Vec::new(),
-            requests_per_minute: None,
-        }
-    }
-
-    /// Sets the initial domain.
-    #[must_use]
-    pub fn domain(mut self, domain: &str) -> Self {
-        domain.clone_into(&mut self.domain);
-        self
-    }
-
-    /// Adds content of one type.
-    #[must_use]
-    pub fn feed(mut self, feed: Feed) -> Self {
-        self.feeds.push(feed);
-        self
-    }
-
-    /// Grants `roles` to one app; apps without a grant are then not consented to.
-    #[must_use]
-    pub fn consent(mut self, client_id: Uuid, roles: &[&str]) -> Self {
-        let roles = roles.iter().map(|r| (*r).to_owned()).collect();
-        self.consents.get_or_insert_default().push(Consent { client_id, roles });
-        self
-    }
-
-    /// No app has been consented to.
-    #[must_use]
-    pub fn without_consent(mut self) -> Self {
-        self.consents = Some(Vec::new());
-        self
-    }
-
-    /// Subscriptions of all its feeds are enabled from the start.
-    #[must_use]
-    pub fn subscribed(mut self) -> Self {
-        self.subscribed = self.feeds.iter().map(|f| f.content_type).collect();
-        self
-    }
-
-    /// Unified audit logging is off.
-    #[must_use]
-    pub fn audit_log_off(mut self) -> Self {
-        self.audit_log = false;
-        self
-    }
-
-    /// Sets the request budget.
-    #[must_use]
-    pub fn requests_per_minute(mut self, requests: u32) -> Self {
-        self.requests_per_minute = Some(requests);
-        self
-    }
-}
-
-impl Feed {
-    /// A feed without content.
-    #[must_use]
-    pub fn new(content_type: ContentType) -> Self {
-        Self {
-            content_type,
-            backlog: 0,
-            backlog_days: 1.0,
-            live_every_ms: None,
-            records: few_records(),
-            body_bytes: None,
-            quirks: Quirks::default(),
-        }
-    }
-
-    /// Blobs that exist at the start, spread over the past `days`.
-    #[must_use]
-    pub fn backlog(mut self, blobs: u32, days: f64) -> Self {
-        self.backlog = blobs;
-        self.backlog_days = days;
-        self
-    }
-
-    /// Fewest and most records of a blob.
-    #[must_use]
-    pub fn records(mut self, fewest: u32, most: u32) -> Self {
-        self.records = (fewest, most.max(fewest));
-        self
-    }
-
-    /// Body size to aim at, in bytes of JSON.
-    #[must_use]
-    pub fn body_bytes(mut self, bytes: u64) -> Self {
-        self.body_bytes = Some(bytes);
-        self
-    }
-
-    /// A new blob every so many milliseconds.
-    #[must_use]
-    pub fn live_every_ms(mut self, ms: u64) -> Self {
-        self.live_every_ms = Some(ms);
-        self
-    }
-
-    /// Sets the quirks.
-    #[must_use]
-    pub fn quirks(mut self, quirks: Quirks) -> Self {
-        self.quirks = quirks;
-        self
     }
 }
 
