@@ -208,15 +208,15 @@ impl Database {
     /// While it lives the database cannot be reopened or compacted: do not keep it.
     pub(super) fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Rows, StoreError> {
         let handle = self.handle()?;
-        let rows = self.guarded(Doing::Read, || Ok(handle.sled().range(range)))?;
-        Ok(Rows { rows, database: self.clone(), _handle: handle })
+        let entries = self.guarded(Doing::Read, || Ok(handle.sled().range(range)))?;
+        Ok(Rows { entries, database: self.clone(), _handle: handle })
     }
 
     /// The entries whose keys begin with `prefix`, in their order, from either end.
     pub(super) fn scan_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Rows, StoreError> {
         let handle = self.handle()?;
-        let rows = self.guarded(Doing::Read, || Ok(handle.sled().scan_prefix(prefix)))?;
-        Ok(Rows { rows, database: self.clone(), _handle: handle })
+        let entries = self.guarded(Doing::Read, || Ok(handle.sled().scan_prefix(prefix)))?;
+        Ok(Rows { entries, database: self.clone(), _handle: handle })
     }
 
     /// Closes and opens again after a failed write. The caller waits between attempts.
@@ -263,7 +263,7 @@ impl Database {
 /// Entries in the order of their keys.
 pub(super) struct Rows {
     // Declared, and so dropped, before the handle: the last handle is the one that catches sled's panics.
-    rows: sled::Iter,
+    entries: sled::Iter,
     database: Database,
     _handle: Arc<Handle>,
 }
@@ -278,15 +278,15 @@ impl Iterator for Rows {
     type Item = Result<(Slice, Slice), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let rows = &mut self.rows;
-        self.database.guarded(Doing::Read, || rows.next().transpose()).transpose()
+        let entries = &mut self.entries;
+        self.database.guarded(Doing::Read, || entries.next().transpose()).transpose()
     }
 }
 
 impl DoubleEndedIterator for Rows {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let rows = &mut self.rows;
-        self.database.guarded(Doing::Read, || rows.next_back().transpose()).transpose()
+        let entries = &mut self.entries;
+        self.database.guarded(Doing::Read, || entries.next_back().transpose()).transpose()
     }
 }
 
@@ -490,7 +490,7 @@ mod tests {
         let mut batch = Batch::default();
         for n in range {
             // Bytes that differ, so that nothing is found equal by chance.
-            let value: Vec<u8> = (0..size).map(|at| ((at as u32).wrapping_mul(n | 1) >> 3) as u8).collect();
+            let value: Vec<u8> = (0..size).map(|at| at.wrapping_mul(n as usize | 1).to_le_bytes()[1]).collect();
             batch.insert(&n.to_be_bytes(), value);
         }
         batch
@@ -557,7 +557,7 @@ mod tests {
                 let mut file = OpenOptions::new().write(true).open(path.join("db")).unwrap();
                 let middle = file.metadata().unwrap().len() / 2;
                 file.seek(SeekFrom::Start(middle)).unwrap();
-                file.write_all(&[0xa5; 100_000]).unwrap();
+                file.write_all(&vec![0xa5; 100_000]).unwrap();
             }),
             ("garbage only", true, |path| fs::write(path.join("db"), vec![0x5a; 3 << 20]).unwrap()),
             ("a log cut short", true, |path| {

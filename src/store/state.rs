@@ -64,6 +64,8 @@ pub(super) struct StateOptions {
     pub(super) copy_above: u64,
     /// A copy is made at this age.
     pub(super) copy_every: Duration,
+    /// How many deferred entries of a tenant are kept in memory.
+    pub(super) remembered: usize,
 }
 
 impl StateOptions {
@@ -75,6 +77,7 @@ impl StateOptions {
             size_check: Duration::from_hours(1),
             copy_above: 64 << 20,
             copy_every: Duration::from_hours(7 * 24),
+            remembered: book::REMEMBERED,
         }
     }
 
@@ -191,10 +194,12 @@ struct Shared {
     database: RwLock<Database>,
     tenants: RwLock<HashMap<TenantId, Arc<Tenant>>>,
     loose: Mutex<Loose>,
+    /// How many entries of a kind a book keeps.
+    remembered: usize,
 }
 
 /// A tenant's queue in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tenant {
     book: Mutex<Book>,
     /// One scan of the queue at a time.
@@ -211,11 +216,12 @@ impl State {
     ) -> Result<(Self, Vec<Event>), StoreError> {
         let mut events = Vec::new();
         let found = generation::open(store, options.access(), options.now, snapshot, &mut events)?;
-        let (books, unreadable) = queue::read_books(&found.database)?;
+        let (books, unreadable) = queue::read_books(&found.database, options.remembered)?;
         let shared = Arc::new(Shared {
             database: RwLock::new(found.database.clone()),
             tenants: RwLock::default(),
             loose: Mutex::default(),
+            remembered: options.remembered,
         });
         shared.replace_books(books);
         if let Some((_, why)) = unreadable.first() {
@@ -494,7 +500,7 @@ impl Shared {
             return known;
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(tenants.entry(tenant).or_default())
+        Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Tenant::new(Book::new(self.remembered)))))
     }
 
     /// Puts what was read from the database in the place of what memory has, except for what only memory knows.
@@ -502,17 +508,21 @@ impl Shared {
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
         for (id, tenant) in tenants.iter() {
             let mut book = tenant.book();
-            let mut read = books.remove(id).unwrap_or_default();
+            let mut read = books.remove(id).unwrap_or_else(|| Book::new(self.remembered));
             read.inherit(&book);
             *book = read;
         }
         for (id, book) in books {
-            tenants.insert(id, Arc::new(Tenant { book: Mutex::new(book), taking: Mutex::default() }));
+            tenants.insert(id, Arc::new(Tenant::new(book)));
         }
     }
 }
 
 impl Tenant {
+    fn new(book: Book) -> Self {
+        Self { book: Mutex::new(book), taking: Mutex::default() }
+    }
+
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

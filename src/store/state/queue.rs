@@ -6,10 +6,13 @@
 //! Urgent entries are found without reading the whole queue. Content lives seven days as a rule, so what expires soon
 //! is at the old end; what lives shorter than that is remembered by its expiry in the [book](super::book).
 //!
+//! What a scan has passed by, because it is handed out or deferred, later scans do not look at again.
+//!
 //! The scan reads while the writer writes. An entry is first marked as handed out, then read again by its key: if the
 //! writer has removed or deferred it meanwhile, that read tells.
 
 use std::collections::{BinaryHeap, HashMap};
+use std::ops::Bound;
 use std::sync::PoisonError;
 
 use jiff::Timestamp;
@@ -31,7 +34,10 @@ pub(super) struct Taken {
 }
 
 /// Reads the whole queue once, and says what memory should know of it.
-pub(super) fn read_books(database: &Database) -> Result<(HashMap<TenantId, Book>, Vec<Unreadable>), StoreError> {
+pub(super) fn read_books(
+    database: &Database,
+    remembered: usize,
+) -> Result<(HashMap<TenantId, Book>, Vec<Unreadable>), StoreError> {
     let mut books: HashMap<TenantId, Book> = HashMap::new();
     let mut unreadable = Vec::new();
     for row in database.scan_prefix([kind::QUEUE])? {
@@ -41,7 +47,7 @@ pub(super) fn read_books(database: &Database) -> Result<(HashMap<TenantId, Book>
             continue;
         };
         match records::decode_entry(&value) {
-            Ok(entry) => books.entry(tenant).or_default().add(place, &entry),
+            Ok(entry) => books.entry(tenant).or_insert_with(|| Book::new(remembered)).add(place, &entry),
             Err(error) => unreadable.push((key, error)),
         }
     }
@@ -86,49 +92,67 @@ struct Take<'a> {
 
 impl Take<'_> {
     fn all(&mut self) -> Result<(), StoreError> {
-        if self.of.book().deferred.needs_scan() {
+        let scan = {
+            let mut book = self.of.book();
+            book.wake(self.now);
+            book.deferred.needs_scan()
+        };
+        if scan {
             self.scan_deferred()?;
+            self.of.book().wake(self.now);
         }
         self.early()?;
         self.old_and_urgent()?;
         self.in_turn()
     }
 
-    fn is_full(&self) -> bool {
-        self.taken.entries.len() >= self.limit
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.taken.entries.len())
     }
 
     /// The urgent ones that the order of creation does not lead to.
     fn early(&mut self) -> Result<(), StoreError> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let places = self.of.book().early_before(book::urgent_horizon(self.now), self.now, self.limit);
+        let places = self.of.book().early_before(book::urgent_horizon(self.now), self.now, self.room());
         for place in places {
             self.hand_out(place)?;
         }
         Ok(())
     }
 
-    /// The urgent ones at the old end.
+    /// The urgent ones at the old end, oldest first.
     fn old_and_urgent(&mut self) -> Result<(), StoreError> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let from = keys::head(kind::QUEUE, self.tenant);
-        let to = keys::queue_from(self.tenant, book::last_urgent_creation(self.now));
-        let horizon = book::urgent_horizon(self.now);
-        for row in self.database.range(from..to)? {
-            if self.is_full() {
+        let last = book::last_urgent_creation(self.now);
+        let Some(mut rows) = self.between_edges()? else { return self.ready_and_urgent(None, last) };
+        let mut contiguous = true;
+        while self.room() > 0 {
+            let Some((key, value)) = rows.next().transpose()? else { break };
+            let Some((_, place)) = Place::from_key(&key) else { continue };
+            if place.created() > last {
                 break;
             }
-            let (key, value) = row?;
-            let Some((_, place)) = Place::from_key(&key) else { continue };
-            if !self.of.book().is_free(&place, self.now) {
+            if self.passes(place, true, contiguous) {
                 continue;
             }
-            // What cannot be understood is handed out, and so found out.
-            let urgent = records::decode_entry(&value).map_or(true, |entry| entry.blob.content_expiration < horizon);
+            contiguous = false;
+            self.ready_and_urgent(Some(place), last)?;
+            if self.room() > 0 && self.is_urgent(&value) {
+                self.hand_out(place)?;
+            }
+        }
+        self.ready_and_urgent(None, last)
+    }
+
+    /// The urgent ones of those that no scan needs to look for, up to a place.
+    fn ready_and_urgent(&mut self, before: Option<Place>, last: Timestamp) -> Result<(), StoreError> {
+        let mut after = None;
+        while self.room() > 0 {
+            let next = self.of.book().ready_after(after);
+            let Some(place) = next else { break };
+            if place.created() > last || before.is_some_and(|before| place >= before) {
+                break;
+            }
+            after = Some(place);
+            let urgent = self.database.get(place.key(self.tenant))?.is_some_and(|value| self.is_urgent(&value));
             if urgent {
                 self.hand_out(place)?;
             }
@@ -138,25 +162,58 @@ impl Take<'_> {
 
     /// The newest and the oldest in turn.
     fn in_turn(&mut self) -> Result<(), StoreError> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let mut rows = self.database.scan_prefix(keys::head(kind::QUEUE, self.tenant))?;
-        while !self.is_full() {
+        while self.room() > 0 {
             let oldest = self.of.book().oldest_is_next();
-            let Some(place) = self.next_free(&mut rows, oldest)? else { break };
+            let found = self.next_between(oldest)?;
+            let ready = self.of.book().ready(oldest);
+            let place = match (found, ready) {
+                (Some(found), Some(ready)) if oldest => found.min(ready),
+                (Some(found), Some(ready)) => found.max(ready),
+                (Some(place), None) | (None, Some(place)) => place,
+                (None, None) => break,
+            };
             if self.hand_out(place)? {
                 self.of.book().turn();
+            } else if found == Some(place) {
+                // Deferred, which memory had no room for, or removed: it is not looked at again.
+                self.of.book().advance(oldest, place);
             }
         }
         Ok(())
     }
 
-    fn next_free(&self, rows: &mut Rows, oldest: bool) -> Result<Option<Place>, StoreError> {
+    /// What an entry says that cannot be understood is handed out, and so found out.
+    fn is_urgent(&self, value: &[u8]) -> bool {
+        let horizon = book::urgent_horizon(self.now);
+        records::decode_entry(value).map_or(true, |entry| entry.blob.content_expiration < horizon)
+    }
+
+    /// The entries that only a scan finds; `None` if the edges have met.
+    fn between_edges(&self) -> Result<Option<Rows>, StoreError> {
+        let (front, back) = self.of.book().edges();
+        if let (Some(front), Some(back)) = (front, back)
+            && front >= back
+        {
+            return Ok(None);
+        }
+        let first = match front {
+            Some(place) => Bound::Excluded(place.key(self.tenant)),
+            None => Bound::Included(keys::head(kind::QUEUE, self.tenant)),
+        };
+        let last = match back {
+            Some(place) => Bound::Excluded(place.key(self.tenant)),
+            None => Bound::Included(keys::after_queue(self.tenant)),
+        };
+        self.database.range((first, last)).map(Some)
+    }
+
+    /// The oldest or the newest entry between the edges that may be handed out.
+    fn next_between(&self, oldest: bool) -> Result<Option<Place>, StoreError> {
+        let Some(mut rows) = self.between_edges()? else { return Ok(None) };
         while let Some(row) = if oldest { rows.next() } else { rows.next_back() } {
             let (key, _) = row?;
             if let Some((_, place)) = Place::from_key(&key)
-                && self.of.book().is_free(&place, self.now)
+                && !self.passes(place, oldest, true)
             {
                 return Ok(Some(place));
             }
@@ -164,13 +221,20 @@ impl Take<'_> {
         Ok(None)
     }
 
+    /// Whether a scan passes an entry by; if so, and if it has passed all before, the edge follows.
+    fn passes(&self, place: Place, from_front: bool, contiguous: bool) -> bool {
+        let mut book = self.of.book();
+        let passes = !book.is_free(&place, self.now);
+        if passes && contiguous {
+            book.advance(from_front, place);
+        }
+        passes
+    }
+
     /// Marks an entry and reads it; false if it is not to be handed out after all.
     fn hand_out(&mut self, place: Place) -> Result<bool, StoreError> {
-        {
-            let mut book = self.of.book();
-            if !book.is_free(&place, self.now) || !book.hand_out(place) {
-                return Ok(false);
-            }
+        if !self.of.book().hand_out(place, self.now) {
+            return Ok(false);
         }
         let value = match self.database.get(place.key(self.tenant)) {
             Ok(value) => value,
@@ -200,7 +264,7 @@ impl Take<'_> {
                 Ok(false)
             }
             None => {
-                self.of.book().take_back(place, None);
+                self.of.book().clear(&place);
                 Ok(false)
             }
         }
@@ -209,38 +273,47 @@ impl Take<'_> {
     /// Finds the deferred entries that memory had no room for.
     fn scan_deferred(&self) -> Result<(), StoreError> {
         self.of.book().deferred.begin_scan();
-        let scanned = self.first_deferred();
-        let mut book = self.of.book();
-        match scanned {
-            Ok(found) => {
-                for (until, place) in found {
-                    if book.is_free(&place, Timestamp::MAX) {
-                        book.deferred.insert_scanned(place, until);
-                    }
-                }
-                Ok(())
+        let mut first = BinaryHeap::new();
+        let mut cut = None;
+        let most = self.of.book().remembered();
+        let scanned = self.each_deferred(|until, place| {
+            first.push((until, place));
+            if first.len() > most {
+                cut = first.pop().map(|(until, _)| until).into_iter().chain(cut).min();
             }
-            Err(error) => {
-                // Nothing is known of them any more: the next call scans again.
-                book.deferred.scan_failed(self.now);
-                Err(error)
+        });
+        let mut book = self.of.book();
+        if scanned.is_err() {
+            // Nothing is known of them any more: the next call scans again.
+            cut = Some(self.now);
+        }
+        for (until, place) in first {
+            if !book.is_out(&place) {
+                book.deferred.insert_scanned(place, until);
             }
         }
+        if let Some(cut) = cut {
+            book.deferred.end_at(cut);
+        }
+        scanned
     }
 
-    /// The deferred entries whose time comes first: one more than memory keeps, so that it knows if there are more.
-    fn first_deferred(&self) -> Result<BinaryHeap<(Timestamp, Place)>, StoreError> {
-        let mut first = BinaryHeap::new();
+    /// Offers the entries whose time has come, and calls for those that are deferred, unless they are handed out.
+    fn each_deferred(&self, mut call: impl FnMut(Timestamp, Place)) -> Result<(), StoreError> {
         for row in self.database.scan_prefix(keys::head(kind::QUEUE, self.tenant))? {
             let (key, value) = row?;
             let Some((_, place)) = Place::from_key(&key) else { continue };
-            if let Ok(QueueEntry { not_before: Some(until), .. }) = records::decode_entry(&value) {
-                first.push((until, place));
-                if first.len() > book::REMEMBERED + 1 {
-                    first.pop();
-                }
+            let Ok(QueueEntry { not_before: Some(until), .. }) = records::decode_entry(&value) else { continue };
+            let mut book = self.of.book();
+            if book.is_out(&place) {
+                continue;
+            }
+            if until > self.now {
+                call(until, place);
+            } else if book.deferred.time(&place).is_none() {
+                book.offer(place);
             }
         }
-        Ok(first)
+        Ok(())
     }
 }

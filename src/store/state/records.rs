@@ -257,12 +257,10 @@ mod tests {
     /// What is on disk stays readable: these bytes were written by format 1.
     #[test]
     fn the_bytes_of_an_entry_do_not_change() {
-        let text: String = encode_entry(&entry()).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(text, GOLDEN);
+        assert_eq!(encode_entry(&entry()), GOLDEN);
     }
 
-    const GOLDEN: &str = "011932303236313132322461756469745f65786368616e67652431024368747470733a2f2f6d616e6167652e6f\
-        66666963652e636f6d2f6170692f76312e302f742f61637469766974792f666565642f61756469742f32303236\
-        31313232243180d380dd8aebaaea3180d3c8ef89efbdec310382e094ecc8eeaaea310301020180809ff3cfbcac\
-        ea31011674686520616e7377657220656e646564206561726c79";
+    const GOLDEN: &[u8] = b"\x01\x1920261122$audit_exchange$1\x02\
+        Chttps://manage.office.com/api/v1.0/t/activity/feed/audit/20261122$1\
+        \x80\xd3\x80\xdd\x8a\xeb\xaa\xea1\x80\xd3\xc8\xef\x89\xef\xbd\xec1\x03\x82\xe0\x94\xec\xc8\xee\xaa\xea1\x03\x01\x02\x01\x80\x80\x9f\xf3\xcf\xbc\xac\xea1\x01\x16the answer ended early";
 }

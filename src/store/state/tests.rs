@@ -20,6 +20,10 @@ fn hours(hours: i64) -> SignedDuration {
     SignedDuration::from_hours(hours)
 }
 
+fn seconds(seconds: usize) -> SignedDuration {
+    SignedDuration::from_secs(seconds.try_into().unwrap())
+}
+
 fn tenant(n: u8) -> TenantId {
     TenantId::from_bytes([n; 16])
 }
@@ -108,17 +112,17 @@ async fn more_deferred_entries_than_memory_keeps_are_found_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir);
     let count = book::REMEMBERED + 500;
-    let listed = (0..count).map(|n| blob(&n.to_string(), SignedDuration::from_secs(n as i64))).collect();
+    let listed = (0..count).map(|n| blob(&n.to_string(), seconds(n))).collect();
     queue(&state, tenant(1), listed).await;
     let taken = take(&state, tenant(1), count, noon()).await;
     assert_eq!(taken.len(), count);
     let defers = taken.into_iter().enumerate().map(|(n, mut entry)| {
-        entry.not_before = Some(noon() + SignedDuration::from_secs(60 + n as i64));
+        entry.not_before = Some(noon() + seconds(60 + n));
         state.defer(tenant(1), entry)
     });
     futures_util::future::try_join_all(defers).await.unwrap();
 
-    let at = |n: usize| noon() + SignedDuration::from_secs(60 + n as i64);
+    let at = |n: usize| noon() + seconds(60 + n);
     assert_eq!(state.next_deferred(tenant(1)), Some(at(0)));
     assert_eq!(ids(&take(&state, tenant(1), count, at(0) - SignedDuration::from_secs(1)).await), [""; 0]);
     let first = take(&state, tenant(1), count, at(book::REMEMBERED - 1)).await;

@@ -314,7 +314,7 @@ impl Thread {
             let all = !matches!(closing, Closing::No);
             let loose_due = self.loose_due.is_some_and(|due| due <= Instant::now());
             let overdue = self.shared.loose().overdue(self.options.watermark_wait);
-            if !(tasks.is_empty() && !loose_due && overdue.is_empty() && !all) {
+            if !tasks.is_empty() || loose_due || !overdue.is_empty() || all {
                 let written = self.write(tasks, &overdue, all);
                 match (written, closing) {
                     (written, Closing::Asked(answer)) => {
@@ -470,7 +470,8 @@ impl Thread {
             if let Some(stop) = self.refuse_for(backoff.failed(None), &current) {
                 return Some(stop);
             }
-            let reopened = self.database.reopen().and_then(|()| queue::read_books(&self.database));
+            let reopened =
+                self.database.reopen().and_then(|()| queue::read_books(&self.database, self.options.remembered));
             match reopened {
                 Ok((books, _)) => {
                     self.shared.replace_books(books);

@@ -86,7 +86,7 @@ async fn what_was_acknowledged_survives_a_kill() {
                 ("completing" | "giving-up", Some(id)) => drop(promised.done.insert(id.to_owned())),
                 ("dead", Some(id)) => drop(promised.dead.insert(id.to_owned())),
                 ("deferred", Some(id)) => {
-                    drop(promised.attempts.insert(id.to_owned(), words.next().unwrap().parse().unwrap()));
+                    promised.attempts.insert(id.to_owned(), words.next().unwrap().parse().unwrap());
                 }
                 _ => continue,
             }

@@ -173,6 +173,14 @@ fn of<K: Clone + Ord, V: Clone>(map: &BTreeMap<(TenantId, K), V>, tenant: Tenant
     map.iter().filter(|(key, _)| key.0 == tenant).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
+/// A state that keeps so many deferred entries in memory: few of them, and most are found by scanning.
+fn open_keeping(dir: &TempDir, remembered: usize) -> State {
+    let options = StateOptions { remembered, ..StateOptions::new(noon()) };
+    let (state, events) = State::open(dir.path(), &options, &|| None).unwrap();
+    assert_eq!(events, []);
+    state
+}
+
 async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Action) {
     match action {
         Action::Enqueue { tenant: n, blobs } => {
@@ -187,8 +195,13 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
             assert_eq!(ids(&taken), ids(&expected));
             assert_eq!(taken, expected);
             if taken.len() < limit {
-                // All that may be tried now is handed out: the next is in the future, and the same in both.
-                assert_eq!(state.next_deferred(tenant(n)), model.next_deferred(tenant(n)));
+                // All that may be tried now is handed out: the next is in the future, and never told too late.
+                let (told, next) = (state.next_deferred(tenant(n)), model.next_deferred(tenant(n)));
+                assert!(told.is_none_or(|told| told > now), "{told:?} is not after {now}");
+                assert!(next.is_none_or(|next| told.is_some_and(|told| told <= next)), "{told:?} for {next:?}");
+                if state.shared.remembered > 1000 {
+                    assert_eq!(told, next);
+                }
             }
         }
         Action::Complete { which } => {
@@ -248,7 +261,7 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
         Action::Settle => model.compare(state).await,
         Action::Reopen => {
             state.close().await.unwrap();
-            *state = open(dir);
+            *state = open_keeping(dir, state.shared.remembered);
             model.out.clear();
             model.oldest_next.clear();
             model.compare(state).await;
@@ -266,7 +279,7 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
             }
             model.compare(&copying).await;
             copying.close().await.unwrap();
-            *state = open(dir);
+            *state = open_keeping(dir, state.shared.remembered);
             model.out.clear();
             model.oldest_next.clear();
         }
@@ -277,13 +290,16 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: std::env::var("PROPTEST_CASES").map_or(24, |cases| cases.parse().unwrap()), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_state_is_what_plain_maps_would_be(actions in proptest::collection::vec(action(), 1..60)) {
+    fn the_state_is_what_plain_maps_would_be(
+        actions in proptest::collection::vec(action(), 1..60),
+        remembered in prop_oneof![Just(2_usize), Just(book::REMEMBERED)],
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
-            let mut state = open(&dir);
+            let mut state = open_keeping(&dir, remembered);
             let mut model = Model::default();
             for action in actions {
                 perform(&mut state, &mut model, &dir, action).await;
