@@ -246,7 +246,7 @@ fn read_records(
             continue;
         }
         if splits {
-            let created = Fields::read(json).ok().and_then(|(fields, _)| fields.created());
+            let created = Fields::read(json).created();
             if !created.is_some_and(|created| query.meets(Span::at(created))) {
                 continue;
             }

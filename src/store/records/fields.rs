@@ -14,31 +14,45 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-/// A record's fields, as they stand in it.
-#[derive(Debug, Clone, Copy, Default)]
+use super::quick;
+
+/// A record's fields, as they stand in it: each the bytes of a JSON value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fields<'a> {
-    id: Option<&'a RawValue>,
-    creation_time: Option<&'a RawValue>,
-    organization_id: Option<&'a RawValue>,
-    record_type: Option<&'a RawValue>,
-    escaped_key: bool,
+    id: Option<&'a [u8]>,
+    creation_time: Option<&'a [u8]>,
+    organization_id: Option<&'a [u8]>,
+    record_type: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
+    /// Reads the fields of a record that was checked when it was stored; none if it is no record.
+    pub(crate) fn read(record: &'a [u8]) -> Self {
+        quick::read(record).or_else(|| Self::judge(record).ok()).map(|(fields, _)| fields).unwrap_or_default()
+    }
+
     /// Reads the object that `bytes` begin with: its fields and its length. Everything in it is checked, save that
-    /// strings which are skipped are valid UTF-8.
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<(Self, usize), serde_json::Error> {
-        let mut stream = serde_json::Deserializer::from_slice(bytes).into_iter::<Self>();
-        match stream.next() {
-            Some(Ok(fields)) => {
-                let length = stream.byte_offset();
-                if fields.escaped_key {
-                    serde_json::from_slice::<IgnoredAny>(&bytes[..length])?;
-                }
-                Ok((fields, length))
-            }
-            Some(Err(error)) => Err(error),
-            None => Err(serde::de::Error::custom("there is no object")),
+    /// strings are valid UTF-8. An object without an end is an error, too, but not every such error says so.
+    pub(super) fn judge(bytes: &'a [u8]) -> Result<(Self, usize), serde_json::Error> {
+        let mut stream = serde_json::Deserializer::from_slice(bytes).into_iter::<Judged<'a>>();
+        let judged = stream.next().unwrap_or_else(|| Err(serde::de::Error::custom("there is no object")))?;
+        let length = stream.byte_offset();
+        if judged.escaped_key {
+            serde_json::from_slice::<IgnoredAny>(&bytes[..length])?;
+        }
+        Ok((judged.fields, length))
+    }
+
+    /// Sets the field with this name to the JSON value.
+    pub(super) fn set(&mut self, name: Name, value: &'a [u8]) {
+        match name {
+            Name::Id => self.id = Some(value),
+            Name::CreationTime => self.creation_time = Some(value),
+            Name::OrganizationId => self.organization_id = Some(value),
+            Name::RecordType => self.record_type = Some(value),
+            #[cfg(debug_assertions)]
+            Name::FaultPoint => fault_point(value),
+            Name::Other => {}
         }
     }
 
@@ -61,7 +75,7 @@ impl<'a> Fields<'a> {
 
     /// `RecordType`: the kind of operation, a number.
     pub(crate) fn record_type(&self) -> Option<i64> {
-        self.record_type.and_then(|raw| raw.get().parse().ok())
+        std::str::from_utf8(self.record_type?).ok()?.parse().ok()
     }
 }
 
@@ -72,14 +86,15 @@ pub(super) fn offset(bytes: &[u8], error: &serde_json::Error) -> usize {
     (line + error.column().saturating_sub(1)).min(bytes.len())
 }
 
-/// The string that a raw value is. An escape that stands for no character (half a surrogate pair) leaves the string
+/// The string that a JSON value is. An escape that stands for no character (half a surrogate pair) leaves the string
 /// as it is written: it still names its record, and no other.
-fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let written = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+fn text(value: &[u8]) -> Option<Cow<'_, str>> {
+    let json = std::str::from_utf8(value).ok()?;
+    let written = json.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', written.as_bytes()).is_none() {
         return Some(Cow::Borrowed(written));
     }
-    Some(serde_json::from_str::<String>(raw.get()).map_or(Cow::Borrowed(written), Cow::Owned))
+    Some(serde_json::from_str::<String>(json).map_or(Cow::Borrowed(written), Cow::Owned))
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -98,7 +113,7 @@ struct Key {
 }
 
 /// The keys that matter.
-enum Name {
+pub(super) enum Name {
     Id,
     CreationTime,
     OrganizationId,
@@ -109,7 +124,7 @@ enum Name {
 }
 
 impl Name {
-    fn of(key: &[u8]) -> Self {
+    pub(super) fn of(key: &[u8]) -> Self {
         match key {
             b"Id" => Self::Id,
             b"CreationTime" => Self::CreationTime,
@@ -147,33 +162,33 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+/// Fields, as `serde_json` finds them.
+struct Judged<'a> {
+    fields: Fields<'a>,
+    escaped_key: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Judged<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Fields<'de>;
+            type Value = Judged<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a record, which is an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Fields::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Judged<'de>, A::Error> {
+                let mut judged = Judged { fields: Fields::default(), escaped_key: false };
                 while let Some(key) = map.next_key::<Key>()? {
-                    fields.escaped_key |= key.escaped;
-                    match key.name {
-                        Name::Id => fields.id = Some(map.next_value()?),
-                        Name::CreationTime => fields.creation_time = Some(map.next_value()?),
-                        Name::OrganizationId => fields.organization_id = Some(map.next_value()?),
-                        Name::RecordType => fields.record_type = Some(map.next_value()?),
-                        #[cfg(debug_assertions)]
-                        Name::FaultPoint => fault_point(map.next_value()?),
-                        Name::Other => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
+                    judged.escaped_key |= key.escaped;
+                    if let Name::Other = key.name {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        judged.fields.set(key.name, map.next_value::<&RawValue>()?.get().as_bytes());
                     }
                 }
-                Ok(fields)
+                Ok(judged)
             }
         }
         deserializer.deserialize_map(Object)
@@ -182,8 +197,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
 /// In builds for tests, a record can ask for a panic here: what a bug in this code would do to the tenant.
 #[cfg(debug_assertions)]
-fn fault_point(value: &RawValue) {
-    assert_ne!(value.get(), "\"panic\"", "the record asked for it");
+fn fault_point(value: &[u8]) {
+    assert_ne!(value, b"\"panic\"", "the record asked for it");
 }
 
 #[cfg(test)]
@@ -191,7 +206,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Fields<'_> {
-        Fields::read(json.as_bytes()).unwrap().0
+        Fields::judge(json.as_bytes()).unwrap().0
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! object, white space anywhere, a UTF-8 byte order mark before it. Everything else is [`Malformed`], with the byte
 //! where it stops being one: `null`, an object, a second array, text behind it, an end before the end.
 //!
-//! Each record is checked in one pass of `serde_json` that takes out the few [`Fields`] the store needs and skips
-//! the rest without building anything. When a record ends within the bytes at hand, that pass also finds its end;
-//! when it does not, [`Brackets`] looks for the end as bytes arrive and the pass runs once it is there. A record is
-//! so read at most twice, however small the pieces are.
+//! Each record is checked in one pass that takes out the few [`Fields`] the store needs and skips the rest without
+//! building anything: a [`quick`] one, which is nearly always sure of its case, or else `serde_json`'s, which judges.
+//! When a record does not end within the bytes at hand, [`Brackets`] looks for its end as bytes arrive. A record is
+//! so read a few times at most, however small the pieces are.
 //!
 //! **Invariant:** what is accepted does not depend on where the body is cut into pieces; and a record is accepted
 //! exactly if it is one JSON object (RFC 8259, depth and size of numbers unlimited) in valid UTF-8 of at most
@@ -15,10 +15,10 @@
 
 pub(crate) mod fields;
 pub(crate) mod minify;
+mod quick;
 pub(crate) mod reader;
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use memchr::memchr2;
 
@@ -131,56 +131,39 @@ impl Records {
 
     /// The next record, checked; `None` when more bytes are needed or the body is over.
     pub(crate) fn next(&mut self) -> Result<Option<Record<'_>>, Malformed> {
-        let Some((start, mut end)) = self.seek()? else { return Ok(None) };
-        loop {
-            let rest = &self.bytes[start..end.unwrap_or(self.bytes.len())];
-            let error = match (Fields::read(rest), end) {
-                (Ok((fields, length)), _) => {
-                    self.at = start + length;
-                    self.state = State::Behind;
-                    let json = &rest[..length];
-                    if length > MAX_RECORD {
-                        return Err(too_long(self.released + start as u64));
-                    }
-                    if let Err(error) = std::str::from_utf8(json) {
-                        return Err(not_utf8(self.released + (start + error.valid_up_to()) as u64));
-                    }
-                    return Ok(Some(Record { json, fields }));
-                }
-                (Err(error), Some(_)) => error,
-                (Err(_), None) => {
-                    // Cut short or malformed: the brackets tell which, and where a malformed record is over.
-                    let mut brackets = Brackets::default();
-                    end = brackets.end(rest).map(|length| start + length);
-                    if end.is_some() {
-                        continue;
-                    }
-                    if rest.len() > MAX_RECORD {
-                        return Err(too_long(self.released + start as u64));
-                    }
-                    self.at = self.bytes.len();
-                    self.state = State::Inside(start, brackets);
-                    return Ok(None);
-                }
-            };
-            let at = start + fields::offset(rest, &error);
-            let what = format!("in the record that starts at byte {}: {error}", self.released + start as u64);
-            return Err(self.malformed(at, what));
-        }
-    }
-
-    /// The next record's place in [`bytes`](Self::bytes), by its brackets alone: for a body that was checked when
-    /// it was stored. `None` when more bytes are needed or the body is over.
-    pub(crate) fn next_unchecked(&mut self) -> Result<Option<Range<usize>>, Malformed> {
         let Some((start, end)) = self.seek()? else { return Ok(None) };
-        let mut brackets = Brackets::default();
-        let end = end.or_else(|| brackets.end(&self.bytes[start..]).map(|length| start + length));
-        if end.unwrap_or(self.bytes.len()) - start > MAX_RECORD {
-            return Err(too_long(self.released + start as u64));
+        let at = self.released + start as u64;
+        let rest = &self.bytes[start..end.unwrap_or(self.bytes.len())];
+        let quick = quick::read(rest).filter(|&(_, length)| end.is_none() || length == rest.len());
+        let (fields, length) = if let Some(found) = quick {
+            found
+        } else {
+            // Cut short, malformed or unusual: the brackets tell where it is over, if it is.
+            let mut brackets = Brackets::default();
+            let Some(length) = end.map(|end| end - start).or_else(|| brackets.end(rest)) else {
+                if rest.len() > MAX_RECORD {
+                    return Err(too_long(at));
+                }
+                self.at = self.bytes.len();
+                self.state = State::Inside(start, brackets);
+                return Ok(None);
+            };
+            let record = &rest[..length];
+            Fields::judge(record).map_err(|error| {
+                let what = format!("in the record that starts at byte {at}: {error}");
+                self.malformed(start + fields::offset(record, &error), what)
+            })?
+        };
+        let json = &rest[..length];
+        if length > MAX_RECORD {
+            return Err(too_long(at));
         }
-        self.at = end.unwrap_or(self.bytes.len());
-        self.state = if end.is_some() { State::Behind } else { State::Inside(start, brackets) };
-        Ok(end.map(|end| start..end))
+        if let Err(error) = std::str::from_utf8(json) {
+            return Err(not_utf8(at + error.valid_up_to() as u64));
+        }
+        self.at = start + length;
+        self.state = State::Behind;
+        Ok(Some(Record { json, fields }))
     }
 
     /// The body is over: was it one array, seen whole?

@@ -36,8 +36,8 @@ where
     /// The next record and its index from 0; `None` after the last one.
     pub(crate) fn next(&mut self) -> Result<Option<(u32, &[u8])>, ReadError<E>> {
         let span = loop {
-            if let Some(span) = self.records.next_unchecked()? {
-                break span;
+            if let Some(length) = self.records.next()?.map(|record| record.json.len()) {
+                break self.records.complete() - length..self.records.complete();
             }
             self.records.release(self.records.complete());
             match self.parts.next() {
