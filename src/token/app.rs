@@ -81,17 +81,18 @@ impl AppAlarms {
     }
 
     fn living(&self) -> Vec<Arc<AppHealth>> {
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        apps.retain(|app| app.strong_count() > 0);
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         apps.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// A place among the tenants of an app.
     pub(super) fn join(&self, key: &AppKey, time: &Arc<ServiceTime>) -> Member {
-        let found = self.living().into_iter().find(|app| app.key == *key);
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.retain(|app| app.strong_count() > 0);
+        let found = apps.iter().filter_map(Weak::upgrade).find(|app| app.key == *key);
         let app = found.unwrap_or_else(|| {
             let app = Arc::new(AppHealth::new(key.clone(), Arc::clone(time)));
-            self.apps.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&app));
+            apps.push(Arc::downgrade(&app));
             app
         });
         app.members.fetch_add(1, Ordering::Relaxed);

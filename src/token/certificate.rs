@@ -98,8 +98,14 @@ pub enum CertificateError {
     #[error("the private key is damaged (it cannot sign); export it again")]
     UnsoundKey,
     /// The password of a PKCS#12 file is wrong.
-    #[error("the password of the PKCS#12 file is wrong; correct `pkcs12_password_file` (an empty password is none)")]
+    #[error("the password of the PKCS#12 file is wrong; correct `pkcs12_password_file`")]
     WrongPassword,
+    /// The PKCS#12 file has a password, or was made without one in a way that cannot be told from that.
+    #[error(
+        "the PKCS#12 file has a password; name its file in `pkcs12_password_file`, or if it has none, convert it with \
+         `openssl pkcs12 -in FILE.pfx -passin pass: -nodes -out FILE.pem` and set `certificate_file`"
+    )]
+    NeedsPassword,
     /// The PKCS#12 file cannot be read.
     #[error("the PKCS#12 file cannot be read ({0}); export it again with AES-256 and SHA-256")]
     BrokenPkcs12(String),
@@ -150,7 +156,7 @@ impl Certificate {
         Self::pair(file.certificates, &only(file.keys)?)
     }
 
-    /// Reads a PKCS#12 file; an empty password is the same as none.
+    /// Reads a PKCS#12 file; `password` is empty where there is none.
     pub fn from_pkcs12(bytes: &[u8], password: &Secret) -> Result<Self, CertificateError> {
         if looks_like_pem(bytes) {
             return Err(CertificateError::NotPkcs12);
@@ -159,7 +165,14 @@ impl Certificate {
             // The integrity check is keyed with the password; files without one fail when they are decrypted.
             p12_keystore::error::Error::MacError(_)
             | p12_keystore::error::Error::UnpadError
-            | p12_keystore::error::Error::Pkcs5Error(_) => CertificateError::WrongPassword,
+            | p12_keystore::error::Error::Pkcs5Error(_) => {
+                // "No password" has two encodings, and the library knows only the empty string; .NET writes both.
+                if password.expose().is_empty() {
+                    CertificateError::NeedsPassword
+                } else {
+                    CertificateError::WrongPassword
+                }
+            }
             other => CertificateError::BrokenPkcs12(other.to_string()),
         })?;
         if archive.certs.is_empty() {
@@ -388,3 +401,7 @@ fn prove(key: &[u8]) -> Result<(), CertificateError> {
         .verify(sample, &signature)
         .map_err(|_| CertificateError::UnsoundKey)
 }
+
+#[cfg(test)]
+#[path = "certificate_tests.rs"]
+mod tests;

@@ -24,8 +24,6 @@ use crate::secret::Secret;
 
 /// Larger than any answer of Entra by far.
 const LARGEST_ANSWER: usize = 256 * 1024;
-/// Entra answers in a second or two; what takes longer than this is not coming.
-const TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest wait that `Retry-After` can ask for; Microsoft's own libraries cap it here.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
@@ -114,7 +112,6 @@ impl Transport for reqwest::Client {
         Box::pin(async move {
             let mut response = client
                 .post(outgoing.url)
-                .timeout(TIMEOUT)
                 .header(ACCEPT, "application/json")
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .header(HeaderName::from_static("client-request-id"), outgoing.request_id.to_string())

@@ -126,6 +126,13 @@ const TABLE: &[Entry] = &[
         "set this host's clock (chrony or systemd-timesyncd)",
     ),
     entry(
+        &[50_027, 700_021, 700_023],
+        Scope::App,
+        "assertion_malformed",
+        "Entra takes the client assertion of the app {client} for malformed, or for another app's or another authority's",
+        OURS,
+    ),
+    entry(
         &[7_000_218, 7_000_216],
         Scope::App,
         "credential_missing",
@@ -453,8 +460,8 @@ mod tests {
                 Scope::App,
                 &[
                     7_000_215, 7_000_222, 700_027, 700_024, 50_012, 700_030, 7_000_218, 7_000_216, 650_051, 650_056,
-                    50_194, 50_011, 70_011, 1_002_012, 901_002, 50_049, 700_211, 700_212, 700_213, 7_002_137,
-                    7_002_138, 70_021,
+                    50_194, 50_011, 50_027, 700_021, 700_023, 70_011, 1_002_012, 901_002, 50_049, 700_211, 700_212,
+                    700_213, 7_002_137, 7_002_138, 70_021,
                 ][..],
             ),
             (

@@ -522,10 +522,13 @@ impl Inner {
             .post(outgoing)
             .await
             .map_err(|error| TokenError::unreachable(error, &subject).or_correlation_id(request_id))?;
-        if let Some(date) = incoming.date {
+        let answer = answer::read(&incoming, self.time.now(), proof.text());
+        // A proxy's page has a proxy's clock.
+        let is_entras = !matches!(&answer, Err(NoGrant::Refused(refusal)) if !refusal.json);
+        if let Some(date) = incoming.date.filter(|_| is_entras) {
             self.time.observe(date);
         }
-        answer::read(&incoming, self.time.now(), proof.text())
+        answer
             .map_err(|no_grant| match no_grant {
                 NoGrant::Unusable(unusable) => TokenError::unusable(unusable, &subject),
                 NoGrant::Refused(refusal) => self.refusal(refusal, &incoming, &subject, signed_at, confirmed.is_some()),

@@ -1,6 +1,7 @@
 //! A tenant's token over simulated hours: tokio's time is paused and moves by itself.
 
 use std::error::Error as _;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -383,12 +384,12 @@ async fn no_output_contains_what_is_secret() {
             if let Err(error) = &outcome {
                 let mut next = error.source();
                 while let Some(source) = next {
-                    output += &format!("{source} {source:?} ");
+                    _ = write!(output, "{source} {source:?} ");
                     next = source.source();
                 }
-                output += &format!("{error} {} {}", error.trouble(), serde_json::to_string(&error.trouble()).unwrap());
+                _ = write!(output, "{error} {} {}", error.trouble(), serde_json::to_string(&error.trouble()).unwrap());
             }
-            output += &format!("{source:?} {source:#?} {outcome:?} {:?} {:?}", source.status(), bench.apps);
+            _ = write!(output, "{source:?} {source:#?} {outcome:?} {:?} {:?}", source.status(), bench.apps);
             sleep(HOUR).await;
         }
     }

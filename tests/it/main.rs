@@ -5,4 +5,5 @@ mod clock;
 mod collect;
 mod lifecycle;
 mod skip;
+mod token;
 mod world;
