@@ -324,7 +324,9 @@ impl BlobWriter {
                 }
             };
             self.parts.hold(part.compressed, permit);
-            if self.parts.bytes() >= AHEAD {
+            // However many receive at a time, and however slowly, together they hold no more than half of the budget.
+            let receiving = self.content.holdings.receiving.load(Ordering::Relaxed).max(1);
+            if self.parts.bytes() >= AHEAD.min(IN_FLIGHT / 2 / receiving) {
                 self.hand_over()?;
             }
         }
@@ -377,8 +379,11 @@ fn find_partitions(content: &Path) -> Result<Vec<Arc<Partition>>, StoreError> {
         let partition = match Label::read(&directory) {
             Ok(label) if label.ordinal > after => {
                 let partition = Partition::new(name, label.ordinal, directory);
-                if let Some(sums) = partition::read_sealed(&partition.directory)? {
-                    partition.seal(sums);
+                match partition::read_sealed(&partition.directory) {
+                    Ok(Some(sums)) => partition.seal(sums),
+                    // It is sealed again.
+                    Ok(None) | Err(StoreError::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
                 }
                 partition
             }

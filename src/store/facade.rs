@@ -121,6 +121,11 @@ impl Store {
         self.lock().as_ref().is_some_and(StoreLock::someone_waits)
     }
 
+    #[cfg(test)]
+    pub(super) fn holdings(&self) -> &super::holdings::Holdings {
+        &self.0.content.holdings
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
         self.0.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -224,13 +224,25 @@ impl Holdings {
     /// The state's snapshot, from the newest partition that has one and can be read.
     pub(crate) fn snapshot(&self) -> Result<Option<Vec<u8>>, StoreError> {
         for partition in self.partitions.list().iter().rev() {
-            match self.partitions.read(partition).and_then(|reading| reading.snapshot()) {
-                Ok(None) | Err(StoreError::Damaged { .. } | StoreError::PartitionDropped { .. }) => {}
-                Ok(snapshot) => return Ok(snapshot),
-                Err(error) => return Err(error),
+            let snapshot = self.snapshot_in(partition)?;
+            if snapshot.is_some() {
+                return Ok(snapshot);
             }
         }
         Ok(None)
+    }
+
+    /// The state's snapshot in this partition, if there is one that can be read.
+    pub(crate) fn snapshot_in(&self, partition: &Arc<Partition>) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.partitions.read(partition).and_then(|reading| reading.snapshot()) {
+            Ok(snapshot) => Ok(snapshot),
+            Err(error @ StoreError::Damaged { .. }) => {
+                partition.complain(&error);
+                Ok(None)
+            }
+            Err(StoreError::PartitionDropped { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The newest revision of a content id in these partitions.

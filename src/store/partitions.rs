@@ -245,6 +245,15 @@ impl Partitions {
         list.iter().rev().take_while(|partition| partition.name.date >= first).cloned().collect()
     }
 
+    /// Frees the memory of what was seen too long ago.
+    pub(crate) fn forget_what_is_old(&self) {
+        let recent = self.recent().len();
+        let list = self.list();
+        for partition in &list[..list.len() - recent] {
+            *partition.seen_mut() = Seen::default();
+        }
+    }
+
     pub(crate) fn push(&self, partition: Arc<Partition>) {
         self.list.write().unwrap_or_else(PoisonError::into_inner).push(partition);
     }

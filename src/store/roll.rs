@@ -17,7 +17,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -85,7 +87,7 @@ pub(super) fn restart_link(tenant: TenantId, known: &[u8; 32], ordinal: u32) -> 
 struct Beginning<'a> {
     name: PartitionName,
     label: Label,
-    heads: Vec<(TenantId, Head)>,
+    heads: HashMap<TenantId, Head>,
     snapshot: Option<Vec<u8>>,
     uploads: Vec<(UploadId, Upload)>,
     /// Where the parts of the uploads are.
@@ -113,6 +115,7 @@ impl Writer {
         };
         match opened {
             Ok((newest, heads)) => {
+                remove_open(&newest.tree, newest.tree.open_blobs()?)?;
                 self.holdings.set_heads(heads);
                 self.newest = Some(newest);
                 Ok(())
@@ -129,11 +132,12 @@ impl Writer {
         let ordinal = self.holdings.next_ordinal();
         let before = self.newest.as_ref().map(|newest| newest.partition.name);
         let name = PartitionName::after(before, day_of(at));
-        let heads = self.holdings.heads().iter().map(|(tenant, head)| (*tenant, head.carried())).collect();
+        let heads: HashMap<_, _> =
+            self.holdings.heads().iter().map(|(tenant, head)| (*tenant, head.carried())).collect();
         let mut uploads: Vec<_> = self.uploads.iter().map(|(id, upload)| (*id, *upload)).collect();
         uploads.sort_unstable_by_key(|(_, upload)| upload.blob);
         let (snapshot, floor) = match &self.newest {
-            Some(newest) => (newest.tree.snapshot()?, newest.floor),
+            Some(newest) => (self.holdings.snapshot_in(&newest.partition)?, newest.floor),
             None => (None, 0),
         };
         let beginning = Beginning {
@@ -144,7 +148,8 @@ impl Writer {
             uploads,
             from: self.newest.as_ref().map(|newest| &*newest.tree),
         };
-        let (newest, uploads) = self.begin(beginning)?;
+        let (newest, uploads) = self.begin(&beginning)?;
+        self.holdings.set_heads(beginning.heads);
         let old = self.newest.replace(newest);
         self.uploads = uploads;
         if let Some(old) = old {
@@ -153,6 +158,7 @@ impl Writer {
             drop(old);
             self.sealer.seal(partition);
         }
+        self.holdings.partitions.forget_what_is_old();
         tracing::info!(partition = %name, "a new partition of the store was begun");
         Ok(())
     }
@@ -205,17 +211,17 @@ impl Writer {
         };
         let snapshot = self.holdings.snapshot()?;
         let beginning = Beginning { name, label, heads, snapshot, uploads: Vec::new(), from: None };
-        let (newest, _) = self.begin(beginning)?;
-        self.holdings.set_heads(newest.tree.heads()?.into_iter().collect());
+        let (newest, _) = self.begin(&beginning)?;
+        self.holdings.set_heads(beginning.heads);
         self.newest = Some(newest);
         self.uploads.clear();
         Ok(())
     }
 
-    fn begin(&self, beginning: Beginning<'_>) -> Result<(Newest, HashMap<UploadId, Upload>), StoreError> {
+    fn begin(&self, beginning: &Beginning<'_>) -> Result<(Newest, HashMap<UploadId, Upload>), StoreError> {
         let content = self.holdings.partitions.content();
         let directory = content.join(beginning.name.to_string());
-        let (making, uploads) = make(content, &beginning)?;
+        let (making, uploads) = make(content, beginning)?;
         durable::rename(&making, &directory)?;
         let partition = Arc::new(Partition::new(beginning.name, beginning.label.ordinal, directory));
         let (newest, _) = Newest::open(&self.holdings, &partition)?;
@@ -296,15 +302,24 @@ pub(super) fn remove_open(tree: &Tree, blobs: impl IntoIterator<Item = BlobNumbe
 
 /// The thread that seals.
 #[derive(Debug)]
-pub(super) struct Sealer(mpsc::Sender<Arc<Partition>>);
+pub(super) struct Sealer {
+    partitions: Option<mpsc::Sender<Arc<Partition>>>,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Sealer {
     pub(super) fn start(holdings: Arc<Holdings>) -> Result<Self, StoreError> {
         let (sender, partitions) = mpsc::channel::<Arc<Partition>>();
-        std::thread::Builder::new()
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopping);
+        let thread = std::thread::Builder::new()
             .name("store-seal".to_owned())
             .spawn(move || {
                 for partition in partitions {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
                     if let Err(error) = seal(&holdings, &partition) {
                         // Nothing is lost: it is only slower to read, and sealed at the next start.
                         tracing::warn!(partition = %partition.name, %error, "a partition could not be sealed yet");
@@ -312,11 +327,23 @@ impl Sealer {
                 }
             })
             .map_err(|error| StoreError::Thread { name: "store-seal", source: Arc::new(error) })?;
-        Ok(Self(sender))
+        Ok(Self { partitions: Some(sender), stopping, thread: Some(thread) })
     }
 
     pub(super) fn seal(&self, partition: Arc<Partition>) {
-        drop(self.0.send(partition));
+        if let Some(partitions) = &self.partitions {
+            // The thread ends only with the writer, or by a panic, and then the next start seals.
+            drop(partitions.send(partition));
+        }
+    }
+
+    /// Ends after the partition that is being sealed; the next start seals the others.
+    pub(super) fn stop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.partitions = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
     }
 }
 

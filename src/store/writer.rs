@@ -138,14 +138,13 @@ pub(super) struct Newest {
 }
 
 impl Newest {
-    /// Opens the partition for writing, removes what was left half done, and learns what stands in it.
+    /// Opens the partition for writing, and learns what stands in it.
     pub(super) fn open(
         holdings: &Holdings,
         partition: &Arc<Partition>,
     ) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
         let floor = Label::read(&partition.directory)?.floor;
         let tree = holdings.partitions.open_to_write(partition, CACHE)?;
-        roll::remove_open(&tree, tree.open_blobs()?)?;
         let sums = tree.sums()?;
         let heads = tree.heads()?.into_iter().collect();
         let snapshot_pieces = tree.snapshot_pieces()?;
@@ -162,6 +161,35 @@ impl Newest {
             self.measured = (self.sums.compressed, self.tree.database.size_on_disk()?);
         }
         Ok(roll::estimated_size(self.sums.compressed, self.measured) >= limit)
+    }
+
+    fn write(&mut self, stage: &mut Stage) -> Result<(), StoreError> {
+        if stage.added.is_empty() && stage.changes.batch.is_empty() {
+            return Ok(());
+        }
+        let mut ledgers = HashMap::new();
+        for &(hour, tenant, content_type, added) in &stage.added {
+            let ledger = match ledgers.entry((hour, tenant, content_type)) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.ledger(hour, tenant, content_type)?),
+            };
+            ledger.add(&added);
+        }
+        let mut changes = std::mem::take(&mut stage.changes);
+        for (&(hour, tenant, content_type), ledger) in &ledgers {
+            changes.put_ledger(hour, tenant, content_type, ledger);
+        }
+        for (&tenant, head) in &stage.heads {
+            changes.put_head(tenant, head);
+        }
+        changes.put_sums(&self.sums);
+        self.tree.database.commit(changes.batch)?;
+        let mut seen = self.partition.seen_mut();
+        for &(hash, blob) in &stage.seen {
+            seen.insert(hash, blob);
+        }
+        self.ledgers = ledgers;
+        Ok(())
     }
 
     fn ledger(&self, hour: u32, tenant: TenantId, content_type: ContentType) -> Result<Ledger, StoreError> {
@@ -192,6 +220,8 @@ pub(super) struct Writer {
     discards: Vec<Upload>,
     pub(super) sealer: Sealer,
     trouble: Option<Suspended>,
+    /// The partition that is written turned out to be damaged while it was read: the next attempt goes on in another.
+    leave: bool,
 }
 
 /// Writing failed: until when nothing is tried.
@@ -230,7 +260,6 @@ impl Known {
 struct Stage {
     changes: Changes,
     heads: HashMap<TenantId, Head>,
-    ledgers: HashMap<(u32, TenantId, ContentType), Ledger>,
     /// What was stored, to be added to the day's sums.
     added: Vec<(u32, TenantId, ContentType, Ledger)>,
     content: HashMap<(TenantId, ContentId), Known>,
@@ -320,13 +349,14 @@ impl Writer {
             discards: Vec::new(),
             sealer,
             trouble: None,
+            leave: false,
         }
     }
 
     /// Works until the store is closed or nobody is left who could ask for anything.
     pub(super) fn run(mut self) {
         loop {
-            let Some(mut group) = self.next_group() else { return };
+            let Some(mut group) = self.next_group() else { break };
             let closing = match group.pop_if(|job| matches!(job, Job::Close { .. })) {
                 Some(Job::Close { done }) => Some(done),
                 _ => None,
@@ -334,10 +364,12 @@ impl Writer {
             self.work(group);
             if let Some(done) = closing {
                 self.newest = None;
+                self.sealer.stop();
                 drop(done.send(Ok(())));
                 return;
             }
         }
+        self.sealer.stop();
     }
 
     /// What is to be written together. A group ends with `Close` or `Roll` if one comes.
@@ -401,6 +433,7 @@ impl Writer {
     }
 
     fn suspend(&mut self, error: StoreError) {
+        self.leave = self.newest.is_some() && matches!(error, StoreError::Damaged { .. });
         // What is in memory may be ahead of the disk or behind it.
         self.newest = None;
         self.uploads.clear();
@@ -426,6 +459,16 @@ impl Writer {
     fn attempt(&mut self, group: &mut Vec<Job>, stage: &mut Stage) -> Result<(), StoreError> {
         if self.newest.is_none() && !group.is_empty() {
             self.open_newest()?;
+            if std::mem::take(&mut self.leave)
+                && let Some(newest) = &self.newest
+            {
+                tracing::error!(
+                    partition = %newest.partition.name,
+                    "the newest partition of the store is damaged in part; it stays where it is and another is begun"
+                );
+                let at = newest.sums.stored.0.map_or_else(|| self.holdings.time.now(), |(_, last)| last);
+                self.roll(at)?;
+            }
         }
         let mut indices = Indices::default();
         while !group.is_empty() {
@@ -645,44 +688,13 @@ impl Writer {
         Ok(duplicates)
     }
 
-    /// Writes what is staged and, when that is durable, tells everybody.
+    /// Writes what is staged and, when that is durable, tells everybody. After an error those who wait are still in
+    /// the stage.
     fn commit(&mut self, stage: &mut Stage) -> Result<(), StoreError> {
-        let mut done = std::mem::take(stage);
-        let Some(newest) = &mut self.newest else {
-            done.settle(&self.holdings);
-            return Ok(());
-        };
-        if done.added.is_empty() && done.changes.batch.is_empty() {
-            done.settle(&self.holdings);
-            return Ok(());
+        if let Some(newest) = &mut self.newest {
+            newest.write(stage)?;
         }
-        for &(hour, tenant, content_type, added) in &done.added {
-            let ledger = match done.ledgers.entry((hour, tenant, content_type)) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(newest.ledger(hour, tenant, content_type)?),
-            };
-            ledger.add(&added);
-        }
-        for (&(hour, tenant, content_type), ledger) in &done.ledgers {
-            done.changes.put_ledger(hour, tenant, content_type, ledger);
-        }
-        for (&tenant, head) in &done.heads {
-            done.changes.put_head(tenant, head);
-        }
-        done.changes.put_sums(&newest.sums);
-        let changes = std::mem::take(&mut done.changes);
-        if let Err(error) = newest.tree.database.commit(changes.batch) {
-            done.refuse(&error);
-            return Err(error);
-        }
-        {
-            let mut seen = newest.partition.seen_mut();
-            for &(key, blob) in &done.seen {
-                seen.insert(key, blob);
-            }
-        }
-        newest.ledgers = std::mem::take(&mut done.ledgers);
-        done.settle(&self.holdings);
+        std::mem::take(stage).settle(&self.holdings);
         for open in std::mem::take(&mut self.discards) {
             self.discard(open)?;
         }

@@ -1,6 +1,7 @@
 //! The store as its callers see it: what comes back is what was put in, whatever happens in between.
 
 mod basics;
+mod model;
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -90,6 +91,13 @@ pub(super) fn exported(store: &Store, query: &Query) -> Vec<u32> {
         })
         .unwrap();
     found
+}
+
+impl Store {
+    /// The name of the newest partition.
+    pub(super) fn newest_partition(&self) -> String {
+        self.holdings().partitions.newest().unwrap().name.to_string()
+    }
 }
 
 /// A body as it is stored.

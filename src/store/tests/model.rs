@@ -1,0 +1,240 @@
+//! Random storing, repeating, rolling, dropping and reopening, against a plain list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+struct Put {
+    tenant: u8,
+    content_type: usize,
+    content: u8,
+    ids: Vec<u32>,
+    /// Bytes of text that does not compress, to make parts go ahead.
+    filler: usize,
+    revision: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    /// These, at the same time.
+    Store(Vec<Put>),
+    /// Pushed, and not finished.
+    Abandon(Put),
+    Roll,
+    NextDay,
+    /// The partitions of all days before this many days ago.
+    Drop(i64),
+    Reopen,
+}
+
+fn put() -> impl Strategy<Value = Put> {
+    let filler = prop_oneof![8 => Just(0), 1 => Just(50_000), 1 => Just(3_000_000_usize)];
+    (1_u8..4, 0_usize..2, 0_u8..8, prop::collection::vec(0_u32..60, 0..12), filler, prop::bool::weighted(0.1)).prop_map(
+        |(tenant, content_type, content, ids, filler, revision)| Put {
+            tenant,
+            content_type,
+            content,
+            ids,
+            filler,
+            revision,
+        },
+    )
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        8 => prop::collection::vec(put(), 1..6).prop_map(Action::Store),
+        1 => put().prop_map(Action::Abandon),
+        2 => Just(Action::Roll),
+        1 => Just(Action::NextDay),
+        1 => (0_i64..3).prop_map(Action::Drop),
+        2 => Just(Action::Reopen),
+    ]
+}
+
+/// A blob that is stored.
+#[derive(Debug)]
+struct Kept {
+    body: Vec<u8>,
+    ids: Vec<u32>,
+    content: u8,
+    partition: String,
+}
+
+struct Model {
+    dir: tempfile::TempDir,
+    store: Option<Store>,
+    now: Timestamp,
+    blobs: BTreeMap<(u8, ContentType, u64), Kept>,
+    last: BTreeMap<(u8, ContentType), u64>,
+}
+
+impl Put {
+    fn kind(&self) -> ContentType {
+        [ContentType::Exchange, ContentType::General][self.content_type]
+    }
+
+    /// The content id says the content type too: the service's ids are unique within a tenant.
+    fn blob(&self) -> ContentBlob {
+        blob(self.kind(), &format!("{}-{}", self.content, self.content_type), "2026-11-22T09:00:00Z")
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = body(&self.ids);
+        if self.filler > 0 {
+            let mut random = fastrand::Rng::with_seed(u64::from(self.content));
+            let filler: String = (0..self.filler).map(|_| random.alphanumeric()).collect();
+            let comma = if self.ids.is_empty() { "" } else { "," };
+            body.pop();
+            let id = 1_000_000 + u32::from(self.content);
+            let record = format!("{comma}{{\"Id\":\"{}\",\"n\":{id},\"x\":\"{filler}\"}}]", record_id(id));
+            body.extend_from_slice(record.as_bytes());
+        }
+        body
+    }
+
+    fn all_ids(&self) -> Vec<u32> {
+        let mut ids = self.ids.clone();
+        if self.filler > 0 {
+            ids.push(1_000_000 + u32::from(self.content));
+        }
+        ids
+    }
+}
+
+impl Model {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = time("2026-11-22T10:00:00Z");
+        let store = Some(open_at(dir.path(), "2026-11-22T10:00:00Z"));
+        Self { dir, store, now, blobs: BTreeMap::new(), last: BTreeMap::new() }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn writer(&self, put: &Put) -> BlobWriter {
+        let fetched = Fetched { at: self.now, from: "https://x".to_owned(), tier: Tier::Poll };
+        if put.revision {
+            self.store().receive_revision(tenant(put.tenant), &put.blob(), fetched)
+        } else {
+            self.store().receive(tenant(put.tenant), &put.blob(), fetched, None)
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Store(puts) => self.put_all(puts).await,
+            Action::Abandon(put) => {
+                let mut writer = self.writer(&put);
+                writer.push(&put.body()).await.unwrap();
+            }
+            Action::Roll => self.store().roll().await.unwrap(),
+            Action::NextDay => {
+                // Within the days in which everything is still recognised.
+                if self.now < time("2026-11-29T00:00:00Z") {
+                    self.now += jiff::SignedDuration::from_hours(24);
+                }
+            }
+            Action::Drop(days) => {
+                let day = crate::store::roll::day_of(self.now) - jiff::Span::new().days(days);
+                let dropped = self.store().drop_partitions(day).await.unwrap();
+                self.blobs.retain(|_, kept| !dropped.contains(&kept.partition));
+            }
+            Action::Reopen => {
+                self.store.take().unwrap().close().await.unwrap();
+                self.store = Some(open_at(self.dir.path(), &self.now.to_string()));
+            }
+        }
+    }
+
+    async fn put_all(&mut self, puts: Vec<Put>) {
+        self.now += jiff::SignedDuration::from_secs(7);
+        let all = puts.iter().map(|put| {
+            let (writer, body) = (self.writer(put), put.body());
+            async move { super::put(writer, &body).await }
+        });
+        let stored = futures_util::future::join_all(all).await;
+        let mut order: Vec<_> = puts.into_iter().zip(stored).collect();
+        // Those that are new in the order in which they were numbered, then those that were there.
+        order.sort_by_key(|(_, stored)| (!stored.new, stored.seq));
+        let partition = self.store().newest_partition();
+        for (put, stored) in order {
+            let (key, body) = ((put.tenant, put.kind()), put.body());
+            let known = self.blobs.iter().rev().find(|((tenant, content_type, _), kept)| {
+                (*tenant, *content_type) == key && kept.content == put.content
+            });
+            assert_eq!(stored.records as usize, if stored.new { put.all_ids().len() } else { stored.records as usize });
+            if stored.new {
+                if let Some((_, kept)) = known {
+                    assert!(put.revision && kept.body != body, "stored twice: {put:?}");
+                }
+                let last = self.last.entry(key).or_default();
+                assert_eq!(stored.seq, *last + 1, "{put:?}");
+                *last = stored.seq;
+                let (ids, content, partition) = (put.all_ids(), put.content, partition.clone());
+                self.blobs.insert((key.0, key.1, stored.seq), Kept { body, ids, content, partition });
+            } else {
+                let ((_, _, _), kept) = known.expect("it is said to be stored");
+                let there = &self.blobs[&(key.0, key.1, stored.seq)];
+                assert_eq!(there.content, put.content);
+                assert!(!put.revision || kept.body == body || there.body == body, "a revision was not stored: {put:?}");
+            }
+        }
+    }
+
+    async fn check(&self) {
+        let store = self.store();
+        for ((tenant_number, content_type, seq), kept) in &self.blobs {
+            assert_eq!(stored_body(store, tenant(*tenant_number), *content_type, *seq), kept.body);
+        }
+        for number in 1..4 {
+            let query = Query { tenants: vec![tenant(number)], ..Query::default() };
+            let of_tenant = || self.blobs.iter().filter(|((tenant, ..), _)| *tenant == number).map(|(_, kept)| kept);
+            let mut exported = exported(store, &query);
+            exported.sort_unstable();
+            // Each of those that are still there, once.
+            let ids: BTreeSet<u32> = of_tenant().flat_map(|kept| kept.ids.clone()).collect();
+            assert_eq!(exported, ids.into_iter().collect::<Vec<_>>(), "tenant {number}");
+            let all = Query { include_duplicates: true, ..query };
+            assert_eq!(super::exported(store, &all).len(), of_tenant().map(|kept| kept.ids.len()).sum::<usize>());
+        }
+        for (key, last) in &self.last {
+            assert_eq!(store.heads()[&(tenant(key.0), key.1)], *last);
+            let listed: Vec<u64> = store
+                .read_after(tenant(key.0), key.1, 0, 1000)
+                .unwrap()
+                .into_iter()
+                .map(|(seq, header)| {
+                    assert_eq!(header.unwrap().seq, seq);
+                    seq
+                })
+                .collect();
+            let expected: Vec<u64> =
+                self.blobs.keys().filter(|blob| (blob.0, blob.1) == *key).map(|blob| blob.2).collect();
+            assert_eq!(listed, expected);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn the_store_is_what_a_list_would_be(actions in prop::collection::vec(action(), 1..16)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut model = Model::new();
+            for action in actions {
+                model.act(action).await;
+            }
+            model.check().await;
+            model.act(Action::Reopen).await;
+            model.check().await;
+            model.store.take().unwrap().close().await.unwrap();
+        });
+    }
+}
