@@ -164,4 +164,7 @@ pub struct ContentStatus {
     pub late_recent: u64,
     /// Of these, found only by the sweep.
     pub late_sweep: u64,
+    /// Spans of time, since the daemon started, that were not listed before the service ceased to list them.
+    #[serde(default)]
+    pub gaps: u64,
 }

@@ -159,6 +159,22 @@ impl TenantReport {
         error!(tenant = %status.id, name = %status.name, %content_type, %content_id, reason, "content blob given up, see its dead letter");
     }
 
+    /// A span of time was not listed before Microsoft ceased to list it: what became available in it and was not
+    /// retrieved is lost.
+    pub fn lost(&self, content_type: ContentType, from: Timestamp, to: Timestamp) {
+        let mut current = self.current();
+        current.status.content.entry(content_type).or_default().gaps += 1;
+        let status = &current.status;
+        error!(
+            tenant = %status.id,
+            name = %status.name,
+            %content_type,
+            %from,
+            %to,
+            "content of this span is lost: it was not listed in time, and Microsoft lists only the last seven days"
+        );
+    }
+
     /// What waits to be retrieved.
     pub fn queue(&self, depth: QueueDepth) {
         self.current().status.queue = depth;

@@ -1,1 +1,43 @@
-//! (under construction)
+//! One supervised task tree per tenant: what to list and when, what to retrieve, and what to do when it fails.
+//!
+//! ```text
+//! registry ─► supervisor ─► driver ─┬─► subscription   list first, start only what is missing
+//!  (config)    (panics)    (due?)   ├─► poll           list windows, queue what is new, move the watermark
+//!                                   ├─► retrieve       fetch a blob, hand it to the store, complete its entry
+//!                                   └─► token renewal
+//! ```
+//!
+//! Deciding is apart from doing. Pure, with tables and properties beside them:
+//!
+//! - [`plan`]: which windows to list; how far an answer moves the watermark.
+//! - [`schedule`]: when which tier of which content type is due.
+//! - [`limit`]: how many blobs at a time; additive increase, multiplicative decrease.
+//!
+//! What tasks wait for:
+//!
+//! - [`gate`]: no request of a tenant before a wait that was read is over.
+//! - [`slots`]: the process's places for blobs, fair across tenants.
+//!
+//! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve`, `driver`, `supervisor`, [`registry`].
+//!
+//! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
+//! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
+//! on record; an idle tenant costs a timer and a few short tasks per poll.
+
+pub mod plan;
+mod schedule;
+pub mod limit;
+pub mod gate;
+pub mod slots;
+mod tree;
+mod subscription;
+mod poll;
+mod retrieve;
+mod driver;
+mod supervisor;
+pub mod registry;
+
+pub use self::registry::{Changes, Registry, Shared};
+
+#[cfg(test)]
+mod tests;

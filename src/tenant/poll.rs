@@ -1,0 +1,240 @@
+//! One activation of a tier: lists its windows through all their pages, queues what is new, moves the watermark.
+//!
+//! Each page is queued durably before the next one is asked for; the watermark moves when all pages of a window are.
+//! A page that fails is asked for again a few times; then the activation ends, and the next one begins with the start
+//! of the window that failed. What was queued meanwhile is known to the queue and not queued twice.
+//!
+//! **Invariants:** the watermark never passes content that is not queued; an empty page with a link is followed; a
+//! listing that leads in a circle ends with an error; an entry that cannot be collected is reported, not dropped.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+use tracing::{Instrument as _, debug, error, info_span};
+
+use super::plan::{self, Gap};
+use super::tree::{Failure, Tree};
+use crate::activity::{Page, PageLink, RefusedEntry, Window};
+use crate::content::{ContentType, Tier};
+use crate::retry::{Advice, Backoff, Stage};
+use crate::store::Watermark;
+
+/// How often a page is asked for before the activation fails: half a minute of waits, within which most troubles of
+/// the service pass.
+const ATTEMPTS: u32 = 5;
+/// At which attempt the operator is told.
+const TELLING: u32 = 3;
+/// How often a window is begun again because the service no longer accepts a link to one of its pages.
+const BEGINNINGS: u32 = 3;
+
+/// What an activation found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Blobs queued.
+    pub(super) new: usize,
+    /// Blobs that were queued or stored before.
+    pub(super) known: usize,
+    /// A first poll that has listed all that a sweep would.
+    pub(super) whole: bool,
+}
+
+/// An activation that failed.
+#[derive(Debug)]
+pub(super) struct Setback {
+    pub(super) failure: Failure,
+    /// The start of the window that failed: the next activation of the tier keeps it.
+    pub(super) resume: Option<Timestamp>,
+}
+
+/// Runs one activation.
+pub(super) async fn list(
+    tree: Arc<Tree>,
+    content_type: ContentType,
+    tier: Tier,
+    resume: Option<Timestamp>,
+) -> Result<Listed, Setback> {
+    let span = info_span!("tenant.poll", tenant = %tree.tenant, %content_type, tier = tier.as_str());
+    activate(&tree, content_type, tier, resume).instrument(span).await
+}
+
+async fn activate(
+    tree: &Tree,
+    content_type: ContentType,
+    tier: Tier,
+    resume: Option<Timestamp>,
+) -> Result<Listed, Setback> {
+    let begun = tree.time.now();
+    let mark = tree.mark(content_type);
+    let windows = plan::plan(tier, mark.listed_to, resume, begun, &tree.collect);
+    let mut all = Listed::default();
+    let mut dates = Dates::default();
+    for planned in windows {
+        // Windows may have waited for those before them.
+        let Some(window) = plan::still_listable(planned, tree.time.now()) else { continue };
+        let (listed, date) = list_window(tree, content_type, tier, window)
+            .await
+            .map_err(|failure| Setback { failure, resume: Some(window.start) })?;
+        all.new += listed.new;
+        all.known += listed.known;
+        dates.add(date);
+        tree.works(Stage::List, Some(content_type));
+        tree.report.listed(content_type, tier, date.unwrap_or_else(|| tree.time.now()), listed.new);
+        if tier == Tier::Poll {
+            move_mark(tree, content_type, window, date);
+        }
+    }
+    // Until when the span was listed: not later than the first answer.
+    let at = dates.earliest().map_or(begun, |date| date.min(begun));
+    match tier {
+        Tier::Poll if mark == Watermark::default() && resume.is_none() && tree.collect.backfill >= plan::OLDEST => {
+            all.whole = true;
+            tree.set_mark(content_type, |mark| (mark.recent_at, mark.sweep_at) = (Some(at), Some(at)));
+        }
+        Tier::Poll => {}
+        Tier::Recent => tree.set_mark(content_type, |mark| mark.recent_at = Some(at)),
+        Tier::Sweep => tree.set_mark(content_type, |mark| mark.sweep_at = Some(at)),
+    }
+    if all.new > 0 {
+        debug!(new = all.new, known = all.known, "queued");
+    } else {
+        debug!(known = all.known, "nothing new");
+    }
+    Ok(all)
+}
+
+/// The window is queued: the watermark moves as far as the answers justify.
+fn move_mark(tree: &Tree, content_type: ContentType, window: Window, date: Option<Timestamp>) {
+    let before = tree.mark(content_type).listed_to;
+    let Some(moved) = plan::moved(window, before, date, &tree.collect) else {
+        debug!(start = %window.start, end = %window.end, ?date, "the answers do not justify moving the watermark");
+        return;
+    };
+    if let Some(Gap { from, to }) = moved.lost {
+        tree.report.lost(content_type, from, to);
+    }
+    tree.set_mark(content_type, |mark| mark.listed_to = Some(moved.listed_to));
+}
+
+/// Lists one window to its last page.
+async fn list_window(
+    tree: &Tree,
+    content_type: ContentType,
+    tier: Tier,
+    window: Window,
+) -> Result<(Listed, Option<Timestamp>), Failure> {
+    let mut beginnings = 0;
+    let mut all = Listed::default();
+    'window: loop {
+        beginnings += 1;
+        let mut dates = Dates::default();
+        let mut next: Option<PageLink> = None;
+        loop {
+            let page = match page(tree, content_type, window, next.as_ref()).await {
+                Ok(page) => page,
+                Err(failure) if beginnings < BEGINNINGS && failure.advice() == Advice::RelistWindow => {
+                    debug!(error = %failure.trouble().cause, "beginning the window again");
+                    continue 'window;
+                }
+                Err(failure) => return Err(failure),
+            };
+            dates.add(page.date);
+            for entry in &page.refused {
+                refuse(tree, content_type, entry);
+            }
+            // Most pages of an idle tenant are empty, and cost the store nothing.
+            if !page.blobs.is_empty() {
+                let enqueued = tree.store.enqueue(tree.tenant, tier, page.blobs).await.map_err(Failure::Store)?;
+                tree.works(Stage::Store, None);
+                all.new += enqueued.new;
+                all.known += enqueued.known;
+                if enqueued.new > 0 {
+                    tree.queued();
+                }
+            }
+            next = page.next;
+            if next.is_none() {
+                return Ok((all, dates.earliest()));
+            }
+        }
+    }
+}
+
+/// One page, asked for again while its trouble may pass.
+async fn page(
+    tree: &Tree,
+    content_type: ContentType,
+    window: Window,
+    link: Option<&PageLink>,
+) -> Result<Page, Failure> {
+    let mut backoff = Backoff::new(Stage::List);
+    loop {
+        let client = &tree.client;
+        let answer = match link {
+            None => tree.ask(|token| async move { client.list_content(&token, content_type, window).await }).await,
+            Some(link) => tree.ask(|token| async move { client.next_page(&token, link).await }).await,
+        };
+        let failure = match answer {
+            Ok(page) => return Ok(page),
+            Err(failure) => failure,
+        };
+        let wait = match failure.advice() {
+            Advice::Retry { after } => backoff.failed(after),
+            // The gate knows how long.
+            Advice::Throttled { .. } => {
+                backoff.failed(None);
+                std::time::Duration::ZERO
+            }
+            _ => return Err(failure),
+        };
+        // Without a token there is nothing to try: the tree waits for one.
+        if backoff.attempts() >= ATTEMPTS || matches!(failure, Failure::Token(_) | Failure::Stopping) {
+            return Err(failure);
+        }
+        // A stumble is no news; what goes on for several attempts is.
+        if backoff.attempts() >= TELLING {
+            tree.failed(Stage::List, Some(content_type), &failure);
+        }
+        debug!(attempt = backoff.attempts(), error = %failure.trouble().cause, "page failed");
+        sleep(wait).await;
+    }
+}
+
+/// The service lists something that cannot be collected.
+fn refuse(tree: &Tree, content_type: ContentType, refused: &RefusedEntry) {
+    if !tree.is_new_refusal(refused) {
+        return;
+    }
+    if let Some(content_id) = &refused.content_id {
+        tree.report.dead_letter(content_type, content_id, &refused.reason);
+        return;
+    }
+    error!(
+        tenant = %tree.tenant,
+        %content_type,
+        kind = refused.kind,
+        reason = refused.reason,
+        entry = refused.entry,
+        "the service lists an entry that cannot be collected"
+    );
+}
+
+/// The earliest `Date` of several answers; none if one of them has none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dates {
+    earliest: Option<Timestamp>,
+    missing: bool,
+}
+
+impl Dates {
+    fn add(&mut self, date: Option<Timestamp>) {
+        match date {
+            Some(date) => self.earliest = Some(self.earliest.map_or(date, |before| before.min(date))),
+            None => self.missing = true,
+        }
+    }
+
+    fn earliest(&self) -> Option<Timestamp> {
+        self.earliest.filter(|_| !self.missing)
+    }
+}

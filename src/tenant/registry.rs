@@ -1,0 +1,332 @@
+//! Which tenants are collected: follows the configuration, at start and at every reload.
+//!
+//! A reload touches only what it changes: a tenant that is new is started, one that is gone is stopped, one whose
+//! settings differ is stopped and started again, and all others go on without noticing. A tenant that is disabled or
+//! gone keeps its data and its state and resumes from it. A token is kept over a restart of its tenant's tree unless
+//! the app, the cloud or the token settings have changed.
+//!
+//! **Invariants:** never two trees for one tenant: the next one starts when the last one has ended. A tenant that is
+//! stopped sends nothing more; what it is receiving is finished within a limit, or abandoned, which loses nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::plan;
+use super::slots::Slots;
+use super::supervisor::supervise;
+use super::tree::{Parts, Tree};
+use crate::activity::{ActivityClient, Limits};
+use crate::clock::{ServiceTime, SharedClock};
+use crate::cloud::Cloud;
+use crate::config::{App, Collect, Settings, TokenSettings};
+use crate::content::{ContentType, TenantId};
+use crate::http::Http;
+use crate::report::{Report, TenantReport, TenantState};
+use crate::store::Store;
+use crate::token::{AppAlarms, TokenRequest, TokenSource};
+
+/// Each tenant that starts adds this to the time over which all of them start, so that a few start at once and a
+/// thousand do not.
+const SPREAD_EACH: Duration = Duration::from_millis(100);
+
+/// What all trees of the process share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Where content, queue and watermarks are kept.
+    pub store: Store,
+    /// What the operator is told.
+    pub report: Arc<Report>,
+    /// The two connection pools.
+    pub http: Http,
+    /// The service's time.
+    pub time: Arc<ServiceTime>,
+    /// The host's time.
+    pub clock: SharedClock,
+    /// The alarms of apps.
+    pub apps: Arc<AppAlarms>,
+}
+
+/// What a configuration changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Tenants that were not known.
+    pub added: Vec<TenantId>,
+    /// Tenants that are no longer configured.
+    pub removed: Vec<TenantId>,
+    /// Tenants with other settings than before.
+    pub changed: Vec<TenantId>,
+    /// How many tenants are as they were.
+    pub unchanged: usize,
+}
+
+/// The tenants and their trees. One for the process.
+#[derive(Debug)]
+pub struct Registry {
+    shared: Shared,
+    slots: Slots,
+    books: Mutex<Books>,
+    /// The tenant whose supervisor ended although nobody stopped it.
+    failed: watch::Sender<Option<TenantId>>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    tenants: BTreeMap<TenantId, Entry>,
+    /// Trees of tenants that are gone, on their way to their end.
+    leaving: BTreeMap<TenantId, Running>,
+    /// Nothing is started any more.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    order: Order,
+    running: Option<Running>,
+    token: Option<(Identity, TokenSource)>,
+}
+
+/// A tree that was started.
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// All that makes a tree what it is: if this is the same after a reload, the tree goes on.
+#[derive(Debug, Clone, PartialEq)]
+struct Order {
+    identity: Identity,
+    publisher: Uuid,
+    content_types: BTreeSet<ContentType>,
+    enabled: bool,
+    collect: Collect,
+}
+
+/// All that makes a token what it is.
+#[derive(Debug, Clone, PartialEq)]
+struct Identity {
+    cloud: Arc<Cloud>,
+    app: Arc<App>,
+    token: TokenSettings,
+}
+
+impl Registry {
+    /// Knows no tenant yet.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self {
+            shared,
+            slots: Slots::new(Collect::default().concurrency),
+            books: Mutex::default(),
+            failed: watch::Sender::new(None),
+        }
+    }
+
+    /// Makes the trees what `settings` say. Returns at once; trees end and start in the background.
+    pub fn apply(&self, settings: &Settings) -> Changes {
+        self.slots.resize(settings.collect.concurrency);
+        let mut changes = Changes::default();
+        let mut books = self.books();
+        if books.closed {
+            return changes;
+        }
+        let gone: Vec<_> = books.tenants.keys().filter(|id| !settings.tenants.contains_key(id)).copied().collect();
+        for id in gone {
+            if let Some(running) = books.tenants.remove(&id).and_then(|entry| entry.running) {
+                running.stop.cancel();
+                books.leaving.insert(id, running);
+            }
+            self.shared.report.remove(id);
+            changes.removed.push(id);
+        }
+        books.leaving.retain(|_, running| !running.task.is_finished());
+
+        let new = settings.tenants.keys().filter(|id| !books.tenants.contains_key(id)).count();
+        let together = u32::try_from(new.saturating_sub(1)).unwrap_or(u32::MAX);
+        let spread =
+            SPREAD_EACH.saturating_mul(together).min(settings.daemon.start_spread).min(settings.collect.poll_interval);
+        for tenant in settings.tenants.values() {
+            let id = tenant.id;
+            // A validated configuration names only apps that it has.
+            let Some(app) = settings.apps.get(&tenant.app) else { continue };
+            let order = Order {
+                identity: Identity { cloud: Arc::clone(&tenant.cloud), app: Arc::clone(app), token: settings.token },
+                publisher: app.publisher_id.unwrap_or_else(|| id.uuid()),
+                content_types: tenant.content_types.clone(),
+                enabled: tenant.enabled,
+                collect: settings.collect,
+            };
+            let report = self.shared.report.tenant(id, &tenant.name);
+            if books.tenants.get(&id).is_some_and(|entry| entry.order == order) {
+                changes.unchanged += 1;
+                continue;
+            }
+            let before = books.tenants.remove(&id);
+            let known = before.is_some();
+            let (running, token) = before.map_or((None, None), |entry| (entry.running, entry.token));
+            // A tenant that comes back while it is leaving waits for its old tree too.
+            let last = running.or_else(|| books.leaving.remove(&id));
+            if let Some(last) = &last {
+                last.stop.cancel();
+            }
+            let delay = if known {
+                changes.changed.push(id);
+                Duration::ZERO
+            } else {
+                changes.added.push(id);
+                plan::spread(id, None, spread)
+            };
+            let token = token.filter(|(identity, _)| *identity == order.identity && order.enabled);
+            let entry = if order.enabled {
+                report.state(TenantState::Starting);
+                let token = token.map_or_else(|| self.token_source(id, &order.identity), |(_, token)| token);
+                let tree = self.tree(id, &order, token.clone(), report);
+                let running = self.start(tree, last, delay, settings.daemon.drain);
+                Entry { running: Some(running), token: Some((order.identity.clone(), token)), order }
+            } else {
+                report.state(TenantState::Disabled);
+                if let Some(last) = last {
+                    books.leaving.insert(id, last);
+                }
+                Entry { running: None, token: None, order }
+            };
+            books.tenants.insert(id, entry);
+        }
+        if !(changes.added.is_empty() && changes.removed.is_empty() && changes.changed.is_empty()) {
+            info!(
+                added = changes.added.len(),
+                removed = changes.removed.len(),
+                changed = changes.changed.len(),
+                unchanged = changes.unchanged,
+                "tenants follow the configuration"
+            );
+        }
+        changes
+    }
+
+    /// Stops all trees: nothing new is sent; what is being received may take `limit` to become durable, then it is
+    /// abandoned. Returns when none is left.
+    pub async fn drain(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut running: Vec<Running> = {
+            let mut books = self.books();
+            books.closed = true;
+            let Books { tenants, leaving, .. } = &mut *books;
+            let current = tenants.values_mut().filter_map(|entry| entry.running.take());
+            current.chain(std::mem::take(leaving).into_values()).collect()
+        };
+        for running in &running {
+            running.stop.cancel();
+        }
+        let mut abandoned = 0;
+        for Running { task, .. } in &mut running {
+            if timeout_at(deadline, &mut *task).await.is_err() {
+                task.abort();
+                // Its end is at its next await; the outcome is of no interest any more.
+                _ = task.await;
+                abandoned += 1;
+            }
+        }
+        if abandoned > 0 {
+            warn!(
+                tenants = abandoned,
+                "retrievals were abandoned at the end of the drain limit; they will be repeated"
+            );
+        }
+    }
+
+    /// Resolves when a tenant's supervisor has ended although nobody stopped it, which no panic of a tenant's tasks
+    /// can bring about: the daemon stops, failing.
+    pub async fn failed(&self) -> TenantId {
+        let mut failed = self.failed.subscribe();
+        loop {
+            if let Some(tenant) = *failed.borrow_and_update() {
+                return tenant;
+            }
+            // The sender lives in `self`.
+            if failed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn token_source(&self, id: TenantId, identity: &Identity) -> TokenSource {
+        let Identity { cloud, app, token } = identity;
+        let request = TokenRequest {
+            cloud: Arc::clone(cloud),
+            tenant: id,
+            audience: cloud.management_audience.clone(),
+            endpoint: token.endpoint,
+            app: app.name.clone(),
+            client_id: app.client_id.clone(),
+            credential: app.credential.clone(),
+            renew_after: token.renew_after,
+        };
+        let Shared { http, clock, time, apps, .. } = &self.shared;
+        TokenSource::new(request, http.control.clone(), Arc::clone(clock), Arc::clone(time), apps)
+    }
+
+    fn tree(&self, tenant: TenantId, order: &Order, token: TokenSource, report: TenantReport) -> Arc<Tree> {
+        let Shared { store, http, time, .. } = &self.shared;
+        let bytes = order.collect.max_blob_bytes;
+        let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
+        let cloud = Arc::clone(&order.identity.cloud);
+        let client = ActivityClient::new(cloud, tenant, order.publisher, http.clone(), Arc::clone(time), limits);
+        Tree::new(Parts {
+            tenant,
+            content_types: order.content_types.clone(),
+            collect: order.collect,
+            client,
+            token,
+            store: store.clone(),
+            time: Arc::clone(time),
+            report,
+            slots: self.slots.clone(),
+        })
+    }
+
+    /// Starts a tree once `last` has ended, which it must within `drain`.
+    fn start(&self, tree: Arc<Tree>, last: Option<Running>, delay: Duration, drain: Duration) -> Running {
+        let stop = tree.stop.clone();
+        let watched = Watched { tenant: tree.tenant, stop: stop.clone(), failed: self.failed.clone() };
+        let task = tokio::spawn(async move {
+            let _watched = watched;
+            if let Some(mut last) = last
+                && timeout(drain, &mut last.task).await.is_err()
+            {
+                last.task.abort();
+                _ = last.task.await;
+            }
+            supervise(tree, delay).await;
+        });
+        Running { stop, task }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notices when a supervisor ends unasked.
+#[derive(Debug)]
+struct Watched {
+    tenant: TenantId,
+    stop: CancellationToken,
+    failed: watch::Sender<Option<TenantId>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.failed.send_replace(Some(self.tenant));
+        }
+    }
+}

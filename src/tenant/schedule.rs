@@ -1,0 +1,209 @@
+//! When which tier of which content type is listed next. Pure: moments in, decisions out.
+//!
+//! Each content type is a *feed* with a lane per tier. A lane runs at most once at a time; the poll keeps its cadence
+//! while a sweep of the same feed takes its time. A feed without an enabled subscription has no due lane, one that the
+//! service refuses is blocked for a growing while, and neither delays another feed. One sweep at a time per tenant.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::plan;
+use crate::config::Collect;
+use crate::content::{ContentType, TenantId, Tier};
+use crate::retry::{Backoff, Stage};
+use crate::store::Watermark;
+
+/// The lanes of all content types of one tenant.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    feeds: Vec<Feed>,
+    collect: Collect,
+}
+
+#[derive(Debug)]
+struct Feed {
+    content_type: ContentType,
+    /// Its subscription is enabled, as far as is known.
+    ready: bool,
+    blocked_until: Option<Instant>,
+    /// How long the service's refusals block it.
+    pause: Backoff,
+    lanes: [Lane; 3],
+}
+
+#[derive(Debug)]
+struct Lane {
+    tier: Tier,
+    running: bool,
+    due: Instant,
+    /// The start of the window at which the last activation failed.
+    resume: Option<Timestamp>,
+    backoff: Backoff,
+}
+
+impl Lane {
+    fn new(tier: Tier, due: Instant) -> Self {
+        Self { tier, running: false, due, resume: None, backoff: Backoff::new(Stage::List) }
+    }
+}
+
+/// A lane whose time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) content_type: ContentType,
+    pub(super) tier: Tier,
+    pub(super) resume: Option<Timestamp>,
+}
+
+impl Schedule {
+    /// `now` is the moment, `time` the service's time then. A feed that was listed before is presumed to be
+    /// subscribed still; a new one waits for [`set_ready`](Self::set_ready).
+    pub(super) fn new(
+        tenant: TenantId,
+        marks: impl IntoIterator<Item = (ContentType, Watermark)>,
+        collect: Collect,
+        now: Instant,
+        time: Timestamp,
+    ) -> Self {
+        let feed = |(content_type, mark): (ContentType, Watermark)| {
+            let spread = plan::spread(tenant, Some(content_type), collect.recent_interval);
+            let first = |last, interval| now + plan::first_due(last, interval, time, spread);
+            Feed {
+                content_type,
+                ready: mark.listed_to.is_some(),
+                blocked_until: None,
+                pause: Backoff::new(Stage::Paused),
+                lanes: [
+                    Lane::new(Tier::Poll, now),
+                    Lane::new(Tier::Recent, first(mark.recent_at, collect.recent_interval)),
+                    Lane::new(Tier::Sweep, first(mark.sweep_at, collect.sweep_interval)),
+                ],
+            }
+        };
+        Self { feeds: marks.into_iter().map(feed).collect(), collect }
+    }
+
+    /// The moment at which the next lane is due; `None` if none ever is.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let sweeping = self.is_sweeping();
+        let idle = self.feeds.iter().filter(|feed| feed.ready).flat_map(|feed| {
+            let lanes = feed.lanes.iter().filter(move |lane| !(lane.running || sweeping && lane.tier == Tier::Sweep));
+            lanes.map(|lane| feed.blocked_until.map_or(lane.due, |until| until.max(lane.due)))
+        });
+        idle.min()
+    }
+
+    /// A lane that is due at `now`; it counts as running from here on.
+    pub(super) fn start(&mut self, now: Instant) -> Option<Due> {
+        let sweeping = self.is_sweeping();
+        for feed in &mut self.feeds {
+            if !feed.ready || feed.blocked_until.is_some_and(|until| until > now) {
+                continue;
+            }
+            for lane in &mut feed.lanes {
+                if lane.running || lane.due > now || (sweeping && lane.tier == Tier::Sweep) {
+                    continue;
+                }
+                lane.running = true;
+                return Some(Due { content_type: feed.content_type, tier: lane.tier, resume: lane.resume });
+            }
+        }
+        None
+    }
+
+    /// The activation listed its span. `whole`: and all that a sweep would.
+    pub(super) fn succeeded(&mut self, content_type: ContentType, tier: Tier, whole: bool, now: Instant) {
+        let collect = self.collect;
+        let Some(feed) = self.feed(content_type) else { return };
+        feed.pause.succeeded();
+        feed.blocked_until = None;
+        for lane in &mut feed.lanes {
+            let interval = match lane.tier {
+                Tier::Poll => collect.poll_interval,
+                Tier::Recent => collect.recent_interval,
+                Tier::Sweep => collect.sweep_interval,
+            };
+            if lane.tier == tier {
+                lane.running = false;
+                lane.resume = None;
+                // The cadence is kept, and turns that were missed are left out.
+                lane.due = (lane.due + interval).max(now);
+                lane.backoff.succeeded();
+            } else if whole {
+                lane.due = lane.due.max(now + interval);
+            }
+        }
+    }
+
+    /// The activation failed; it is tried again, no sooner than `asked`.
+    pub(super) fn failed(
+        &mut self,
+        content_type: ContentType,
+        tier: Tier,
+        resume: Option<Timestamp>,
+        asked: Option<Duration>,
+        now: Instant,
+    ) {
+        let Some(lane) = self.lane(content_type, tier) else { return };
+        lane.running = false;
+        lane.resume = resume.or(lane.resume);
+        lane.due = now + lane.backoff.failed(asked);
+    }
+
+    /// The activation did not take place: it is due again as soon as what kept it from that is over.
+    pub(super) fn put_off(&mut self, content_type: ContentType, tier: Tier, resume: Option<Timestamp>, now: Instant) {
+        let Some(lane) = self.lane(content_type, tier) else { return };
+        lane.running = false;
+        lane.resume = resume.or(lane.resume);
+        lane.due = now;
+    }
+
+    /// The service refuses this content type in a way that only a person can end.
+    pub(super) fn block(&mut self, content_type: ContentType, now: Instant) {
+        let Some(feed) = self.feed(content_type) else { return };
+        // Lanes that ran together meet the same refusal.
+        if feed.blocked_until.is_none_or(|until| until <= now) {
+            feed.blocked_until = Some(now + feed.pause.failed(None));
+        }
+    }
+
+    /// Whether the feed's subscription is enabled.
+    pub(super) fn set_ready(&mut self, content_type: ContentType, ready: bool) {
+        if let Some(feed) = self.feed(content_type) {
+            feed.ready = ready;
+        }
+    }
+
+    /// Time has stepped back: what was listed by the time before may not be all.
+    pub(super) fn list_all_again(&mut self, content_type: ContentType, now: Instant) {
+        if let Some(feed) = self.feed(content_type) {
+            for lane in &mut feed.lanes {
+                lane.due = lane.due.min(now);
+            }
+        }
+    }
+
+    /// Whether no feed can be listed for want of a subscription or by the service's refusal.
+    pub(super) fn is_idle_by_refusal(&self, now: Instant) -> bool {
+        self.feeds.iter().all(|feed| !feed.ready || feed.blocked_until.is_some_and(|until| until > now))
+    }
+
+    /// Whether the polls of all feeds fail.
+    pub(super) fn is_failing(&self) -> bool {
+        self.feeds.iter().all(|feed| feed.lanes[0].backoff.attempts() > 0)
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.feeds.iter().any(|feed| feed.lanes.iter().any(|lane| lane.running && lane.tier == Tier::Sweep))
+    }
+
+    fn feed(&mut self, content_type: ContentType) -> Option<&mut Feed> {
+        self.feeds.iter_mut().find(|feed| feed.content_type == content_type)
+    }
+
+    fn lane(&mut self, content_type: ContentType, tier: Tier) -> Option<&mut Lane> {
+        self.feed(content_type)?.lanes.iter_mut().find(|lane| lane.tier == tier)
+    }
+}

@@ -1,0 +1,401 @@
+//! What all tasks of one tenant's tree share, and the one way in which they speak to the management API.
+//!
+//! [`Tree::ask`] wraps every request: a valid token, an open gate, then the request; a refused token is renewed once,
+//! a wait that was read closes the gate before anything else happens.
+//!
+//! **Invariants:** no request leaves without passing the gate at the last moment; nothing here belongs to two tenants
+//! except the store, the process's slots and the clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::gate::Gate;
+use super::limit::Limit;
+use super::slots::{Place, Slots};
+use crate::activity::{ActivityClient, ActivityError, Reason, RefusedEntry};
+use crate::clock::ServiceTime;
+use crate::config::Collect;
+use crate::content::{ContentType, TenantId};
+use crate::report::{TenantReport, Trouble};
+use crate::retry::{Advice, Backoff, REMEMBERED, Stage};
+use crate::store::{Store, StoreError, WaitKey, Watermark};
+use crate::token::{AccessToken, TokenError, TokenSource};
+
+/// Why a request, or what follows from its answer, failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// There is no token.
+    #[error("no token")]
+    Token(#[source] TokenError),
+    /// The service did not answer, or answered with an error.
+    #[error("the service did not do as asked")]
+    Service(#[source] Box<ActivityError>),
+    /// The service refuses tokens: this one, and the one that replaced it.
+    #[error("the service refuses the tenant's tokens")]
+    Refused(#[source] Box<ActivityError>),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+    /// The tree is being stopped: nothing more is sent.
+    #[error("the tenant's collection is being stopped")]
+    Stopping,
+}
+
+impl Failure {
+    /// What to do next.
+    pub(super) fn advice(&self) -> Advice {
+        match self {
+            Self::Token(error) => error.advice(),
+            Self::Service(error) => match error.advice() {
+                // It was renewed already, or could not be yet.
+                Advice::RenewToken => Advice::Retry { after: None },
+                advice => advice,
+            },
+            Self::Refused(_) => Advice::PauseTenant,
+            Self::Store(_) | Self::Stopping => Advice::Retry { after: None },
+        }
+    }
+
+    /// What the operator reads.
+    pub(super) fn trouble(&self) -> Trouble {
+        match self {
+            Self::Token(error) => error.trouble(),
+            Self::Service(error) | Self::Refused(error) => error.trouble(),
+            Self::Store(error) => error.trouble(),
+            Self::Stopping => Trouble::passing("stopping", self.to_string()),
+        }
+    }
+
+    /// Which stage's trouble it is, when it was met at `stage`.
+    pub(super) const fn stage(&self, stage: Stage) -> Stage {
+        match self {
+            Self::Token(_) => Stage::Token,
+            Self::Service(_) | Self::Refused(_) | Self::Stopping => stage,
+            Self::Store(_) => Stage::Store,
+        }
+    }
+}
+
+/// One tenant's tree.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) tenant: TenantId,
+    pub(super) content_types: BTreeSet<ContentType>,
+    pub(super) collect: Collect,
+    pub(super) client: ActivityClient,
+    pub(super) token: TokenSource,
+    pub(super) store: Store,
+    pub(super) time: Arc<ServiceTime>,
+    pub(super) report: TenantReport,
+    pub(super) gate: Gate,
+    pub(super) slots: Slots,
+    /// Cancelled when the tree is to end.
+    pub(super) stop: CancellationToken,
+    /// Something may be retrieved: new entries in the queue, or room for one more retrieval.
+    pub(super) work: Notify,
+    /// The queue has entries that were not there when it was last found empty.
+    queued: AtomicBool,
+    limit: Mutex<Limit>,
+    fetching: AtomicUsize,
+    /// How long the service throttles, if it does not say.
+    throttled: Mutex<Backoff>,
+    marks: Mutex<BTreeMap<ContentType, Watermark>>,
+    cooldowns: Mutex<BTreeMap<ContentType, Instant>>,
+    troubled: Mutex<HashSet<(Stage, Option<ContentType>)>>,
+    /// Hashes of the entries refused last, so that each is reported once and not with every listing.
+    refusals: Mutex<VecDeque<u64>>,
+}
+
+/// What a tree is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) tenant: TenantId,
+    pub(super) content_types: BTreeSet<ContentType>,
+    pub(super) collect: Collect,
+    pub(super) client: ActivityClient,
+    pub(super) token: TokenSource,
+    pub(super) store: Store,
+    pub(super) time: Arc<ServiceTime>,
+    pub(super) report: TenantReport,
+    pub(super) slots: Slots,
+}
+
+impl Tree {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { tenant, content_types, collect, client, token, store, time, report, slots } = parts;
+        Arc::new(Self {
+            limit: Mutex::new(Limit::new(collect.concurrency_per_tenant)),
+            tenant,
+            content_types,
+            collect,
+            client,
+            token,
+            store,
+            time,
+            report,
+            slots,
+            stop: CancellationToken::new(),
+            gate: Gate::default(),
+            work: Notify::new(),
+            queued: AtomicBool::new(true),
+            fetching: AtomicUsize::new(0),
+            throttled: Mutex::new(Backoff::new(Stage::List)),
+            marks: Mutex::default(),
+            cooldowns: Mutex::default(),
+            troubled: Mutex::default(),
+            refusals: Mutex::default(),
+        })
+    }
+
+    /// Reads what outlived the last process or the last run of the tree.
+    pub(super) async fn restore(&self) -> Result<(), StoreError> {
+        *lock(&self.marks) = self.store.watermarks(self.tenant).await?;
+        let now = self.time.now();
+        for (key, until) in self.store.waits(self.tenant).await? {
+            let Ok(left) = Duration::try_from(until.duration_since(now)) else { continue };
+            match key {
+                WaitKey::Throttled => self.gate.close_for(left),
+                WaitKey::SubscriptionStart(content_type) => self.cool_down(content_type, left),
+                WaitKey::Paused => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one request of the tenant: with its token, through its gate. A refused token is replaced once, if that
+    /// may be done now.
+    pub(super) async fn ask<T, F: Future<Output = Result<T, ActivityError>>>(
+        &self,
+        request: impl Fn(AccessToken) -> F,
+    ) -> Result<T, Failure> {
+        self.ask_holding(None, request).await
+    }
+
+    /// The same with a slot, which is held from before the request is sent and given back while nothing comes.
+    pub(super) async fn ask_holding<T, F: Future<Output = Result<T, ActivityError>>>(
+        &self,
+        mut place: Option<&mut Place>,
+        request: impl Fn(AccessToken) -> F,
+    ) -> Result<T, Failure> {
+        let mut refused: Option<AccessToken> = None;
+        loop {
+            let token = self.unless_stopped(self.token.token()).await?.map_err(Failure::Token)?;
+            if self.gate.closed_until().is_some() {
+                // Whoever waits here holds no slot.
+                if let Some(place) = &mut place {
+                    place.give_back();
+                }
+                self.unless_stopped(self.gate.open()).await?;
+                // The token may have ended meanwhile.
+                continue;
+            }
+            let answer = match &mut place {
+                Some(place) => {
+                    if !place.is_taken() {
+                        self.unless_stopped(place.take()).await?;
+                        continue;
+                    }
+                    place.during(request(token.clone())).await
+                }
+                None => request(token.clone()).await,
+            };
+            let error = match answer {
+                Ok(answer) => {
+                    lock(&self.throttled).succeeded();
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            self.obey_wait(&error).await;
+            match (error.advice(), refused) {
+                (Advice::RenewToken, None) => {
+                    debug!(tenant = %self.tenant, error = %error, "token refused");
+                    self.token.refused(&token).await;
+                    let next = self.token.token().await.map_err(Failure::Token)?;
+                    if next.generation() == token.generation() {
+                        // Too early for a new one; the pace of whoever asked brings us back.
+                        return Err(Failure::Service(Box::new(error)));
+                    }
+                    refused = Some(token);
+                }
+                (Advice::RenewToken, Some(_)) => return Err(Failure::Refused(Box::new(error))),
+                _ => return Err(Failure::Service(Box::new(error))),
+            }
+        }
+    }
+
+    /// Waits for something that comes before a request; what is sent already is not broken off.
+    async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Failure::Stopping),
+            waited = wait => Ok(waited),
+        }
+    }
+
+    /// Closes the gate for a wait that an answer asked for, and remembers a long one.
+    async fn obey_wait(&self, error: &ActivityError) {
+        let wait = match error.advice() {
+            // Requests that were under way together are answered by the same throttling.
+            Advice::Throttled { after } if self.gate.closed_until().is_some() => after,
+            Advice::Throttled { after } => {
+                let mut limit = self.limit();
+                let sent = limit.sent();
+                if limit.throttled(sent) {
+                    self.report.concurrency(limit.now());
+                }
+                Some(lock(&self.throttled).failed(after))
+            }
+            // The cool-down between two start requests holds for these only.
+            _ => error
+                .refusal()
+                .filter(|refusal| refusal.reason != Reason::StartCooldown)
+                .and_then(|refusal| refusal.wait)
+                .filter(|wait| !wait.is_zero()),
+        };
+        let Some(wait) = wait else { return };
+        self.gate.close_for(wait);
+        debug!(tenant = %self.tenant, seconds = wait.as_secs_f64(), "the service asked for a wait");
+        if wait > REMEMBERED {
+            let until = later(self.time.now(), wait.min(super::gate::LONGEST));
+            if let Err(error) = self.store.remember_wait(self.tenant, WaitKey::Throttled, Some(until)).await {
+                // The gate is closed all the same; only a restart would not know of it.
+                debug!(tenant = %self.tenant, %error, "wait not remembered");
+            }
+        }
+    }
+
+    /// New entries are in the queue.
+    pub(super) fn queued(&self) {
+        self.queued.store(true, Ordering::Relaxed);
+        self.work.notify_one();
+    }
+
+    /// Whether there may be entries that the last look did not see.
+    pub(super) fn take_queued_sign(&self) -> bool {
+        self.queued.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether this entry was not refused lately.
+    pub(super) fn is_new_refusal(&self, refused: &RefusedEntry) -> bool {
+        /// An entry is listed again for seven days; more than this many bad ones are reported more than once.
+        const KEPT: usize = 1000;
+        let mut hasher = DefaultHasher::new();
+        match &refused.content_id {
+            Some(content_id) => content_id.hash(&mut hasher),
+            None => refused.entry.hash(&mut hasher),
+        }
+        let hash = hasher.finish();
+        let mut refusals = lock(&self.refusals);
+        if refusals.contains(&hash) {
+            return false;
+        }
+        if refusals.len() == KEPT {
+            refusals.pop_front();
+        }
+        refusals.push_back(hash);
+        true
+    }
+
+    /// The limit on retrievals.
+    pub(super) fn limit(&self) -> MutexGuard<'_, Limit> {
+        lock(&self.limit)
+    }
+
+    /// Marks the part of a retrieval in which the service sends.
+    pub(super) fn fetching(self: &Arc<Self>) -> Fetching {
+        self.fetching.fetch_add(1, Ordering::Relaxed);
+        Fetching(Arc::clone(self))
+    }
+
+    /// How many retrievals are in that part.
+    pub(super) fn fetching_now(&self) -> usize {
+        self.fetching.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn mark(&self, content_type: ContentType) -> Watermark {
+        lock(&self.marks).get(&content_type).copied().unwrap_or_default()
+    }
+
+    /// Changes a watermark. The tiers of a content type change different parts of it at the same time.
+    pub(super) fn set_mark(&self, content_type: ContentType, change: impl FnOnce(&mut Watermark)) {
+        let mut marks = lock(&self.marks);
+        let mark = marks.entry(content_type).or_default();
+        change(mark);
+        self.store.set_watermark(self.tenant, content_type, *mark);
+    }
+
+    /// No start request for this content type for so long.
+    pub(super) fn cool_down(&self, content_type: ContentType, wait: Duration) {
+        // A time that stepped since the wait was remembered cannot make it longer than Microsoft's own.
+        let until = Instant::now() + wait.min(super::subscription::LONGEST_COOLDOWN);
+        let mut cooldowns = lock(&self.cooldowns);
+        let cooldown = cooldowns.entry(content_type).or_insert(until);
+        *cooldown = until.max(*cooldown);
+    }
+
+    pub(super) fn end_cool_down(&self, content_type: ContentType) {
+        lock(&self.cooldowns).remove(&content_type);
+    }
+
+    pub(super) fn cooling_until(&self, content_type: ContentType) -> Option<Instant> {
+        lock(&self.cooldowns).get(&content_type).copied().filter(|until| *until > Instant::now())
+    }
+
+    /// A stage met a failure, with one content type or with all.
+    pub(super) fn failed(&self, stage: Stage, content_type: Option<ContentType>, failure: &Failure) {
+        let own = failure.stage(stage);
+        // A missing token and a failing store are trouble for all content types.
+        self.troubled(own, content_type.filter(|_| own == stage), &failure.trouble());
+    }
+
+    pub(super) fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
+        lock(&self.troubled).insert((stage, content_type));
+        self.report.trouble(stage, Some(trouble));
+    }
+
+    /// A stage works. Its trouble is over when it works for all content types.
+    pub(super) fn works(&self, stage: Stage, content_type: Option<ContentType>) {
+        let over = {
+            let mut troubled = lock(&self.troubled);
+            troubled.remove(&(stage, content_type));
+            !troubled.iter().any(|(other, _)| *other == stage)
+        };
+        if over {
+            self.report.trouble(stage, None);
+        }
+    }
+
+    pub(super) fn has_trouble(&self, stage: Stage) -> bool {
+        lock(&self.troubled).iter().any(|(other, _)| *other == stage)
+    }
+}
+
+/// Held while the service sends; its end makes room for the next retrieval.
+#[derive(Debug)]
+pub(super) struct Fetching(Arc<Tree>);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.fetching.fetch_sub(1, Ordering::Relaxed);
+        self.0.work.notify_one();
+    }
+}
+
+/// `time` plus `by`, or the end of time.
+pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
