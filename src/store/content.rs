@@ -22,7 +22,7 @@ use super::partition::{self, Label};
 use super::partitions::{Partition, Partitions};
 use super::roll::{self, Sealer};
 use super::seen::SeenKey;
-use super::writer::{self, Answer, Job, Parts, Received, UploadId, Writer};
+use super::writer::{Answer, Job, Parts, Received, UploadId, Writer};
 use super::{Fetched, IntakeError, Stored};
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, TenantId};
@@ -72,7 +72,7 @@ impl Content {
         durable::make_directory(&content)?;
         let anchors = Anchors::read(&content)?;
         clear_leftovers(&content, &anchors)?;
-        let partitions = Partitions::new(content.clone(), find_partitions(&content)?);
+        let partitions = Partitions::new(content.clone(), find_partitions(&content, options.seen_key)?);
         let holdings = Arc::new(Holdings::new(options.store.clone(), time, options.seen_key, partitions, anchors));
         load_seen(&holdings)?;
 
@@ -108,7 +108,7 @@ impl Content {
     pub(crate) fn open_to_read(options: &ContentOptions, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
         let content = options.store.join("content");
         let anchors = Anchors::read(&content)?;
-        let partitions = Partitions::new(content.clone(), find_partitions(&content)?);
+        let partitions = Partitions::new(content.clone(), find_partitions(&content, options.seen_key)?);
         let mut holdings = Holdings::new(options.store.clone(), time, options.seen_key, partitions, anchors);
         holdings.read_only();
         Ok(Self { holdings: Arc::new(holdings), writing: None })
@@ -372,13 +372,13 @@ fn clear_leftovers(content: &Path, anchors: &Anchors) -> Result<(), StoreError> 
 }
 
 /// The partitions that are there, oldest first; those whose label cannot be read are marked.
-fn find_partitions(content: &Path) -> Result<Vec<Arc<Partition>>, StoreError> {
+fn find_partitions(content: &Path, key: SeenKey) -> Result<Vec<Arc<Partition>>, StoreError> {
     let mut found: Vec<Arc<Partition>> = Vec::new();
     for (name, directory) in partition::list(content)?.0 {
         let after = found.last().map_or(0, |before| before.ordinal);
         let partition = match Label::read(&directory) {
             Ok(label) if label.ordinal > after => {
-                let partition = Partition::new(name, label.ordinal, directory);
+                let partition = Partition::new(name, label.ordinal, directory, key);
                 match partition::read_sealed(&partition.directory) {
                     Ok(Some(sums)) => partition.seal(sums),
                     // It is sealed again.
@@ -390,9 +390,11 @@ fn find_partitions(content: &Path) -> Result<Vec<Arc<Partition>>, StoreError> {
             Ok(label) => {
                 let why = format!("its ordinal {} is not greater than that of the one before", label.ordinal);
                 let error = StoreError::Damaged { path: directory.clone(), why };
-                Partition::unreadable_one(name, after + 1, directory, &error)
+                Partition::unreadable_one(name, after + 1, directory, key, &error)
             }
-            Err(error @ StoreError::Damaged { .. }) => Partition::unreadable_one(name, after + 1, directory, &error),
+            Err(error @ StoreError::Damaged { .. }) => {
+                Partition::unreadable_one(name, after + 1, directory, key, &error)
+            }
             Err(error) => return Err(error),
         };
         found.push(Arc::new(partition));
@@ -403,9 +405,7 @@ fn find_partitions(content: &Path) -> Result<Vec<Arc<Partition>>, StoreError> {
 /// Makes what was seen in the last days known again; the newest partition is read when it is opened to write.
 fn load_seen(holdings: &Holdings) -> Result<(), StoreError> {
     for partition in holdings.partitions.recent().iter().skip(1) {
-        let seen =
-            holdings.partitions.read(partition).and_then(|reading| writer::see(holdings.seen_key, partition, &reading));
-        if let Err(error) = seen {
+        if let Err(error) = holdings.load_seen(partition) {
             holdings.pass_over(partition, error)?;
         }
     }

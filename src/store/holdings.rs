@@ -13,9 +13,10 @@ use super::Heads;
 use super::anchors::Anchors;
 use super::error::StoreError;
 use super::header::BlobHeader;
+use super::ids::PackedIds;
 use super::keys::BlobNumber;
 use super::partitions::{Partition, Partitions};
-use super::seen::SeenKey;
+use super::seen::{Seen, SeenError, SeenHash, SeenKey};
 use super::tree::{Head, Ledger, Tree, hour_of};
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId};
@@ -252,9 +253,9 @@ impl Holdings {
         tenant: TenantId,
         content_id: &ContentId,
     ) -> Result<Option<BlobHeader>, StoreError> {
-        let key = self.seen_key.content(tenant, content_id);
+        let hash = self.seen_key.content(tenant, content_id);
         for partition in among {
-            let suspects = partition.seen().find(key);
+            let suspects = self.suspects(partition, hash)?;
             if suspects.is_empty() {
                 continue;
             }
@@ -271,6 +272,44 @@ impl Holdings {
         Ok(None)
     }
 
+    /// The blobs of a partition in which something with this hash may stand. A damaged index is made again.
+    pub(crate) fn suspects(&self, partition: &Arc<Partition>, hash: SeenHash) -> Result<Vec<BlobNumber>, StoreError> {
+        for _ in 0..2 {
+            match partition.seen().candidates(hash) {
+                Ok(blobs) => return Ok(blobs),
+                Err(SeenError::Store(error)) => return Err(error),
+                Err(damaged @ SeenError::Damaged { .. }) => {
+                    tracing::warn!(partition = %partition.name, %damaged, "an index is made again");
+                }
+            }
+            let mut seen = partition.seen_mut();
+            seen.discard()?;
+            match self.partitions.read(partition).and_then(|reading| see(&mut seen, self.seen_key, &reading, 0)) {
+                Ok(()) => {}
+                Err(error) => {
+                    self.pass_over(partition, error)?;
+                    return Ok(Vec::new());
+                }
+            }
+        }
+        Ok(partition.seen().candidates(hash).unwrap_or_default())
+    }
+
+    /// Makes known again what was seen in a partition: from its runs, and from its database what those do not have.
+    pub(crate) fn load_seen(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
+        let (mut seen, opened) = Seen::open(&partition.directory, self.seen_key)?;
+        for damaged in &opened.damaged {
+            tracing::warn!(partition = %partition.name, %damaged, "an index is made again");
+        }
+        // The sums of a sealed partition say whether anything is missing without opening it.
+        if partition.sealed().is_none_or(|sums| sums.next_blob > opened.covered_to) {
+            let reading = self.partitions.read(partition)?;
+            see(&mut seen, self.seen_key, &reading, opened.covered_to)?;
+        }
+        *partition.seen_mut() = seen;
+        Ok(())
+    }
+
     /// Damage of an older partition, or its removal, is no reason to stop; everything else is an error.
     pub(crate) fn pass_over(&self, partition: &Partition, error: StoreError) -> Result<(), StoreError> {
         let newest = self.partitions.newest().is_some_and(|newest| newest.ordinal == partition.ordinal);
@@ -283,6 +322,26 @@ impl Holdings {
             error => Err(error),
         }
     }
+}
+
+/// Learns from a partition's database what was seen in the blobs from `first` on.
+fn see(seen: &mut Seen, key: SeenKey, tree: &Tree, first: BlobNumber) -> Result<(), StoreError> {
+    // Of bodies that are still arriving the header comes later.
+    let open = tree.open_blobs()?.first().copied().unwrap_or(BlobNumber::MAX);
+    let mut failed = Ok(());
+    tree.for_each_index(first, |blob, index| {
+        seen.insert(key.content(index.tenant, &index.content_id), blob);
+        // What cannot be understood confirms nothing either.
+        if let Ok(ids) = PackedIds::decode(&index.ids) {
+            for id in ids.iter().flatten() {
+                seen.insert(key.record(index.tenant, &id), blob);
+            }
+        }
+        if failed.is_ok() {
+            failed = seen.flush_if_full(open.min(blob + 1));
+        }
+    })?;
+    failed.map_err(SeenError::into_store)
 }
 
 fn newest_revision(

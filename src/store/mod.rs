@@ -22,7 +22,6 @@ mod partition;
 mod partitions;
 mod anchors;
 mod holdings;
-mod interim;
 mod writer;
 mod roll;
 mod content;

@@ -17,8 +17,8 @@ use jiff::civil::Date;
 
 use super::database::{Access, Database};
 use super::error::StoreError;
-use super::interim::Seen;
 use super::partition::{PartitionName, Sums};
+use super::seen::{Seen, SeenKey};
 use super::tree::Tree;
 
 /// How many older partitions stay open when nobody reads them.
@@ -71,12 +71,12 @@ impl fmt::Debug for Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(name: PartitionName, ordinal: u32, directory: PathBuf) -> Self {
+    pub(crate) fn new(name: PartitionName, ordinal: u32, directory: PathBuf, key: SeenKey) -> Self {
         Self {
             name,
             ordinal,
+            seen: RwLock::new(Seen::empty(&directory, key)),
             directory,
-            seen: RwLock::default(),
             open: Mutex::default(),
             inner: Mutex::default(),
             left: Condvar::new(),
@@ -84,8 +84,14 @@ impl Partition {
     }
 
     /// One that cannot be opened, for this reason.
-    pub(crate) fn unreadable_one(name: PartitionName, ordinal: u32, directory: PathBuf, error: &StoreError) -> Self {
-        let partition = Self::new(name, ordinal, directory);
+    pub(crate) fn unreadable_one(
+        name: PartitionName,
+        ordinal: u32,
+        directory: PathBuf,
+        key: SeenKey,
+        error: &StoreError,
+    ) -> Self {
+        let partition = Self::new(name, ordinal, directory, key);
         partition.mark_unreadable(error);
         partition
     }
@@ -246,11 +252,11 @@ impl Partitions {
     }
 
     /// Frees the memory of what was seen too long ago.
-    pub(crate) fn forget_what_is_old(&self) {
+    pub(crate) fn forget_what_is_old(&self, key: SeenKey) {
         let recent = self.recent().len();
         let list = self.list();
         for partition in &list[..list.len() - recent] {
-            *partition.seen_mut() = Seen::default();
+            *partition.seen_mut() = Seen::empty(&partition.directory, key);
         }
     }
 

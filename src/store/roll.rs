@@ -35,6 +35,7 @@ use super::holdings::Holdings;
 use super::keys::BlobNumber;
 use super::partition::{self, FORMAT, Label, PartitionName};
 use super::partitions::Partition;
+use super::seen::SeenError;
 use super::tree::{Changes, Head, Position, Tree};
 use super::writer::{CACHE, Newest, Upload, UploadId, Writer};
 use crate::content::TenantId;
@@ -116,6 +117,7 @@ impl Writer {
         match opened {
             Ok((newest, heads)) => {
                 remove_open(&newest.tree, newest.tree.open_blobs()?)?;
+                self.holdings.load_seen(&partition)?;
                 self.holdings.set_heads(heads);
                 self.newest = Some(newest);
                 Ok(())
@@ -158,7 +160,7 @@ impl Writer {
             drop(old);
             self.sealer.seal(partition);
         }
-        self.holdings.partitions.forget_what_is_old();
+        self.holdings.partitions.forget_what_is_old(self.holdings.seen_key);
         tracing::info!(partition = %name, "a new partition of the store was begun");
         Ok(())
     }
@@ -223,8 +225,10 @@ impl Writer {
         let directory = content.join(beginning.name.to_string());
         let (making, uploads) = make(content, beginning)?;
         durable::rename(&making, &directory)?;
-        let partition = Arc::new(Partition::new(beginning.name, beginning.label.ordinal, directory));
-        let (newest, _) = Newest::open(&self.holdings, &partition)?;
+        let partition =
+            Arc::new(Partition::new(beginning.name, beginning.label.ordinal, directory, self.holdings.seen_key));
+        let (mut newest, _) = Newest::open(&self.holdings, &partition)?;
+        newest.pending = uploads.values().map(|upload| upload.blob).collect();
         self.holdings.partitions.push(partition);
         Ok((newest, uploads))
     }
@@ -351,6 +355,12 @@ fn seal(holdings: &Holdings, partition: &Arc<Partition>) -> Result<(), StoreErro
     let reading = holdings.partitions.read(partition)?;
     remove_open(&reading, reading.open_blobs()?)?;
     let sums = reading.sums()?;
+    // What is older is not in memory, and nobody asks for it.
+    if holdings.partitions.recent().iter().any(|recent| recent.ordinal == partition.ordinal) {
+        // Questions are answered meanwhile.
+        let merged = partition.seen().merge(sums.next_blob).map_err(SeenError::into_store)?;
+        partition.seen_mut().adopt(merged).map_err(SeenError::into_store)?;
+    }
     partition::write_sealed(&partition.directory, &sums)?;
     drop(reading);
     partition.seal(sums);

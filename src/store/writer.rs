@@ -15,7 +15,7 @@
 
 use std::any::Any;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,12 +31,11 @@ use super::header::{BlobHeader, Duplicate};
 use super::holdings::Holdings;
 use super::ids::{PackedIds, RecordId};
 use super::intake::Body;
-use super::interim::Seen;
 use super::keys::BlobNumber;
 use super::partition::{Label, Sums};
 use super::partitions::Partition;
 use super::roll::{self, Sealer};
-use super::seen::{SeenHash, SeenKey};
+use super::seen::{SeenError, SeenHash};
 use super::tree::{BlobIndex, Changes, Head, Ledger, Tree, hour_of};
 use super::{Fetched, Stored};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId};
@@ -131,6 +130,8 @@ pub(super) struct Newest {
     pub(super) snapshot_pieces: u32,
     /// No number of any tenant is this or smaller: what was given before a partition was lost.
     pub(super) floor: u64,
+    /// Numbers that were given to blobs that are not durable yet.
+    pub(super) pending: BTreeSet<BlobNumber>,
     /// The ledgers that were written last.
     ledgers: HashMap<(u32, TenantId, ContentType), Ledger>,
     /// Compressed bytes at the last measurement, and what the files took then.
@@ -148,11 +149,39 @@ impl Newest {
         let sums = tree.sums()?;
         let heads = tree.heads()?.into_iter().collect();
         let snapshot_pieces = tree.snapshot_pieces()?;
-        see(holdings.seen_key, partition, &tree)?;
         let size = tree.database.size_on_disk()?;
         let measured = (sums.compressed, size);
         let partition = Arc::clone(partition);
-        Ok((Self { partition, tree, sums, snapshot_pieces, floor, ledgers: HashMap::new(), measured }, heads))
+        Ok((
+            Self {
+                partition,
+                tree,
+                sums,
+                snapshot_pieces,
+                floor,
+                pending: BTreeSet::new(),
+                ledgers: HashMap::new(),
+                measured,
+            },
+            heads,
+        ))
+    }
+
+    /// A number for a blob whose first part is about to be written.
+    fn take_number(&mut self) -> BlobNumber {
+        let blob = self.sums.take_number();
+        self.pending.insert(blob);
+        blob
+    }
+
+    /// All blobs below this number are durable, or never will be.
+    fn complete_to(&self) -> BlobNumber {
+        self.pending.first().copied().unwrap_or(self.sums.next_blob)
+    }
+
+    /// Writes down what was seen, so that the next opening need not find it out.
+    fn flush_seen(&self) -> Result<(), StoreError> {
+        self.partition.seen_mut().flush(self.complete_to()).map_err(SeenError::into_store)
     }
 
     /// Whether it has reached the size at which the next begins. Measuring is for every now and then.
@@ -167,6 +196,8 @@ impl Newest {
         if stage.added.is_empty() && stage.changes.batch.is_empty() {
             return Ok(());
         }
+        // Before anything is written: what fails here fails nothing that is durable.
+        self.partition.seen_mut().flush_if_full(self.complete_to()).map_err(SeenError::into_store)?;
         let mut ledgers = HashMap::new();
         for &(hour, tenant, content_type, added) in &stage.added {
             let ledger = match ledgers.entry((hour, tenant, content_type)) {
@@ -187,6 +218,9 @@ impl Newest {
         let mut seen = self.partition.seen_mut();
         for &(hash, blob) in &stage.seen {
             seen.insert(hash, blob);
+        }
+        for blob in &stage.blobs {
+            self.pending.remove(blob);
         }
         self.ledgers = ledgers;
         Ok(())
@@ -266,6 +300,8 @@ struct Stage {
     /// The records in it that are no copies.
     records: HashSet<(TenantId, RecordId)>,
     seen: Vec<(SeenHash, BlobNumber)>,
+    /// The numbers of its blobs.
+    blobs: Vec<BlobNumber>,
     done: Vec<(Answer<Stored>, Stored)>,
     snapshots: Vec<(Answer<bool>, bool)>,
 }
@@ -295,7 +331,7 @@ impl Indices {
         hash: SeenHash,
     ) -> Result<Option<u32>, StoreError> {
         for partition in among {
-            let suspects = partition.seen().find(hash);
+            let suspects = holdings.suspects(partition, hash)?;
             for blob in suspects {
                 let confirming = self.get(holdings, partition, blob)?;
                 if confirming.is_some_and(|blob| blob.tenant == tenant && blob.ids.contains(id)) {
@@ -363,7 +399,11 @@ impl Writer {
             };
             self.work(group);
             if let Some(done) = closing {
-                self.newest = None;
+                if let Some(newest) = self.newest.take()
+                    && let Err(error) = newest.flush_seen()
+                {
+                    tracing::debug!(%error, "an index was not written; the next opening makes it again");
+                }
                 self.sealer.stop();
                 drop(done.send(Ok(())));
                 return;
@@ -527,11 +567,10 @@ impl Writer {
     }
 
     /// Removes the parts of a body that nobody will ask for.
-    fn discard(&self, open: Upload) -> Result<(), StoreError> {
-        match &self.newest {
-            Some(newest) => roll::remove_open(&newest.tree, [open.blob]),
-            None => Ok(()),
-        }
+    fn discard(&mut self, open: Upload) -> Result<(), StoreError> {
+        let Some(newest) = &mut self.newest else { return Ok(()) };
+        newest.pending.remove(&open.blob);
+        roll::remove_open(&newest.tree, [open.blob])
     }
 
     /// Sees to it that there is a partition for what is stored at this time.
@@ -550,7 +589,7 @@ impl Writer {
     fn stage_parts(&mut self, upload: UploadId, parts: &Parts, stage: &mut Stage) {
         let Some(newest) = &mut self.newest else { return };
         if parts.first == 0 {
-            let blob = newest.sums.take_number();
+            let blob = newest.take_number();
             stage.changes.put_open(blob);
             self.uploads.insert(upload, Upload { blob, parts: 0 });
         }
@@ -587,7 +626,7 @@ impl Writer {
 
         let Upload { blob, parts: ahead } = match opened {
             Some(open) => open,
-            None => Upload { blob: self.newest_mut().sums.take_number(), parts: 0 },
+            None => Upload { blob: self.newest_mut().take_number(), parts: 0 },
         };
         let duplicates = self.find_duplicates(received, blob, &recent, stage, indices)?;
         let newest = self.newest.as_mut().expect("`make_room` has seen to it");
@@ -647,6 +686,7 @@ impl Writer {
             },
         );
         stage.seen.push((self.holdings.seen_key.content(tenant, &name.1), blob));
+        stage.blobs.push(blob);
         stage.added.push((hour_of(header.stored_at), tenant, content_type, Ledger::of(&header)));
         let known = Known::of(&header);
         let stored = Stored { new: true, ..known.stored.clone() };
@@ -725,22 +765,6 @@ impl Writer {
             }
         }
     }
-}
-
-/// Learns from a partition's database what was seen in it.
-pub(super) fn see(key: SeenKey, partition: &Partition, tree: &Tree) -> Result<(), StoreError> {
-    let mut seen = Seen::default();
-    tree.for_each_index(0, |blob, index| {
-        seen.insert(key.content(index.tenant, &index.content_id), blob);
-        // What cannot be understood confirms nothing either.
-        if let Ok(ids) = PackedIds::decode(&index.ids) {
-            for id in ids.iter().flatten() {
-                seen.insert(key.record(index.tenant, &id), blob);
-            }
-        }
-    })?;
-    *partition.seen_mut() = seen;
-    Ok(())
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

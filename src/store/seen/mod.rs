@@ -57,6 +57,16 @@ pub(crate) enum SeenError {
     Store(#[from] StoreError),
 }
 
+impl SeenError {
+    /// As an error of the store.
+    pub(crate) fn into_store(self) -> StoreError {
+        match self {
+            Self::Damaged { path, why } => StoreError::Damaged { path, why: why.to_owned() },
+            Self::Store(error) => error,
+        }
+    }
+}
+
 /// What was found at opening.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
