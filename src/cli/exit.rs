@@ -45,7 +45,8 @@ impl Exit {
             return Some(if errors.only_permissions() { Self::Permission } else { Self::Config });
         }
         if let Some(error) = cause.downcast_ref::<StoreError>() {
-            return Some(if error.exit_code() == Self::Permission as u8 { Self::Permission } else { Self::TryAgain });
+            let own = [Self::Permission, Self::Config].into_iter().find(|exit| *exit as u8 == error.exit_code());
+            return Some(own.unwrap_or(Self::TryAgain));
         }
         None
     }

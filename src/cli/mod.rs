@@ -19,9 +19,13 @@ pub mod status;
 pub mod tail;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::ConfigErrors;
+use crate::store::StoreError;
 
 pub use exit::{Ended, Exit};
 
@@ -98,15 +102,24 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
     })
 }
 
-/// Prints `error` and its causes. The problems of a configuration stand on lines of their own, as compilers print
-/// them, so that editors find the place.
-#[expect(clippy::print_stderr, reason = "a command's last word")]
+/// Prints `error` and its causes, and what to do if the store knows. The problems of a configuration stand on lines of
+/// their own that begin with their place, as compilers print them, so that editors find it.
 fn tell(error: &anyhow::Error) {
-    if let Some(errors) = error.chain().find_map(|cause| cause.downcast_ref::<crate::config::ConfigErrors>()) {
-        eprintln!("{errors}");
-    } else {
-        eprintln!("tenantry: {error:#}");
+    let mut text = format!("tenantry: {error:#}");
+    for cause in error.chain() {
+        if let Some(errors) = cause.downcast_ref::<ConfigErrors>() {
+            let count = errors.problems().len();
+            let noun = if count == 1 { "problem" } else { "problems" };
+            text = format!("{errors}\ntenantry: the configuration has {count} {noun}");
+        } else if let Some(error) = cause.downcast_ref::<StoreError>()
+            && !error.remedy().is_empty()
+        {
+            text.push_str("; ");
+            text.push_str(error.remedy());
+        }
     }
+    // Nothing is left to tell if even this cannot be printed.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 #[cfg(test)]

@@ -147,10 +147,14 @@ fn secret(table: &Table<'_>, findings: &mut Findings) -> Option<(Credential, Fil
         return None;
     }
     if let Some(path) = table.path("client_secret_file", findings) {
-        let secret = secret_file(&path.value, &path.place, &table.key("client_secret_file"), findings)?;
+        let key = table.key("client_secret_file");
+        let secret = secret_file(&path.value, &path.place, &key, findings)?;
+        warn_of_id(&secret, &path.place, &key, findings);
         return Some((Credential::Secret(secret), vec![("client_secret_file", path.value)]));
     }
     let text = table.text("client_secret", findings)?;
+    let secret = Secret::from(text.value);
+    warn_of_id(&secret, &text.place, &table.key("client_secret"), findings);
     if let Place::File { path, .. } = &text.place
         && readable_by_all(path)
     {
@@ -160,7 +164,15 @@ fn secret(table: &Table<'_>, findings: &mut Findings) -> Option<(Credential, Fil
         );
         findings.warn(&text.place, &table.key("client_secret"), message);
     }
-    Some((Credential::Secret(Secret::from(text.value)), Vec::new()))
+    Some((Credential::Secret(secret), Vec::new()))
+}
+
+/// The portal shows a secret's id for as long as it exists and its value only once.
+fn warn_of_id(secret: &Secret, place: &Place, key: &str, findings: &mut Findings) {
+    if uuid::Uuid::try_parse(secret.expose()).is_ok() {
+        let message = "the secret is a GUID: that is its id in the portal; write its value";
+        findings.warn(place, key, message);
+    }
 }
 
 /// Goes along with each file: the one at the same place of the other list, or (if `shared`) the only one.
@@ -212,6 +224,10 @@ fn secret_file(path: &Path, place: &Place, key: &str, findings: &mut Findings) -
     if text.is_empty() {
         findings.problem(place, key, format!("`{}` is empty; write the secret into it", path.display()));
         return None;
+    }
+    if text.trim() != text {
+        let message = format!("the secret in `{}` begins or ends with a blank; is that meant?", path.display());
+        findings.warn(place, key, message);
     }
     Some(Secret::from(text.to_owned()))
 }

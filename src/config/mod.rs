@@ -1,6 +1,7 @@
 //! The configuration: as written → merged → validated.
 //!
-//! - As written (`written`): each file is TOML; each value keeps the line that it stands on.
+//! - As written (`written`): each file is TOML; each value keeps the line that it stands on. Not deserialised by
+//!   serde, which would stop at the first error and forget the line.
 //! - Merged (`merged`): built-in defaults, then `--config FILE`, then `conf.d/*.toml` beside it in name order, then
 //!   `TENANTRY__SECTION__KEY` from the environment. A later source replaces single keys of an earlier one;
 //!   `[[tenants]]` of all files are joined.
@@ -28,6 +29,7 @@ mod tenants;
 mod tests;
 mod written;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,10 +75,9 @@ pub fn load_with(
     if problems.is_empty() {
         return Ok(Settings { warnings, ..settings });
     }
+    let numbers: HashMap<&Path, usize> = files.iter().map(AsRef::as_ref).zip(0..).collect();
     let order = |problem: &Problem| match &problem.place {
-        Place::File { path, line, column } => {
-            (files.iter().position(|file| file == path), *line, *column, String::new())
-        }
+        Place::File { path, line, column } => (numbers.get(path.as_ref()).copied(), *line, *column, String::new()),
         Place::Environment { variable } => (Some(usize::MAX), None, None, variable.clone()),
     };
     problems.sort_by_cached_key(order);

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, where, and what to change.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,11 +81,12 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
+        // It may quote what was written, which must neither break the line nor steer a terminal.
+        for c in format!("{}: {key}{}", self.place, self.message).chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
         }
-        f.write_str(&self.message)
+        Ok(())
     }
 }
 
@@ -151,5 +152,17 @@ impl Findings {
 
     pub(super) fn warn(&mut self, place: &Place, key: &str, message: impl Into<String>) {
         self.warnings.push(Problem::new(place.clone(), key, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_harmless_line() {
+        let place = Place::File { path: Path::new("/etc/t.toml").into(), line: Some(3), column: Some(7) };
+        let problem = Problem::new(place, "tenants[0].cloud", "there is no cloud `a\n\u{1b}[2Jü`");
+        assert_eq!(problem.to_string(), "/etc/t.toml:3:7: tenants[0].cloud: there is no cloud `a\\n\\u{1b}[2Jü`");
     }
 }

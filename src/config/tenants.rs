@@ -100,7 +100,12 @@ pub(super) fn tenants(
 }
 
 fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings: &mut Findings) -> Option<Tenant> {
-    let name = table.text("name", findings).map_or_else(|| id.to_string(), |name| name.value);
+    let name = table.parsed("name", findings, |text| {
+        let text = text.trim();
+        // It is printed in logs and tables.
+        if text.chars().any(char::is_control) { Err("there is a control character in it") } else { Ok(text.to_owned()) }
+    });
+    let name = name.map_or_else(|| id.to_string(), |name| name.value);
     let enabled = table.flag("enabled", findings).is_none_or(|enabled| enabled.value);
     let content_types = content_types(table, findings);
     let cloud_name = table.text("cloud", findings).map_or_else(|| "worldwide".to_owned(), |cloud| cloud.value);

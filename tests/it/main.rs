@@ -3,6 +3,7 @@
 mod activity;
 mod clock;
 mod collect;
+mod config;
 mod lifecycle;
 mod skip;
 mod token;
