@@ -235,7 +235,7 @@ impl Database {
     }
 
     /// Whether it is open, that is, no write has failed since it was opened last.
-    #[must_use]
+    #[cfg(test)]
     pub(super) fn is_open(&self) -> bool {
         self.shared.open.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }

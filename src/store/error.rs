@@ -291,6 +291,11 @@ impl StoreError {
             Self::UnreadableFormat { .. } | Self::UnknownFormat { .. } | Self::Incompatible { .. } => "format",
             Self::Damaged { .. } | Self::Undecodable { .. } | Self::Incomplete { .. } => "damaged",
             Self::PartitionDropped { .. } => "dropped",
+            Self::MakeDirectory { source, .. }
+                if matches!(source.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
+            {
+                "path"
+            }
             Self::Suspended { .. } => "suspended",
             Self::TooLarge { .. } => "too_large",
             Self::Closed => "closed",
@@ -305,13 +310,14 @@ impl StoreError {
         }
     }
 
-    /// The exit code when the store cannot be opened: 77 for missing permission, 78 for a format that this program
-    /// does not know (trying again cannot help), 75 for everything that may pass: lock, disk, I/O.
+    /// The exit code when the store cannot be opened: 77 for missing permission, 78 where trying again cannot help (a
+    /// format that this program does not know, a path that cannot be a directory), 75 for everything that may pass:
+    /// lock, disk, I/O.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.kind() {
             "permission" => 77,
-            "format" => 78,
+            "format" | "path" => 78,
             _ => 75,
         }
     }
@@ -333,6 +339,9 @@ impl StoreError {
             _ => match self.kind() {
                 "permission" => {
                     "make the store's directory and everything in it readable and writable by the user that Tenantry runs as"
+                }
+                "path" => {
+                    "move away what is in the place of the store's directory, or set another `path` under `[store]`"
                 }
                 "disk_full" => "free space on the store's file system, or move the store to a larger one",
                 "io" => "check the disk and the file system (`dmesg`)",
@@ -400,6 +409,8 @@ mod tests {
             (failing(io::ErrorKind::QuotaExceeded), "disk_full", 75),
             (failing(io::ErrorKind::Other), "io", 75),
             (StoreError::InUse { path: path.into(), holder: None, waited: Duration::ZERO }, "in_use", 75),
+            (StoreError::make_directory(path, io::ErrorKind::NotADirectory.into()), "path", 78),
+            (StoreError::make_directory(path, io::ErrorKind::PermissionDenied.into()), "permission", 77),
             (StoreError::UnknownFormat { path: path.into(), found: 9, known: 1 }, "format", 78),
             (StoreError::Damaged { path: path.into(), why: "x".into() }, "damaged", 75),
         ] {

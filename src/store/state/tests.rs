@@ -1,5 +1,7 @@
 //! The state as a whole: against a plain map, killed, damaged, lost, and copied.
 
+#[cfg(unix)]
+mod full;
 mod kill;
 mod loss;
 mod model;

@@ -19,6 +19,8 @@ const ROUNDS: u32 = 8;
 async fn child() {
     let (Ok(directory), Ok(first)) = (std::env::var(DIRECTORY), std::env::var(FIRST)) else { return };
     let first: u32 = first.parse().unwrap();
+    // The harness has begun a line with the test's name.
+    println!();
     let (state, events) = State::open(&PathBuf::from(directory), &StateOptions::new(noon()), &|| None).unwrap();
     assert_eq!(events, []);
     for n in first.. {

@@ -181,6 +181,15 @@ fn open_keeping(dir: &TempDir, remembered: usize) -> State {
     state
 }
 
+/// What a restart of the process is to both.
+async fn reopen(state: &mut State, model: &mut Model, dir: &TempDir) {
+    state.close().await.unwrap();
+    *state = open_keeping(dir, state.shared.remembered);
+    model.out.clear();
+    model.oldest_next.clear();
+    model.compare(state).await;
+}
+
 async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Action) {
     match action {
         Action::Enqueue { tenant: n, blobs } => {
@@ -259,13 +268,7 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
             state.remember_wait(tenant(n), wait_key(key), until).await.unwrap();
         }
         Action::Settle => model.compare(state).await,
-        Action::Reopen => {
-            state.close().await.unwrap();
-            *state = open_keeping(dir, state.shared.remembered);
-            model.out.clear();
-            model.oldest_next.clear();
-            model.compare(state).await;
-        }
+        Action::Reopen => reopen(state, model, dir).await,
         Action::Copy => {
             // Opened so that the writer copies the state as soon as it looks around, which it does at once.
             let before = state.shared.database().directory().to_owned();
@@ -279,9 +282,7 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
             }
             model.compare(&copying).await;
             copying.close().await.unwrap();
-            *state = open_keeping(dir, state.shared.remembered);
-            model.out.clear();
-            model.oldest_next.clear();
+            reopen(state, model, dir).await;
         }
     }
     for tenant in [tenant(1), tenant(2)] {
