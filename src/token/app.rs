@@ -11,7 +11,7 @@
 //!   intervals; those who have not met the trouble themselves go first.
 //! - **The end.** A token clears the alarm, and the tenants that waited ask for theirs, a little spread out.
 //!
-//! **Invariant:** nobody waits for another tenant's *request* for longer than [`TURN`]: a stalled answer delays only
+//! **Invariant:** nobody waits for another tenant's *request* for longer than five seconds: a stalled answer delays only
 //! the tenant that it is for.
 
 use std::collections::BTreeSet;
@@ -197,11 +197,6 @@ impl Member {
                 Admission::Wait(alarm.error.clone(), until)
             }
         }
-    }
-
-    /// The authority that the app is registered with, scheme and host.
-    pub(super) fn authority(&self) -> &str {
-        &self.app.key.authority
     }
 
     /// Changes when it is worth asking again.

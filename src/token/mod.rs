@@ -8,6 +8,7 @@
 //! - [`assertion`]: the signed statement that proves possession of a certificate's key.
 //! - `endpoint`, `answer`: the token endpoint on the wire, and what it answered.
 //! - [`entra`]: the table of Entra's refusals: whom they concern, what happened, what to do.
+//! - `request`: one question to Entra.
 //! - [`renewal`]: when a token is renewed. Pure.
 //! - [`app`]: what is wrong with an app is wrong for all of its tenants; it is said and probed once.
 //! - [`source`]: the token of one tenant: single flight, renewal, refusals.
@@ -24,6 +25,7 @@ mod answer;
 pub mod entra;
 pub mod renewal;
 mod error;
+mod request;
 pub mod app;
 pub mod source;
 #[cfg(test)]
@@ -33,4 +35,5 @@ pub use app::{AppAlarm, AppAlarms};
 pub use certificate::{Certificate, CertificateError};
 pub use credential::{Credential, Signing};
 pub use error::TokenError;
-pub use source::{AccessToken, TokenRequest, TokenSource, TokenStatus};
+pub use request::TokenRequest;
+pub use source::{AccessToken, TokenSource, TokenStatus};

@@ -24,43 +24,17 @@ use reqwest::header::HeaderValue;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument as _, debug, debug_span};
-use url::Url;
 
-use super::answer::{self, Grant, NoGrant, Refusal, Unusable};
+use super::TokenError;
+use super::answer::Grant;
 use super::app::{Admission, AppAlarms, AppKey, Member};
-use super::endpoint::{Incoming, Outgoing, Proof, Transport};
-use super::entra::{self, OUTSIDE_TIME_RANGE, Scope, Subject};
+use super::endpoint::Transport;
+use super::entra::Scope;
 use super::renewal::{self, FLOOR};
-use super::{Credential, TokenError, assertion};
+use super::request::{Asker, TokenRequest};
 use crate::clock::{ServiceTime, SharedClock};
-use crate::cloud::{Cloud, TokenEndpoint};
-use crate::content::TenantId;
 use crate::report::Trouble;
 use crate::retry::{Backoff, Stage};
-
-/// A host's clock that is off by less than this is not why an assertion was refused: Entra allows five minutes.
-const CLOCK_IS_OFF: SignedDuration = SignedDuration::from_mins(1);
-
-/// What is asked for, and by whom.
-#[derive(Debug, Clone)]
-pub struct TokenRequest {
-    /// Where the tenant lives.
-    pub cloud: Arc<Cloud>,
-    /// Whose data the token opens.
-    pub tenant: TenantId,
-    /// What the token is for: the cloud's management or Graph audience.
-    pub audience: String,
-    /// Which of the two token endpoints.
-    pub endpoint: TokenEndpoint,
-    /// The app's name in the configuration; empty for `[app]`.
-    pub app: String,
-    /// The app's client id.
-    pub client_id: String,
-    /// What the app proves itself with.
-    pub credential: Credential,
-    /// The longest time that a token is used before a new one is asked for.
-    pub renew_after: Duration,
-}
 
 /// A bearer token.
 #[derive(Clone)]
@@ -122,11 +96,8 @@ pub struct TokenSource {
 
 #[derive(Debug)]
 struct Inner {
-    request: TokenRequest,
-    url: Url,
-    transport: Arc<dyn Transport>,
-    clock: SharedClock,
-    time: Arc<ServiceTime>,
+    asker: Asker,
+    renew_after: Duration,
     member: Member,
     state: Mutex<State>,
     /// A refusal moved the next request forward.
@@ -210,10 +181,12 @@ impl TokenSource {
         let key = AppKey {
             app: request.app.clone(),
             client_id: request.client_id.clone(),
-            authority: origin(&request.cloud),
+            authority: request.authority(),
             audience: request.audience.clone(),
             credential: request.credential.clone(),
         };
+        let member = apps.join(&key, &time);
+        let renew_after = request.renew_after;
         let state = State {
             current: None,
             generation: 0,
@@ -227,12 +200,9 @@ impl TokenSource {
             refusals: 0,
         };
         let inner = Inner {
-            url: request.cloud.token_endpoint(request.tenant, request.endpoint),
-            member: apps.join(&key, &time),
-            request,
-            transport,
-            clock,
-            time,
+            asker: Asker::new(request, transport, clock, time),
+            renew_after,
+            member,
             state: Mutex::new(state),
             hurry: Notify::new(),
             changes: watch::Sender::new(0),
@@ -323,7 +293,7 @@ impl TokenSource {
     /// How it fares.
     #[must_use]
     pub fn status(&self) -> TokenStatus {
-        let (now, time) = (Instant::now(), self.inner.time.now());
+        let (now, time) = (Instant::now(), self.inner.asker.now());
         let at = |moment: Instant| {
             let ahead = SignedDuration::try_from(moment.saturating_duration_since(now)).ok()?;
             let behind = SignedDuration::try_from(now.saturating_duration_since(moment)).ok()?;
@@ -349,7 +319,7 @@ impl TokenSource {
         let (landing, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
         let inner = Arc::clone(&self.inner);
-        let span = debug_span!("token.renew", tenant = %inner.request.tenant);
+        let span = debug_span!("token.renew", tenant = %inner.asker.tenant());
         tokio::spawn(
             async move {
                 // Clears the flight also if the request panics: those who wait see `landing` go.
@@ -381,11 +351,6 @@ async fn arrival(mut flight: Flight) -> Outcome {
         Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(TokenError::ended())),
         Err(_) => Err(TokenError::ended()),
     }
-}
-
-/// Scheme and host of the authority, without the slash that an address ends with.
-fn origin(cloud: &Cloud) -> String {
-    cloud.authority.as_str().trim_end_matches('/').to_owned()
 }
 
 impl Inner {
@@ -437,7 +402,7 @@ impl Inner {
             state.floor = sent + FLOOR;
             state.not_before = state.floor;
         }
-        match self.ask().await {
+        match self.asker.ask().await {
             Ok(grant) => {
                 permit.granted();
                 self.keep(&grant, sent)
@@ -449,10 +414,10 @@ impl Inner {
     fn keep(&self, grant: &Grant, sent: Instant) -> Outcome {
         let Ok(mut authorization) = HeaderValue::try_from(format!("Bearer {}", grant.token.expose())) else {
             // The answer was checked for this; a token that cannot be sent is still no reason to panic.
-            return Err(self.wait_after(TokenError::unusable(Unusable::OddToken, &self.subject(""))));
+            return Err(self.wait_after(self.asker.cannot_send()));
         };
         authorization.set_sensitive(true);
-        let renew_in = renewal::renew_in(grant.life, grant.refresh_in, self.request.renew_after, fastrand::f64());
+        let renew_in = renewal::renew_in(grant.life, grant.refresh_in, self.renew_after, fastrand::f64());
         let mut state = self.state();
         state.generation += 1;
         let token =
@@ -493,91 +458,6 @@ impl Inner {
         state.last_error = Some(error.clone());
         debug!(kind = error.kind(), wait = ?state.not_before - now, "no token");
         error
-    }
-
-    /// Asks Entra for a token.
-    async fn ask(&self) -> Result<Grant, TokenError> {
-        let request = &self.request;
-        let confirmed = self.time.confirmed();
-        // The service's time signs, so that a host with a wrong clock still gets a token; the first time of all,
-        // and after an hour without any answer, there is only the host's.
-        let signed_at = confirmed.unwrap_or_else(|| self.clock.now());
-        let thumbprint = request.credential.certificate(signed_at).map_or("", |certificate| certificate.sha1_hex());
-        let subject = self.subject(thumbprint);
-
-        let assertion;
-        let proof = match &request.credential {
-            Credential::Secret(secret) => Proof::Secret(secret),
-            Credential::Certificates { signing, .. } => {
-                let certificate = request.credential.certificate(signed_at).ok_or_else(TokenError::no_certificate)?;
-                assertion = assertion::sign(certificate, *signing, &request.client_id, &self.url, signed_at)
-                    .map_err(TokenError::unsigned)?;
-                Proof::Assertion(&assertion)
-            }
-        };
-        let outgoing = Outgoing::new(self.url.clone(), request.endpoint, &request.audience, &request.client_id, &proof);
-        let request_id = outgoing.request_id;
-        let incoming = self
-            .transport
-            .post(outgoing)
-            .await
-            .map_err(|error| TokenError::unreachable(error, &subject).or_correlation_id(request_id))?;
-        let answer = answer::read(&incoming, self.time.now(), proof.text());
-        // A proxy's page has a proxy's clock.
-        let is_entras = !matches!(&answer, Err(NoGrant::Refused(refusal)) if !refusal.json);
-        if let Some(date) = incoming.date.filter(|_| is_entras) {
-            self.time.observe(date);
-        }
-        answer
-            .map_err(|no_grant| match no_grant {
-                NoGrant::Unusable(unusable) => TokenError::unusable(unusable, &subject),
-                NoGrant::Refused(refusal) => self.refusal(refusal, &incoming, &subject, signed_at, confirmed.is_some()),
-            })
-            .map_err(|error| error.or_correlation_id(request_id))
-    }
-
-    fn refusal(
-        &self,
-        refusal: Box<Refusal>,
-        incoming: &Incoming,
-        subject: &Subject<'_>,
-        signed_at: Timestamp,
-        signed_by_service: bool,
-    ) -> TokenError {
-        let verdict = entra::judge(refusal.status, refusal.json, refusal.error.as_deref(), &refusal.codes);
-        if verdict.code != Some(OUTSIDE_TIME_RANGE) || verdict.scope == Scope::Passing {
-            return TokenError::refused(refusal, &verdict, subject, incoming.retry_after);
-        }
-        let cause = self.clock_trouble(signed_at, signed_by_service, incoming.date);
-        let off = self.time.host_ahead_by().is_some_and(|ahead| ahead.abs() > CLOCK_IS_OFF);
-        if off && !signed_by_service && self.time.confirmed().is_some() {
-            return TokenError::clock_was_off(refusal, cause);
-        }
-        TokenError::refused(refusal, &verdict, subject, incoming.retry_after).because(cause)
-    }
-
-    /// Both clocks, for the one who has to set one of them.
-    fn clock_trouble(&self, signed_at: Timestamp, signed_by_service: bool, date: Option<Timestamp>) -> String {
-        let by = if signed_by_service { "Microsoft's time" } else { "this host's clock" };
-        let until = signed_at + SignedDuration::try_from(assertion::LIFE).unwrap_or(SignedDuration::ZERO);
-        let theirs = date.map_or_else(|| "not told".to_owned(), |date| format!("{date:.0}"));
-        format!(
-            "Entra found the client assertion outside its time range: by {by} it was good from {signed_at:.0} to \
-             {until:.0}; this host's clock says {:.0}, Entra's clock {theirs}",
-            self.clock.now()
-        )
-    }
-
-    fn subject<'a>(&'a self, thumbprint: &'a str) -> Subject<'a> {
-        let TokenRequest { cloud, client_id, audience, tenant, .. } = &self.request;
-        Subject {
-            tenant: *tenant,
-            client: client_id,
-            cloud: &cloud.name,
-            authority: self.member.authority(),
-            audience,
-            thumbprint,
-        }
     }
 }
 

@@ -17,8 +17,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::*;
 use crate::clock::{Clock as _, SetClock};
 use crate::retry::Advice;
-use crate::token::testing::{Bench, Reply, SECRET, Seen, TOKEN, answered, granted, refused, some_pair};
-use crate::token::{Certificate, Signing};
+use crate::token::endpoint::Incoming;
+use crate::token::testing::{Bench, Reply, SECRET, Seen, TOKEN, answered, granted, listening, refused, some_pair};
+use crate::token::{Certificate, Credential, Signing};
 
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -367,14 +368,7 @@ async fn no_output_contains_what_is_secret() {
     let pair = some_pair();
     let certificate = Certificate::from_pem(pair.certificate.as_bytes(), Some(pair.key.as_bytes())).unwrap();
     let certificates = Credential::certificates(vec![Arc::new(certificate)], Signing::Ps256).unwrap();
-    let lines = Lines::default();
-    let _listening = tracing::subscriber::set_default(
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(lines.clone())
-            .finish(),
-    );
+    let (lines, _listening) = listening(tracing::Level::TRACE);
     let mut output = String::new();
     let mut secrets = vec![SECRET.to_owned(), TOKEN.to_owned()];
     for source in [bench.source(1), bench.source_with(2, certificates)] {
@@ -404,35 +398,6 @@ async fn no_output_contains_what_is_secret() {
     }
 }
 
-/// Log lines of this thread, for the tests that read them.
-#[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 // One app, many tenants.
 
 /// Tenants 1 to `count`, renewing.
@@ -448,14 +413,7 @@ fn tenants(bench: &Bench, count: u8) -> Vec<(TokenSource, AbortOnDropHandle<()>)
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_secret_of_fifty_tenants_is_one_alarm_and_one_probe_at_a_time() {
-    let lines = Lines::default();
-    let _listening = tracing::subscriber::set_default(
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
-            .with_ansi(false)
-            .with_writer(lines.clone())
-            .finish(),
-    );
+    let (lines, _listening) = listening(tracing::Level::INFO);
     let renewed = Arc::new(AtomicBool::new(false));
     let bench = Bench::new({
         let renewed = Arc::clone(&renewed);

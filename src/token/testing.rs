@@ -182,3 +182,49 @@ impl Bench {
         self.seen().windows(2).map(|two| two[1].at - two[0].at).collect()
     }
 }
+
+/// What is written to the log at `level` and above on this thread, until the guard is dropped.
+pub(super) fn listening(level: tracing::Level) -> (Lines, impl Drop) {
+    struct Listening {
+        _ours: tracing::subscriber::DefaultGuard,
+        _second: tracing::Dispatch,
+    }
+    impl Drop for Listening {
+        fn drop(&mut self) {}
+    }
+    // With one dispatcher in the process, tracing lets whichever thread meets a log line first decide whether anyone
+    // is interested, and other tests' threads are not. A second one makes it ask both.
+    let second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let lines = Lines::default();
+    let ours = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(lines.clone()).finish();
+    (lines, Listening { _ours: tracing::subscriber::set_default(ours), _second: second })
+}
+
+/// Log lines.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
