@@ -79,6 +79,14 @@ impl World {
         fs::write(&self.config, text).unwrap();
     }
 
+    /// Adds a key to a section of the configuration.
+    pub(crate) fn set(&self, section: &str, key: &str, value: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        let header = format!("[{section}]\n");
+        assert!(text.contains(&header), "the configuration has no {header}");
+        fs::write(&self.config, text.replace(&header, &format!("{header}{key} = {value}\n"))).unwrap();
+    }
+
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.path().join("store")
     }
@@ -260,6 +268,12 @@ impl Daemon {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), Some(9), "the daemon had ended by itself\n{}", self.log());
+    }
+
+    /// The end of a daemon whose disk is gone: it may have noticed and ended by itself.
+    pub(crate) fn kill_dead_or_alive(mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
