@@ -95,8 +95,9 @@ impl Demo {
         let arrived = tokio::time::timeout(PATIENCE, async {
             loop {
                 let Some(snapshot) = self.status().await? else { continue };
-                screen.show(&snapshot)?;
-                if has_arrived(&snapshot) {
+                let arrived = has_arrived(&snapshot);
+                screen.show(&snapshot, arrived)?;
+                if arrived {
                     return anyhow::Ok(());
                 }
             }
@@ -109,7 +110,7 @@ impl Demo {
         let mut screen = Screen::default();
         loop {
             if let Some(snapshot) = self.status().await? {
-                screen.show(&snapshot)?;
+                screen.show(&snapshot, false)?;
             }
         }
     }
@@ -202,13 +203,13 @@ struct Screen {
 }
 
 impl Screen {
-    fn show(&mut self, snapshot: &StatusSnapshot) -> anyhow::Result<()> {
+    fn show(&mut self, snapshot: &StatusSnapshot, last: bool) -> anyhow::Result<()> {
         let text = status::render(snapshot);
         let terminal = io::stdout().is_terminal();
         if terminal && self.lines > 0 {
             say(&format!("\x1b[{}A\x1b[J", self.lines))?;
         }
-        if terminal || self.turns.is_multiple_of(5) {
+        if terminal || last || self.turns.is_multiple_of(10) {
             say(&text)?;
             self.lines = text.lines().count();
         }

@@ -15,9 +15,9 @@ use super::socket::RunningDaemon;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::content::ContentType;
-use crate::export::Format;
-use crate::store::{Query, TimeBasis};
-use crate::web::admin::ExportRequest;
+use crate::store::TimeBasis;
+use crate::web::admin::TailRequest;
+use crate::web::records::CURSOR_MARK;
 
 /// The arguments of `tenantry tail`.
 #[derive(Debug, Args)]
@@ -50,18 +50,16 @@ pub async fn tail(config: &Path, args: TailArgs) -> anyhow::Result<Exit> {
         by: TimeBasis::Stored,
         include_duplicates: false,
     };
-    let mut query = selection.query(&settings, SystemClock.now())?;
+    let query = selection.query(&settings, SystemClock.now())?;
+    let mut follower = Follower { query: serde_json::to_string(&query)?, from: None };
     let mut said = false;
     loop {
         if let Some(daemon) = RunningDaemon::find(&settings).await? {
-            let asked = SystemClock.now();
-            match follow(&daemon, &query).await {
+            match follower.follow(&daemon).await {
                 Ok(()) => {}
                 Err(error) if is_closed_pipe(&error) => return Ok(Exit::Done),
                 Err(error) => notice(&format!("{error:#}")),
             }
-            // What the next daemon stores before it is found must not be missed; what was seen may be seen again.
-            query.since = Some(asked);
             said = false;
         }
         if !said {
@@ -72,15 +70,32 @@ pub async fn tail(config: &Path, args: TailArgs) -> anyhow::Result<Exit> {
     }
 }
 
-async fn follow(daemon: &RunningDaemon, query: &Query) -> anyhow::Result<()> {
-    let request = ExportRequest { query: serde_json::to_string(query)?, format: Format::Ndjson };
-    let mut answer = daemon.stream("tail", &request).await?;
-    let mut out = io::stdout();
-    while let Some(piece) = answer.chunk().await.context("the daemon broke off")? {
-        out.write_all(&piece)?;
-        out.flush()?;
+/// Remembers where it is, so that a restart of the daemon neither repeats a record nor leaves one out.
+struct Follower {
+    query: String,
+    from: Option<String>,
+}
+
+impl Follower {
+    async fn follow(&mut self, daemon: &RunningDaemon) -> anyhow::Result<()> {
+        let request = TailRequest { query: self.query.clone(), from: self.from.clone() };
+        let mut answer = daemon.stream("tail", &request).await?;
+        let mut pending = Vec::new();
+        let mut out = io::stdout();
+        while let Some(piece) = answer.chunk().await.context("the daemon broke off")? {
+            pending.extend_from_slice(&piece);
+            let Some(end) = memchr::memrchr(b'\n', &pending) else { continue };
+            for line in pending[..=end].split_inclusive(|byte| *byte == b'\n') {
+                match line.split_first() {
+                    Some((&CURSOR_MARK, cursor)) => self.from = Some(String::from_utf8(cursor.to_owned())?),
+                    _ => out.write_all(line)?,
+                }
+            }
+            out.flush()?;
+            pending.drain(..=end);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "a word to the person at the terminal; standard output carries records only")]

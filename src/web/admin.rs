@@ -53,6 +53,15 @@ pub struct ExportRequest {
     pub format: Format,
 }
 
+/// What to follow.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TailRequest {
+    /// What to read, as JSON.
+    pub query: String,
+    /// Where an earlier tail ended, as JSON: the [`Cursor`](super::records::Cursor) that it was told.
+    pub from: Option<String>,
+}
+
 /// Serves the socket at `path` until `stop`. The socket file is removed at the end.
 #[derive(Debug)]
 pub struct AdminSocket {
@@ -122,10 +131,15 @@ async fn export(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery
     }
 }
 
-async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<ExportRequest>) -> Response {
-    match serde_json::from_str::<Query>(&request.query) {
-        Ok(query) => stream(request.format, records::tail(&service.store, query, request.format, &service.stop)),
-        Err(error) => (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response(),
+async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<TailRequest>) -> Response {
+    let from = request.from.as_deref().map(serde_json::from_str).transpose();
+    match (serde_json::from_str::<Query>(&request.query), from) {
+        (Ok(query), Ok(from)) => {
+            stream(Format::Ndjson, records::tail(&service.store, query, from, &service.stop))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response()
+        }
     }
 }
 

@@ -1,4 +1,4 @@
 //! What the daemon serves. So far the admin socket, over which the command line talks to it.
 
 pub mod admin;
-mod records;
+pub mod records;

@@ -9,6 +9,7 @@ use futures_util::stream::poll_fn;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::content::{ContentType, TenantId};
 use crate::export::{self, Format};
 use crate::store::{Heads, Query, Store};
 
@@ -51,24 +52,33 @@ pub fn export(
     pieces(receiver)
 }
 
-/// What `query` asks for of all that is stored from now on, and before it what was stored since `query.since`.
+/// Begins a line of a tail that is no record but says how far the reader has come: no JSON text can begin with it.
+pub const CURSOR_MARK: u8 = 0x1E;
+
+/// How far a reader has come, as it is told and as it comes back: the last number of each tenant and content type.
+pub type Cursor = Vec<(TenantId, ContentType, u64)>;
+
+/// What `query` asks for of all that is stored after `from`; without it, of what was stored since `query.since`, or
+/// from now on. Whenever the reader has everything, a line beginning with [`CURSOR_MARK`] tells it the [`Cursor`] to
+/// come back with.
 pub fn tail(
     store: &Store,
     query: Query,
-    format: Format,
+    from: Option<Cursor>,
     stop: &CancellationToken,
 ) -> impl Stream<Item = Piece> + Send + 'static + use<> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let (store, stop) = (store.clone(), stop.clone());
     tokio::spawn(async move {
         let mut changes = store.changes();
-        let mut cursors = match query.since {
-            Some(since) => store.heads_at(since).await,
-            None => Ok(store.heads()),
+        let mut cursors: Result<Heads, _> = match (from, query.since) {
+            (Some(from), _) => Ok(from.into_iter().map(|(tenant, content_type, seq)| ((tenant, content_type), seq)).collect()),
+            (None, Some(since)) => store.heads_at(since).await,
+            (None, None) => Ok(store.heads()),
         };
         loop {
             let read = match cursors {
-                Ok(cursors) => advance(&store, &query, format, cursors, &sender).await,
+                Ok(cursors) => advance(&store, &query, cursors, &sender).await,
                 Err(error) => Err(io::Error::other(error)),
             };
             cursors = match read {
@@ -93,7 +103,6 @@ pub fn tail(
 async fn advance(
     store: &Store,
     query: &Query,
-    format: Format,
     mut cursors: Heads,
     sender: &mpsc::Sender<Piece>,
 ) -> io::Result<Heads> {
@@ -113,7 +122,7 @@ async fn advance(
     for ((tenant, content_type), from) in moved {
         let (store, sender) = (store.clone(), sender.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let mut formatter = export::Formatter::new(format);
+            let mut formatter = export::Formatter::new(Format::Ndjson);
             let mut piece = Vec::new();
             let mut failed = Ok(());
             let to = store.for_each_record_after(tenant, content_type, from, |record| {
@@ -139,5 +148,10 @@ async fn advance(
         });
         cursors.insert((tenant, content_type), read.await.map_err(io::Error::other)??);
     }
+    let cursor: Cursor = cursors.iter().map(|((tenant, content_type), seq)| (*tenant, *content_type, *seq)).collect();
+    let mut line = vec![CURSOR_MARK];
+    serde_json::to_writer(&mut line, &cursor)?;
+    line.push(b'\n');
+    sender.send(Ok(Bytes::from(line))).await.map_err(io::Error::other)?;
     Ok(cursors)
 }

@@ -42,13 +42,13 @@ async fn killed_at_random_moments_it_loses_nothing_and_stores_nothing_twice() {
         tokio::time::sleep(Duration::from_millis(random.u64(0..longest))).await;
         daemon.kill();
         if round % 5 == 4 {
-            world.assert_store_is_sound();
+            world.assert_store_is_sound().await;
         }
     }
     let mut daemon = world.run();
     daemon.wait_collected(&world).await;
     assert!(daemon.stop().await.success());
-    world.assert_store_is_sound();
+    world.assert_store_is_sound().await;
     world.assert_collected();
 }
 
@@ -83,7 +83,7 @@ async fn state_that_was_deleted_is_rebuilt_and_nothing_is_collected_twice() {
             .await;
         assert_eq!(world.cloud.ledger().requests(tenant_id(1), Endpoint::Blob), blobs, "state {how}");
         assert!(daemon.stop().await.success());
-        world.assert_store_is_sound();
+        world.assert_store_is_sound().await;
         world.assert_collected();
     }
     let aside = fs::read_dir(world.store().join("aside")).unwrap().count();

@@ -1,10 +1,15 @@
-//! Tests against the simulated cloud: the real binary as a black box, and the parts that speak to Microsoft.
+//! The tests from outside: the real binary, and single parts, against the simulated cloud.
 
 mod activity;
 mod clock;
 mod collect;
 mod config;
+mod crash;
+mod isolation;
 mod lifecycle;
+mod msal;
+mod power;
 mod skip;
+mod soundness;
 mod token;
 mod world;

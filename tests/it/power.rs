@@ -98,7 +98,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let mut daemon = world.run();
     daemon.wait_collected(&world).await;
     assert!(daemon.stop().await.success());
-    world.assert_store_is_sound();
+    world.assert_store_is_sound().await;
     world.assert_collected();
     assert!(!world.store().join("aside").exists(), "a power cut made a database unreadable");
     disk.unmount().unwrap();
