@@ -30,7 +30,8 @@ async fn killed_at_random_moments_it_loses_nothing_and_stores_nothing_twice() {
         scenario = scenario.tenant(one);
     }
     // Small partitions, so that kills meet a roll-over too.
-    let world = World::new(scenario, &format!("{WATERMARK_ONLY}"));
+    let world = World::new(scenario, WATERMARK_ONLY);
+    world.set("store", "partition_size", "\"1 MiB\"");
     let rounds = rounds(8);
     let mut random = fastrand::Rng::with_seed(u64::from(rounds));
     for round in 0..rounds {

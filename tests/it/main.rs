@@ -9,6 +9,7 @@ mod isolation;
 mod lifecycle;
 mod msal;
 mod power;
+mod read;
 mod skip;
 mod soundness;
 mod token;
