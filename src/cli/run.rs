@@ -24,6 +24,7 @@ use crate::logging::{self, LogLevel};
 use crate::report::Report;
 use crate::store::Store;
 use crate::tenant::{Registry, Shared};
+use crate::token::AppAlarms;
 use crate::web::admin::AdminSocket;
 
 /// How often the sentence that systemd shows is brought up to date.
@@ -109,13 +110,13 @@ impl Daemon {
         )?;
         let admin = tokio::spawn(admin.serve());
         let registry =
-            Registry::new(Shared { store: store.clone(), report: Arc::clone(&report), http, time, clock });
-        let changes = registry.apply(&settings);
+            Registry::new(Shared { store: store.clone(), report: Arc::clone(&report), http, time, clock, apps: AppAlarms::new() });
+        registry.apply(&settings);
         info!(
             version = env!("CARGO_PKG_VERSION"),
             store = %settings.store.path.display(),
             tenants = settings.tenants.len(),
-            "started: {changes}"
+            "started"
         );
         let config = config.to_owned();
         let systemd = Systemd::default();
@@ -143,8 +144,8 @@ impl Daemon {
                     error!(error = &failure as &dyn std::error::Error, "the store has failed");
                     break Exit::TryAgain;
                 }
-                failure = self.registry.failed() => {
-                    error!(failure, "a shared task has ended");
+                tenant = self.registry.failed() => {
+                    error!(%tenant, "the supervisor of a tenant has ended unexpectedly");
                     break Exit::Failed;
                 }
                 served = &mut self.admin => {
@@ -181,8 +182,8 @@ impl Daemon {
             warn!(key, "the new value of `{key}` takes effect with a restart");
         }
         self.level.set(&settings.log.level)?;
-        let changes = self.registry.apply(&settings);
-        info!(tenants = settings.tenants.len(), "configuration read again: {changes}");
+        self.registry.apply(&settings);
+        info!(tenants = settings.tenants.len(), "configuration read again");
         self.settings = settings;
         Ok(())
     }
