@@ -248,7 +248,8 @@ impl Daemon {
     pub(crate) async fn wait_collected(&mut self, world: &World) {
         let expected: BTreeMap<String, u64> = {
             let ledger = world.cloud.ledger();
-            ledger.tenants.keys().map(|tenant| (tenant.to_string(), offered(&ledger, *tenant))).collect()
+            let tenants: BTreeSet<_> = ledger.blobs.iter().map(|blob| blob.tenant).collect();
+            tenants.into_iter().map(|tenant| (tenant.to_string(), offered(&ledger, tenant))).collect()
         };
         self.wait("everything offered is stored", |status| {
             let tenants = status["tenants"].as_array().unwrap();
