@@ -275,4 +275,57 @@ mod tests {
         assert!(too_slow(10, seconds(200)));
         assert!(!too_slow(4 << 30, seconds(86_400)));
     }
+
+    /// A body whose parts come as the stream gives them; with time paused, waiting costs none.
+    fn body(parts: impl futures_util::Stream<Item = Bytes> + Send + 'static, limits: Limits) -> Body {
+        let parts = futures_util::StreamExt::map(parts, Ok::<_, std::io::Error>);
+        let response = axum::http::Response::new(reqwest::Body::wrap_stream(parts));
+        Body::new(response.into(), Operation::FetchBlob, limits).unwrap()
+    }
+
+    /// Ten bytes every thirty seconds, without end.
+    fn drip() -> impl futures_util::Stream<Item = Bytes> {
+        futures_util::stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            Some((Bytes::from_static(b"0123456789"), ()))
+        })
+    }
+
+    const WIDE: Limits = Limits { max_compressed: 1 << 30, max_decompressed: 1 << 30 };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drip_does_not_hold_its_place_for_ever() {
+        let mut body = body(drip(), WIDE);
+        let error = loop {
+            match body.chunk().await {
+                Ok(chunk) => assert!(chunk.is_some()),
+                Err(error) => break error,
+            }
+        };
+        let ActivityError::TooSlow { received: 50, waited, .. } = error else { panic!("{error:?}") };
+        assert_eq!(waited.as_secs(), 150);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_that_the_reader_takes_is_not_the_services() {
+        let parts = futures_util::stream::iter((0..10).map(|_| Bytes::from_static(b"x")));
+        let mut body = body(parts, WIDE);
+        let mut read = 0;
+        while let Some(chunk) = body.chunk().await.unwrap() {
+            read += chunk.len();
+            tokio::time::sleep(Duration::from_hours(1)).await;
+        }
+        assert_eq!((read, body.received(), body.decoded()), (10, 10, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_body_of_an_error_is_what_came_in_time_and_in_size() {
+        let read = |most, seconds| body(drip(), WIDE).read_leniently(most, Duration::from_secs(seconds));
+        assert_eq!(read(1000, 100).await, b"012345678901234567890123456789");
+        assert_eq!(read(15, 100).await, b"012345678901234");
+        assert_eq!(read(1000, 10).await, b"");
+        let narrow = Limits { max_compressed: 25, max_decompressed: 25 };
+        let body = body(drip(), narrow).read_leniently(1000, Duration::from_hours(1)).await;
+        assert_eq!(body, b"01234567890123456789");
+    }
 }

@@ -210,7 +210,9 @@ impl Reason {
     }
 
     /// What to do next; `wait` is what the service asked for.
-    pub(super) fn advice(self, operation: Operation, wait: Option<Duration>) -> Advice {
+    #[must_use]
+    pub fn advice(self, operation: Operation, wait: Option<Duration>) -> Advice {
+        let fetching = operation == Operation::FetchBlob;
         match self {
             Self::PermissionMissing | Self::TokenRefused => Advice::RenewToken,
             Self::Throttled => Advice::Throttled { after: wait },
@@ -221,17 +223,22 @@ impl Reason {
             Self::ServiceFailed | Self::Unavailable | Self::RequestTimedOut => Advice::Retry { after: None },
             Self::StartCooldown => Advice::Retry { after: wait.or(Some(START_COOLDOWN)) },
             Self::NotSubscribed | Self::SubscriptionDisabled | Self::AlreadySubscribed => Advice::CheckSubscription,
-            Self::WindowInvalid | Self::PageInvalid => Advice::RelistWindow,
-            Self::ContentUnknown | Self::ContentExpired | Self::ContentIdInvalid => Advice::GiveUp,
-            // These concern one content type or one webhook; the tenant's other work goes on.
-            Self::ContentTypeInvalid | Self::WebhookInvalid | Self::ExpirationPast | Self::LanguageInvalid => {
-                Advice::Retry { after: wait }
-            }
+            Self::WindowInvalid | Self::PageInvalid if !fetching => Advice::RelistWindow,
+            Self::ContentUnknown | Self::ContentExpired | Self::ContentIdInvalid if fetching => Advice::GiveUp,
+            // An answer to another question than was asked, or one that concerns one content type or one webhook only:
+            // the tenant's other work goes on.
+            Self::WindowInvalid
+            | Self::PageInvalid
+            | Self::ContentUnknown
+            | Self::ContentExpired
+            | Self::ContentIdInvalid
+            | Self::ContentTypeInvalid
+            | Self::WebhookInvalid
+            | Self::ExpirationPast
+            | Self::LanguageInvalid => Advice::Retry { after: wait },
             // One blob that is refused without a known reason says nothing about the tenant: it is tried until it
             // expires.
-            Self::Forbidden | Self::NotFound | Self::Unknown if operation == Operation::FetchBlob => {
-                Advice::Retry { after: wait }
-            }
+            Self::Forbidden | Self::NotFound | Self::Unknown if fetching => Advice::Retry { after: wait },
             Self::OtherTenant
             | Self::TenantUnknown
             | Self::TenantMisconfigured

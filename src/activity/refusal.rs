@@ -150,7 +150,9 @@ impl Said {
                 Reason::TokenRefused
             };
         }
-        if let Some(known) = known {
+        // A server that fails is not believed when it says that content is gone: giving up is for good.
+        let gone = matches!(known, Some(Reason::ContentUnknown | Reason::ContentExpired | Reason::ContentIdInvalid));
+        if let Some(known) = known.filter(|_| !(gone && status >= 500)) {
             return known;
         }
         if code.is_none() && says_tenant_does_not_exist(&text) {
@@ -593,6 +595,9 @@ mod tests {
                 Reason::ContentIdInvalid,
                 Advice::GiveUp,
             ),
+            (FetchBlob, 500, af("AF20050", "x"), None, Reason::Unavailable, retry),
+            (ListContent, 400, af("AF20050", "x"), None, Reason::ContentUnknown, retry),
+            (FetchBlob, 400, af("AF20031", "x"), None, Reason::PageInvalid, retry),
             (FetchBlob, 404, String::new(), None, Reason::ContentUnknown, Advice::GiveUp),
             (
                 FetchBlob,

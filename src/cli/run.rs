@@ -109,8 +109,14 @@ impl Daemon {
             stop_admin.clone(),
         )?;
         let admin = tokio::spawn(admin.serve());
-        let registry =
-            Registry::new(Shared { store: store.clone(), report: Arc::clone(&report), http, time, clock, apps: AppAlarms::new() });
+        let registry = Registry::new(Shared {
+            store: store.clone(),
+            report: Arc::clone(&report),
+            http,
+            time,
+            clock,
+            apps: AppAlarms::new(),
+        });
         registry.apply(&settings);
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -199,7 +205,10 @@ impl Daemon {
             // Readers are told by the token; one that does not read any more must not hold up the end.
             let _ = timeout(Duration::from_secs(2), self.admin).await;
             if let Err(error) = self.store.close().await {
-                error!(error = &error as &dyn std::error::Error, "the store did not close in order; what it acknowledged is safe");
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "the store did not close in order; what it acknowledged is safe"
+                );
             }
         };
         tokio::select! {

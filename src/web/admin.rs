@@ -134,9 +134,7 @@ async fn export(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery
 async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<TailRequest>) -> Response {
     let from = request.from.as_deref().map(serde_json::from_str).transpose();
     match (serde_json::from_str::<Query>(&request.query), from) {
-        (Ok(query), Ok(from)) => {
-            stream(Format::Ndjson, records::tail(&service.store, query, from, &service.stop))
-        }
+        (Ok(query), Ok(from)) => stream(Format::Ndjson, records::tail(&service.store, query, from, &service.stop)),
         (Err(error), _) | (_, Err(error)) => {
             (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response()
         }

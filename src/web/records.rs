@@ -72,7 +72,9 @@ pub fn tail(
     tokio::spawn(async move {
         let mut changes = store.changes();
         let mut cursors: Result<Heads, _> = match (from, query.since) {
-            (Some(from), _) => Ok(from.into_iter().map(|(tenant, content_type, seq)| ((tenant, content_type), seq)).collect()),
+            (Some(from), _) => {
+                Ok(from.into_iter().map(|(tenant, content_type, seq)| ((tenant, content_type), seq)).collect())
+            }
             (None, Some(since)) => store.heads_at(since).await,
             (None, None) => Ok(store.heads()),
         };
@@ -100,12 +102,7 @@ pub fn tail(
 }
 
 /// Sends what was stored after `cursors`, and answers where they stand then.
-async fn advance(
-    store: &Store,
-    query: &Query,
-    mut cursors: Heads,
-    sender: &mpsc::Sender<Piece>,
-) -> io::Result<Heads> {
+async fn advance(store: &Store, query: &Query, mut cursors: Heads, sender: &mpsc::Sender<Piece>) -> io::Result<Heads> {
     let wanted = |tenant, content_type| {
         (query.tenants.is_empty() || query.tenants.contains(&tenant))
             && (query.content_types.is_empty() || query.content_types.contains(&content_type))

@@ -13,8 +13,7 @@ fn rounds(default: u32) -> u32 {
 }
 
 /// Only the watermark decides what is listed again: neither the recent span nor a sweep would find what it passed over.
-const WATERMARK_ONLY: &str =
-    "[collect]\npoll_interval = \"1s\"\noverlap = \"1m\"\nrecent_interval = \"6h\"\nrecent_span = \"24h\"\nsweep_interval = \"3d\"\n\
+const WATERMARK_ONLY: &str = "[collect]\npoll_interval = \"1s\"\noverlap = \"1m\"\nrecent_interval = \"6h\"\nrecent_span = \"24h\"\nsweep_interval = \"3d\"\n\
      [daemon]\nstart_spread = \"0s\"\n";
 
 #[tokio::test(flavor = "multi_thread")]

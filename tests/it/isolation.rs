@@ -29,9 +29,16 @@ async fn lag_p99(scenario: Scenario) -> (u64, World) {
     let mut daemon = world.run();
     daemon
         .wait("every live tenant has stored something", |status| {
-            status["tenants"].as_array().unwrap().iter().filter(|tenant| {
-                tenant["name"].as_str().unwrap().starts_with("live-") && tenant["stored_today"]["blobs"].as_u64() > Some(0)
-            }).count() == LIVE as usize
+            status["tenants"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|tenant| {
+                    tenant["name"].as_str().unwrap().starts_with("live-")
+                        && tenant["stored_today"]["blobs"].as_u64() > Some(0)
+                })
+                .count()
+                == LIVE as usize
         })
         .await;
     let begin = world.cloud.ledger().at;

@@ -132,7 +132,16 @@ async fn status_is_a_table_for_people_and_json_for_programs() {
     let mut daemon = world.run();
     daemon.wait_collected(&world).await;
     let table = String::from_utf8(world.tenantry(&["status"]).stdout).unwrap();
-    for word in ["collecting from 1 tenant, all well", "tenant-1", "token until", "last poll", "lag", "queue", "stored today", "last problem"] {
+    for word in [
+        "collecting from 1 tenant, all well",
+        "tenant-1",
+        "token until",
+        "last poll",
+        "lag",
+        "queue",
+        "stored today",
+        "last problem",
+    ] {
         assert!(table.contains(word), "`{word}` is missing in\n{table}");
     }
     let json: Value = serde_json::from_slice(&world.tenantry(&["status", "--json"]).stdout).unwrap();
