@@ -167,17 +167,6 @@ impl<'a> PackedIds<'a> {
         Ok(Self { kind, ids })
     }
 
-    /// The index of the first record with this id. Every id is looked at: to look up many, collect
-    /// [`iter`](Self::iter) into a map.
-    pub(crate) fn position(&self, id: &RecordId) -> Option<u32> {
-        if self.kind == ALL_GUIDS {
-            let RecordId::Guid(guid) = id else { return None };
-            return index(self.ids.chunks_exact(16).position(|packed| packed == guid)?);
-        }
-        let wanted = id.tagged();
-        index(self.raw().position(|packed| packed == wanted)?)
-    }
-
     /// The ids in the order of the records, `None` for a record without.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Option<RecordId>> + use<'a> {
         self.raw().map(|(tag, bytes)| match tag {
@@ -188,7 +177,7 @@ impl<'a> PackedIds<'a> {
         })
     }
 
-    fn raw(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+    fn raw(&self) -> impl Iterator<Item = Tagged<'a>> + use<'a> {
         let Self { kind, ids: mut rest } = *self;
         std::iter::from_fn(move || {
             let (id, behind) = split_id(kind, rest)?;
@@ -198,12 +187,11 @@ impl<'a> PackedIds<'a> {
     }
 }
 
-fn index(at: usize) -> Option<u32> {
-    u32::try_from(at).ok()
-}
+/// A tag and the bytes that belong to it.
+type Tagged<'a> = (u8, &'a [u8]);
 
-/// The first id, with its tag, and what follows it.
-fn split_id(kind: u8, bytes: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+/// The first id and what follows it.
+fn split_id(kind: u8, bytes: &[u8]) -> Option<(Tagged<'_>, &[u8])> {
     let (tag, rest) =
         if kind == ALL_GUIDS { (GUID, bytes) } else { bytes.split_first().map(|(&tag, rest)| (tag, rest))? };
     let (length, rest) = match tag {
@@ -225,7 +213,9 @@ mod tests {
 
     fn pack(ids: &[Option<&str>]) -> Vec<u8> {
         let mut packer = IdPacker::new();
-        ids.iter().for_each(|id| packer.push(id.map(RecordId::new).as_ref()));
+        for id in ids {
+            packer.push(id.map(RecordId::new).as_ref());
+        }
         packer.finish()
     }
 
@@ -238,9 +228,7 @@ mod tests {
         assert_eq!(packed.len(), 1 + 2 * 16);
         assert_eq!(packed[1..17], *uuid::Uuid::try_parse(A).unwrap().as_bytes());
         let ids = PackedIds::decode(&packed).unwrap();
-        assert_eq!(ids.position(&RecordId::new(A)), Some(0));
-        assert_eq!(ids.position(&RecordId::new(B)), Some(1));
-        assert_eq!(ids.position(&RecordId::new("x")), None);
+        assert!(ids.iter().eq([Some(RecordId::new(A)), Some(RecordId::new(B))]));
     }
 
     #[test]
@@ -257,9 +245,9 @@ mod tests {
             assert!(matches!(RecordId::new(other), RecordId::Text(_)), "{other}");
             let packed = pack(&[Some(A), None, Some(other), Some(other)]);
             let ids = PackedIds::decode(&packed).unwrap();
-            assert_eq!(ids.position(&RecordId::new(other)), Some(2));
-            assert_eq!(ids.position(&RecordId::new(A)), Some(0));
-            assert_eq!(ids.position(&RecordId::new(B)), None);
+            let expected = [Some(RecordId::new(A)), None, Some(RecordId::new(other)), Some(RecordId::new(other))];
+            assert!(ids.iter().eq(expected));
+            assert_ne!(RecordId::new(other), RecordId::new(A));
         }
     }
 
@@ -268,7 +256,8 @@ mod tests {
         let (long, longer) = ("x".repeat(LONGEST_TEXT + 1), "x".repeat(1 << 20));
         let packed = pack(&[Some(&long), Some(&longer)]);
         assert_eq!(packed.len(), 1 + 2 * 33);
-        assert_eq!(PackedIds::decode(&packed).unwrap().position(&RecordId::new(&longer)), Some(1));
+        assert_eq!(PackedIds::decode(&packed).unwrap().iter().nth(1), Some(Some(RecordId::new(&longer))));
+        assert_ne!(RecordId::new(&longer), RecordId::new(&long));
     }
 
     #[test]
@@ -296,11 +285,7 @@ mod tests {
             let packed = pack(&ids);
             let packed = PackedIds::decode(&packed).unwrap();
             let expected: Vec<_> = ids.iter().map(|id| id.map(RecordId::new)).collect();
-            prop_assert_eq!(packed.iter().collect::<Vec<_>>(), expected.clone());
-            for id in expected.iter().flatten() {
-                let first = expected.iter().position(|other| other.as_ref() == Some(id)).unwrap();
-                prop_assert_eq!(packed.position(id), Some(u32::try_from(first).unwrap()));
-            }
+            prop_assert_eq!(packed.iter().collect::<Vec<_>>(), expected);
         }
 
         #[test]

@@ -115,9 +115,9 @@ impl Tools {
 
     fn put<T>(&self, tool: T, into: impl FnOnce(&mut ToolBox) -> &mut Vec<T>) {
         let mut tools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let shelf = into(&mut tools);
-        if shelf.len() < KEPT {
-            shelf.push(tool);
+        let place = into(&mut tools);
+        if place.len() < KEPT {
+            place.push(tool);
         }
     }
 }
@@ -138,7 +138,7 @@ impl Compress {
     fn part(&mut self, raw: &[u8]) -> Option<Part> {
         self.output.clear();
         // The output has room for MAX_COMPRESSED bytes and does not grow: `zstd` stops when that is full.
-        self.compressor.compress_to_buffer(raw, &mut self.output).ok()?;
+        self.compressor.compress_to_buffer(raw, &mut self.output).ok().filter(|&size| size <= MAX_COMPRESSED)?;
         let raw_len = u32::try_from(raw.len()).expect("a part holds at most MAX_RAW bytes");
         Some(Part { raw_len, compressed: self.output.as_slice().to_vec() })
     }
@@ -265,13 +265,11 @@ impl Intake {
         let mut compress = self.tools.take(|tools| &mut tools.compressors).unwrap_or_else(Compress::new);
         let part = loop {
             let raw = &self.raw.bytes()[..self.cut_at(self.target)];
-            match compress.part(raw) {
-                Some(part) => break part,
-                None => {
-                    assert!(self.target > ALWAYS_FITS, "`zstd` fails at this size only if memory is exhausted");
-                    self.target = (self.target / 2).max(ALWAYS_FITS);
-                }
+            if let Some(part) = compress.part(raw) {
+                break part;
             }
+            assert!(self.target > ALWAYS_FITS, "`zstd` fails at this size only if memory is exhausted");
+            self.target = (self.target / 2).max(ALWAYS_FITS);
         };
         self.tools.put(compress, |tools| &mut tools.compressors);
 
@@ -407,9 +405,9 @@ mod tests {
             let end = body.len() + length;
             while body.len() < end {
                 if compressible {
-                    body.push_str("Operation FileAccessed ")
+                    body.push_str("Operation FileAccessed ");
                 } else {
-                    body.push(random.char(' '..'\u{10ffff}').to_owned())
+                    body.push(random.char(' '..'\u{10ffff}'));
                 }
                 if body.ends_with(['"', '\\']) {
                     body.pop();
@@ -450,7 +448,7 @@ mod tests {
 
     #[test]
     fn what_is_no_array_is_refused_but_kept_as_a_defect() {
-        for body in [&b"null"[..], b"[{}", b"", b"<html>", b"[{\"a\":1}]]", &[0xff; 200_000]] {
+        for body in [&b"null"[..], b"[{}", b"", b"<html>", b"[{\"a\":1}]]", &vec![0xff; 200_000]] {
             assert!(take_in(body, 9000, None).is_err());
             let (sum, parts) = take_in(body, 9000, Some("given up")).unwrap();
             assert_eq!((sum.records, sum.defect.as_deref()), (0, Some("given up")));

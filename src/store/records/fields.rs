@@ -22,7 +22,6 @@ pub(crate) struct Fields<'a> {
     id: Option<&'a [u8]>,
     creation_time: Option<&'a [u8]>,
     organization_id: Option<&'a [u8]>,
-    record_type: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -49,7 +48,6 @@ impl<'a> Fields<'a> {
             Name::Id => self.id = Some(value),
             Name::CreationTime => self.creation_time = Some(value),
             Name::OrganizationId => self.organization_id = Some(value),
-            Name::RecordType => self.record_type = Some(value),
             #[cfg(debug_assertions)]
             Name::FaultPoint => fault_point(value),
             Name::Other => {}
@@ -71,11 +69,6 @@ impl<'a> Fields<'a> {
     pub(crate) fn organization(&self) -> Option<Uuid> {
         let text = self.organization_id.and_then(text)?;
         Uuid::try_parse(&text).ok().filter(|uuid| text.len() == 36 && !uuid.is_nil())
-    }
-
-    /// `RecordType`: the kind of operation, a number.
-    pub(crate) fn record_type(&self) -> Option<i64> {
-        std::str::from_utf8(self.record_type?).ok()?.parse().ok()
     }
 }
 
@@ -113,11 +106,11 @@ struct Key {
 }
 
 /// The keys that matter.
+#[derive(Clone, Copy)]
 pub(super) enum Name {
     Id,
     CreationTime,
     OrganizationId,
-    RecordType,
     #[cfg(debug_assertions)]
     FaultPoint,
     Other,
@@ -129,7 +122,6 @@ impl Name {
             b"Id" => Self::Id,
             b"CreationTime" => Self::CreationTime,
             b"OrganizationId" => Self::OrganizationId,
-            b"RecordType" => Self::RecordType,
             #[cfg(debug_assertions)]
             b"TenantryFaultPoint" => Self::FaultPoint,
             _ => Self::Other,
@@ -212,23 +204,19 @@ mod tests {
     #[test]
     fn the_fields_are_found_wherever_they_stand() {
         let fields = read(
-            r#"{"x":[{"Id":"inner"}],"Id":"a","CreationTime":"2026-11-22T10:00:00","OrganizationId":"11111111-2222-3333-4444-555555555555","RecordType":15}"#,
+            r#"{"x":[{"Id":"inner"}],"Id":"a","CreationTime":"2026-11-22T10:00:00","OrganizationId":"11111111-2222-3333-4444-555555555555"}"#,
         );
         assert_eq!(fields.id().as_deref(), Some("a"));
         assert_eq!(fields.created(), Some("2026-11-22T10:00:00Z".parse().unwrap()));
         assert_eq!(fields.organization(), Some("11111111-2222-3333-4444-555555555555".parse().unwrap()));
-        assert_eq!(fields.record_type(), Some(15));
     }
 
     #[test]
     fn a_field_of_another_type_is_not_there() {
         for value in ["1", "null", "{}", "[\"a\"]", "true", "-1.5e3"] {
-            let json = format!(r#"{{"Id":{value},"CreationTime":{value},"OrganizationId":{value},"RecordType":"x"}}"#);
+            let json = format!(r#"{{"Id":{value},"CreationTime":{value},"OrganizationId":{value}}}"#);
             let fields = read(&json);
-            assert_eq!(
-                (fields.id(), fields.created(), fields.organization(), fields.record_type()),
-                (None, None, None, None)
-            );
+            assert_eq!((fields.id(), fields.created(), fields.organization()), (None, None, None));
         }
         assert_eq!(read("{}").id(), None);
         assert_eq!(read(r#"{"Id":""}"#).id().as_deref(), Some(""));

@@ -191,9 +191,12 @@ impl Json<'_> {
 fn special(bytes: u64) -> u64 {
     const EACH: u64 = u64::MAX / 255;
     const TOP: u64 = EACH << 7;
-    let zero_in = |word: u64| word.wrapping_sub(EACH) & !word;
+    let equal_to = |byte: u8| {
+        let zero_if_equal = bytes ^ (EACH * u64::from(byte));
+        zero_if_equal.wrapping_sub(EACH) & !zero_if_equal
+    };
     let control = bytes.wrapping_sub(EACH * 0x20) & !bytes;
-    (control | zero_in(bytes ^ (EACH * b'"' as u64)) | zero_in(bytes ^ (EACH * b'\\' as u64))) & TOP
+    (control | equal_to(b'"') | equal_to(b'\\')) & TOP
 }
 
 #[cfg(test)]

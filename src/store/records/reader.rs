@@ -40,13 +40,11 @@ where
                 break self.records.complete() - length..self.records.complete();
             }
             self.records.release(self.records.complete());
-            match self.parts.next() {
-                Some(part) => self.records.push(part.map_err(ReadError::Part)?.as_ref()),
-                None => {
-                    self.records.finish()?;
-                    return Ok(None);
-                }
-            }
+            let Some(part) = self.parts.next() else {
+                self.records.finish()?;
+                return Ok(None);
+            };
+            self.records.push(part.map_err(ReadError::Part)?.as_ref());
         };
         let index = self.index;
         self.index += 1;

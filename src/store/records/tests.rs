@@ -199,7 +199,7 @@ proptest! {
     ) {
         let mut body = body;
         for (at, mutation) in mutations {
-            mutation.apply(&mut body, &at);
+            mutation.apply(&mut body, at);
         }
         let found = read(&body, cut);
         let found = found.ok().map(|found| found.into_iter().map(|(_, record)| record).collect::<Vec<_>>());
@@ -227,7 +227,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 }
 
 impl Mutation {
-    fn apply(self, body: &mut Vec<u8>, at: &prop::sample::Index) {
+    fn apply(self, body: &mut Vec<u8>, at: prop::sample::Index) {
         match self {
             Self::Insert(byte) => body.insert(at.index(body.len() + 1), byte),
             _ if body.is_empty() => {}
