@@ -48,7 +48,7 @@ async fn child() {
     limit(None);
     let began = std::time::Instant::now();
     while let Err(error) = state.enqueue(tenant(1), Tier::Poll, listed(acknowledged), noon()).await {
-        assert!(began.elapsed() < Duration::from_secs(60), "the writer does not recover: {error:?}");
+        assert!(began.elapsed() < Duration::from_mins(1), "the writer does not recover: {error:?}");
     }
     acknowledged += 1;
     assert_eq!(state.queue_depth(tenant(1)).entries, acknowledged as u64 * 200);
