@@ -70,7 +70,9 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(3);
         let entries: Vec<u64> = std::iter::repeat_with(|| random.u64(..)).take(200_000).collect();
         let mut filter = Filter::for_entries(200_000);
-        entries.iter().for_each(|&hash| filter.insert(hash));
+        for &hash in &entries {
+            filter.insert(hash);
+        }
         assert!(entries.iter().all(|&hash| filter.may_contain(hash)));
         let others = 200_000;
         let passed = (0..others).filter(|_| filter.may_contain(random.u64(..))).count();

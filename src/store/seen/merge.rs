@@ -22,7 +22,7 @@ impl<'a> Merge<'a> {
     pub(super) fn of(runs: &'a [Run], table: Vec<(u64, u32)>) -> Result<Self, SeenError> {
         let most = runs.iter().map(Run::entries).sum::<u64>() + table.len() as u64;
         let mut merge = Self {
-            runs: runs.iter().map(Run::iter).collect(),
+            runs: runs.iter().map(Run::read_all).collect(),
             table: table.into_iter(),
             heads: BinaryHeap::new(),
             most,

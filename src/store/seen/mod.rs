@@ -90,8 +90,10 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Merged {
     run: Run,
-    /// How many runs, and whether the table, it was made from.
+    /// How many of the last runs it was made from, besides the table.
     runs: usize,
+    /// Whether it is the only one from now on.
+    sealed: bool,
 }
 
 impl Seen {
@@ -174,8 +176,12 @@ impl Seen {
         if singles >= MERGE_AT {
             let from = self.runs.len() - singles;
             let path = RunName::path(&self.directory, self.runs[from].first(), self.next() - 1);
-            let merged = self.write(from, &path, complete_to)?;
-            self.adopt(merged)?;
+            match self.write(from, &path, complete_to) {
+                Ok(merged) => self.adopt(merged)?,
+                // No harm to the run just written; whoever asks for what is damaged is told so.
+                Err(SeenError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -183,12 +189,17 @@ impl Seen {
     /// Makes one run of everything, for a partition that has been rolled. Questions are answered meanwhile; the
     /// result takes effect with [`adopt`](Self::adopt), before anything else is inserted.
     pub(crate) fn merge(&self, complete_to: u32) -> Result<Merged, SeenError> {
-        self.write(0, &RunName::sealed(&self.directory), complete_to)
+        let merged = self.write(0, &RunName::sealed(&self.directory), complete_to)?;
+        Ok(Merged { sealed: true, ..merged })
     }
 
     /// Replaces what the merged run was made from by it.
     pub(crate) fn adopt(&mut self, merged: Merged) -> Result<(), SeenError> {
-        self.table.clear();
+        if merged.sealed {
+            self.table = Table::default();
+        } else {
+            self.table.clear();
+        }
         let replaced: Vec<Run> = self.runs.drain(self.runs.len() - merged.runs..).collect();
         let kept = merged.run.path().to_owned();
         self.runs.push(merged.run);
@@ -200,26 +211,14 @@ impl Seen {
         Ok(())
     }
 
-    /// [`merge`](Self::merge) and [`adopt`](Self::adopt) in one.
-    pub(crate) fn seal(&mut self, complete_to: u32) -> Result<(), SeenError> {
-        let merged = self.merge(complete_to)?;
-        self.adopt(merged)?;
-        self.table.shrink();
-        Ok(())
-    }
-
     /// Removes everything, after damage: the caller inserts it again.
     pub(crate) fn discard(&mut self) -> Result<(), StoreError> {
         self.table.clear();
         self.runs.drain(..).try_for_each(Run::remove)
     }
 
-    /// Reads all runs and compares all checksums.
-    pub(crate) fn verify(&self) -> Result<(), SeenError> {
-        self.runs.iter().try_for_each(Run::verify)
-    }
-
     /// Bytes of memory that this takes.
+    #[cfg(test)]
     pub(crate) fn resident_bytes(&self) -> usize {
         self.table.bytes() + self.runs.iter().map(Run::resident_bytes).sum::<usize>()
     }
@@ -237,7 +236,7 @@ impl Seen {
         let last = if runs.is_empty() { first } else { self.next() - 1 };
         let merge = Merge::of(runs, self.table.sorted())?;
         let run = Run::write(path, self.key, (first, last), complete_to, merge)?;
-        Ok(Merged { run, runs: runs.len() })
+        Ok(Merged { run, runs: runs.len(), sealed: false })
     }
 }
 

@@ -60,7 +60,11 @@ impl RunName {
         if !name.starts_with("seen") {
             return None;
         }
-        if name.ends_with(".run") { Some(Self::Run) } else { name.ends_with(MAKING).then_some(Self::Making) }
+        match path.extension()?.to_str()? {
+            "run" => Some(Self::Run),
+            "making" => Some(Self::Making),
+            _ => None,
+        }
     }
 
     pub(super) fn path(directory: &Path, first: u32, last: u32) -> PathBuf {
@@ -261,6 +265,7 @@ impl Run {
         self.footer.complete_to
     }
 
+    #[cfg(test)]
     pub(super) fn resident_bytes(&self) -> usize {
         size_of::<Self>() + (self.fence.capacity() + self.filter.words().len()) * 8
     }
@@ -284,21 +289,8 @@ impl Run {
     }
 
     /// All entries, in order.
-    pub(super) fn iter(&self) -> Entries<'_> {
+    pub(super) fn read_all(&self) -> Entries<'_> {
         Entries { run: self, block: 0, bytes: Vec::new(), at: 0 }
-    }
-
-    /// Reads everything and compares the checksums.
-    pub(super) fn verify(&self) -> Result<(), SeenError> {
-        let mut entries = self.iter();
-        let mut last = (0, 0);
-        while let Some(entry) = entries.next()? {
-            if entry <= last {
-                return Err(self.damaged("its entries are not in order"));
-            }
-            last = entry;
-        }
-        Ok(())
     }
 
     /// Removes the file.

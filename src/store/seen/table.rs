@@ -23,6 +23,7 @@ impl Table {
         self.entries == 0
     }
 
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.hashes.capacity() * 8 + self.blobs.capacity() * 4
     }
@@ -72,13 +73,6 @@ impl Table {
     pub(super) fn clear(&mut self) {
         self.hashes.fill(0);
         self.entries = 0;
-    }
-
-    /// Gives the memory of an empty table back.
-    pub(super) fn shrink(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
-        }
     }
 
     fn grow(&mut self) {
