@@ -24,8 +24,10 @@ use super::read;
 use super::seen::SeenKey;
 use super::state::{DeadLetter, Event, State, StateOptions};
 use super::tree::Ledger;
+use super::verify;
 use super::{
-    Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, WaitKey, Watermark,
+    Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, Verification,
+    WaitKey, Watermark,
 };
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
@@ -391,6 +393,11 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(u64, Result<BlobHeader, StoreError>)>, StoreError> {
         read::read_after(&self.0.content.holdings, tenant, content_type, seq, limit)
+    }
+
+    /// Reads everything and says whether it is still there and as it was stored. Blocking, for as long as that takes.
+    pub fn verify(&self) -> Result<Verification, StoreError> {
+        verify::verify(&self.0.content.holdings)
     }
 
     /// The last visible number of each tenant's content types. Cheap.

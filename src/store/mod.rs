@@ -26,6 +26,7 @@ mod writer;
 mod roll;
 mod content;
 mod read;
+mod verify;
 
 mod state;
 mod snapshot;
@@ -49,6 +50,7 @@ pub use self::header::{BlobHeader, Duplicate};
 pub use self::records::minify::minify;
 pub use self::snapshot::Counts;
 pub use self::state::{DeadLetter, Event};
+pub use self::verify::{BlobName, Finding, Verification};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 /// How a store is opened.

@@ -1,6 +1,8 @@
 //! The store as its callers see it: what comes back is what was put in, whatever happens in between.
 
 mod basics;
+mod damage;
+mod killed;
 mod model;
 
 use std::fmt::Write as _;
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{BlobWriter, Fetched, Options, Query, Store, Stored};
+use super::{BlobWriter, Fetched, IntakeError, Options, Query, Store, Stored};
 use crate::clock::{ServiceTime, SetClock};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
@@ -72,12 +74,31 @@ pub(super) fn body(ids: &[u32]) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// Pushes in pieces, and finishes.
-pub(super) async fn put(mut writer: BlobWriter, body: &[u8]) -> Stored {
-    for piece in body.chunks(10_000) {
-        writer.push(piece).await.unwrap();
+/// Text that does not compress to less than three quarters.
+pub(super) fn noise(length: usize, seed: u64) -> String {
+    let mut bytes = vec![0; length];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    for byte in &mut bytes {
+        *byte = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[usize::from(*byte & 63)];
     }
-    writer.finish().await.unwrap()
+    String::from_utf8(bytes).unwrap()
+}
+
+/// One record that does not compress.
+pub(super) fn incompressible(length: usize) -> Vec<u8> {
+    format!("[{{\"n\":0,\"filler\":\"{}\"}}]", noise(length, length as u64)).into_bytes()
+}
+
+/// Pushes in pieces, and finishes.
+pub(super) async fn put(writer: BlobWriter, body: &[u8]) -> Stored {
+    try_put(writer, body).await.unwrap()
+}
+
+pub(super) async fn try_put(mut writer: BlobWriter, body: &[u8]) -> Result<Stored, IntakeError> {
+    for piece in body.chunks(10_000) {
+        writer.push(piece).await?;
+    }
+    writer.finish().await
 }
 
 /// The `n` of every record that an export gives, in its order.

@@ -85,8 +85,7 @@ impl Put {
     fn body(&self) -> Vec<u8> {
         let mut body = body(&self.ids);
         if self.filler > 0 {
-            let mut random = fastrand::Rng::with_seed(u64::from(self.content));
-            let filler: String = (0..self.filler).map(|_| random.alphanumeric()).collect();
+            let filler = noise(self.filler, self.content.into());
             let comma = if self.ids.is_empty() { "" } else { "," };
             body.pop();
             let id = 1_000_000 + u32::from(self.content);
@@ -203,6 +202,9 @@ impl Model {
             let all = Query { include_duplicates: true, ..query };
             assert_eq!(super::exported(store, &all).len(), of_tenant().map(|kept| kept.ids.len()).sum::<usize>());
         }
+        let verified = store.verify().unwrap();
+        assert!(verified.is_sound(), "{verified:?}");
+        assert_eq!(verified.blobs as usize, self.blobs.len());
         for (key, last) in &self.last {
             assert_eq!(store.heads()[&(tenant(key.0), key.1)], *last);
             let listed: Vec<u64> = store

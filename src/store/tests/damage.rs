@@ -1,0 +1,314 @@
+//! Damage, loss and trouble with the disk: what is told apart, what stays, and what is never removed.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::*;
+use crate::store::verify::Finding;
+use crate::store::{Gone, IntakeError, StoreError, roll};
+
+const KIND: ContentType = ContentType::Exchange;
+const NOW: &str = "2026-11-22T10:00:00Z";
+
+async fn store_one(store: &Store, id: &str, at: &str, ids: &[u32]) -> Stored {
+    put(store.receive(tenant(1), &blob(KIND, id, NOW), fetched(at), None), &body(ids)).await
+}
+
+/// Three partitions with two blobs each: records 1 to 6, and one copy of 1 in the last.
+async fn three_partitions(path: &Path) {
+    let store = open_at(path, NOW);
+    for (partition, day) in ["2026-11-20T10:00:00Z", "2026-11-21T10:00:00Z", NOW].into_iter().enumerate() {
+        let first = u32::try_from(partition).unwrap() * 2 + 1;
+        store_one(&store, &format!("a{partition}"), day, &[first]).await;
+        let ids = if partition == 2 { vec![1, first + 1] } else { vec![first + 1] };
+        store_one(&store, &format!("b{partition}"), day, &ids).await;
+    }
+    store.close().await.unwrap();
+}
+
+fn ruin(partition: &Path) {
+    fs::write(partition.join("db/db"), vec![0x5a; 3 << 20]).unwrap();
+}
+
+fn exported_in_part(store: &Store) -> (Vec<u32>, Result<(), StoreError>) {
+    let mut found = Vec::new();
+    let read = store.for_each_record(&Query::default(), |record| {
+        let value: serde_json::Value = serde_json::from_slice(record.json).unwrap();
+        found.push(u32::try_from(value["n"].as_u64().unwrap()).unwrap());
+        ControlFlow::Continue(())
+    });
+    (found, read)
+}
+
+#[tokio::test]
+async fn a_newest_partition_that_is_damaged_is_moved_aside_and_numbers_go_on_far_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    ruin(&dir.path().join("content/2026-11-22.001"));
+
+    let store = open_at(dir.path(), NOW);
+    let aside: Vec<_> = fs::read_dir(dir.path().join("aside")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(aside.len(), 1);
+    assert!(aside[0].join("db/db").exists(), "nothing of it is removed");
+    assert_eq!(exported(&store, &Query::default()), [1, 2, 3, 4]);
+    let anchors = store.anchors();
+    assert_eq!((anchors.len(), anchors[0].ordinals), (1, (3, 3)));
+    assert!(matches!(&anchors[0].reason, Gone::Damaged { moved_to: Some(path), .. } if *path == aside[0]));
+    assert_eq!(store.newest_partition(), "2026-11-22.002");
+
+    // What was lost is stored again; no number is given twice, nor to a tenant that only the lost partition knew.
+    let again = store_one(&store, "a2", NOW, &[5]).await;
+    assert_eq!((again.seq, again.new), ((4 << 32) + 1, true));
+    let other = put(store.receive(tenant(9), &blob(KIND, "x", NOW), fetched(NOW), None), &body(&[70])).await;
+    assert_eq!(other.seq, (4 << 32) + 1);
+    store.roll().await.unwrap();
+    assert_eq!(store_one(&store, "b2", NOW, &[1, 6]).await.seq, (4 << 32) + 2);
+    assert_eq!(exported(&store, &Query::default()), [1, 2, 3, 4, 5, 70, 6]);
+
+    let verified = store.verify().unwrap();
+    assert!(matches!(&verified.findings[..], [Finding::LostPartition { ordinal: 3, .. }]), "{verified:?}");
+    store.close().await.unwrap();
+    let store = open_at(dir.path(), NOW);
+    assert_eq!(store.verify().unwrap(), verified);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_after_moving_aside_is_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let content = dir.path().join("content");
+    // As after the anchor and the move, but before the next partition; and the one before was not sealed yet.
+    let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
+    let damaged = Gone::Damaged { why: "x".to_owned(), moved_to: None };
+    anchors.add(3, "2026-11-22.001".parse().unwrap(), damaged, time(NOW)).unwrap();
+    fs::create_dir(dir.path().join("aside")).unwrap();
+    fs::rename(content.join("2026-11-22.001"), dir.path().join("aside/x")).unwrap();
+    fs::remove_file(content.join("2026-11-21.001/sealed")).unwrap();
+
+    let store = open_at(dir.path(), NOW);
+    assert_eq!(store_one(&store, "new", NOW, &[80]).await.seq, (4 << 32) + 1);
+    let verified = store.verify().unwrap();
+    assert!(matches!(&verified.findings[..], [Finding::LostPartition { ordinal: 3, .. }]), "{verified:?}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_partition_that_is_damaged_stays_and_its_copies_take_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let first = dir.path().join("content/2026-11-20.001");
+    ruin(&first);
+    let before = fs::read(first.join("db/db")).unwrap();
+
+    let store = open_at(dir.path(), NOW);
+    let (found, read) = exported_in_part(&store);
+    // The copy of record 1 is now the only one.
+    assert_eq!(found, [3, 4, 5, 1, 6]);
+    let error = read.unwrap_err();
+    assert!(matches!(error, StoreError::Incomplete { partitions: 1, blobs: 0, .. }), "{error:?}");
+    assert!(error.to_string().contains("2026-11-20.001"), "{error}");
+    assert_eq!(store_one(&store, "more", NOW, &[9]).await.seq, 7);
+    let verified = store.verify().unwrap();
+    assert!(matches!(&verified.findings[..], [Finding::LostPartition { ordinal: 1, .. }]), "{verified:?}");
+    store.close().await.unwrap();
+    assert_eq!(fs::read(first.join("db/db")).unwrap(), before, "it is left as it is");
+}
+
+#[tokio::test]
+async fn a_partition_that_vanishes_is_lost_and_not_dropped() {
+    for (gone, ordinal) in [("2026-11-21.001", 2), ("2026-11-22.001", 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        three_partitions(dir.path()).await;
+        fs::remove_dir_all(dir.path().join("content").join(gone)).unwrap();
+        let store = open_at(dir.path(), NOW);
+        let seq = store_one(&store, "more", NOW, &[9]).await.seq;
+        assert_eq!(seq, if ordinal == 3 { (3 << 32) + 1 } else { 7 });
+        let verified = store.verify().unwrap();
+        let lost =
+            matches!(&verified.findings[..], [Finding::LostPartition { ordinal: found, .. }] if *found == ordinal);
+        assert!(lost, "{verified:?}");
+        assert!(!verified.is_sound());
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_label_that_cannot_be_read_is_damage_and_a_newer_format_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let label = dir.path().join("content/2026-11-22.001/partition");
+    let text = fs::read_to_string(&label).unwrap();
+    fs::write(&label, text.replace("\"format\": 1", "\"format\": 99")).unwrap();
+    let time = Arc::new(ServiceTime::new(SetClock::new(time(NOW))));
+    let error = Store::open(&options(dir.path()), time).unwrap_err();
+    assert!(matches!(error, StoreError::UnknownFormat { found: 99, .. }), "{error:?}");
+    assert_eq!(error.exit_code(), 78);
+    assert!(!dir.path().join("aside").exists());
+
+    fs::write(&label, &text[..10]).unwrap();
+    let store = open_at(dir.path(), NOW);
+    assert_eq!(store.anchors().len(), 1);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_locked_is_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let held = fs::File::open(dir.path().join("content/2026-11-22.001/db/db")).unwrap();
+    held.lock().unwrap();
+    let time = Arc::new(ServiceTime::new(SetClock::new(time(NOW))));
+    let error = Store::open(&options(dir.path()), time).unwrap_err();
+    assert!(matches!(error, StoreError::DatabaseInUse { .. }), "{error:?}");
+    assert_eq!(error.exit_code(), 75);
+    assert!(!dir.path().join("aside").exists());
+    drop(held);
+    open_at(dir.path(), NOW).close().await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_write_error_the_writer_opens_again_and_nothing_is_stored_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    // A body of which parts went ahead is lost with the write error, and says so.
+    let mut large = store.receive(tenant(1), &blob(KIND, "large", NOW), fetched(NOW), None);
+    let body_of_large = incompressible(3_000_000);
+    large.push(&body_of_large).await.unwrap();
+    let partitions = &store.holdings().partitions;
+    partitions.read(&partitions.newest().unwrap()).unwrap().database.close();
+
+    let writer = store.receive(tenant(1), &blob(KIND, "two", NOW), fetched(NOW), None);
+    let error = try_put(writer, &body(&[2])).await.unwrap_err();
+    assert!(matches!(error, IntakeError::Store(_)), "{error:?}");
+    assert!(!store.is_stored(tenant(1), &"two".into()).await.unwrap_or(false));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let two = loop {
+        let writer = store.receive(tenant(1), &blob(KIND, "two", NOW), fetched(NOW), None);
+        match try_put(writer, &body(&[2])).await {
+            Ok(stored) => break stored,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(two.seq, 2);
+    assert!(matches!(large.finish().await, Err(IntakeError::Store(_))));
+    let writer = store.receive(tenant(1), &blob(KIND, "large", NOW), fetched(NOW), None);
+    assert_eq!(put(writer, &body_of_large).await.seq, 3);
+    let verified = store.verify().unwrap();
+    assert!(verified.is_sound() && verified.blobs == 3, "{verified:?}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_changed_or_removed_behind_the_stores_back_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    for number in 1..=6 {
+        store_one(&store, &format!("c{number}"), NOW, &[number, number + 100]).await;
+    }
+    assert!(store.verify().unwrap().is_sound());
+    let partitions = &store.holdings().partitions;
+    let reading = partitions.read(&partitions.newest().unwrap()).unwrap();
+    let header = |seq| reading.header(tenant(1), KIND, seq).unwrap().unwrap();
+
+    let mut changes = crate::store::tree::Changes::default();
+    // 1: the body of another blob; 2: no body; 3: a header that was changed; 5: no header; 6: no index.
+    let other = reading.part(header(4).blob_no, 0).unwrap().unwrap();
+    changes.put_part(header(1).blob_no, 0, &other);
+    changes.batch.remove(&crate::store::keys::part(header(2).blob_no, 0));
+    let mut changed = header(3);
+    changed.fetched.at += jiff::SignedDuration::from_hours(1);
+    changes.put_header(tenant(1), &changed).unwrap();
+    changes.batch.remove(&crate::store::keys::header(tenant(1), KIND, 5));
+    changes.batch.remove(&crate::store::keys::index(header(6).blob_no, 0));
+    reading.database.commit(changes.batch).unwrap();
+    drop(reading);
+
+    let found: BTreeSet<_> = store
+        .verify()
+        .unwrap()
+        .findings
+        .into_iter()
+        .map(|finding| match finding {
+            Finding::Altered { blob, .. } => ("altered", blob.seq),
+            Finding::LostPart { blob, .. } => ("lost", blob.seq),
+            Finding::Gap { blob, .. } => ("gap", blob.seq),
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(found, [("altered", 1), ("lost", 2), ("altered", 3), ("gap", 5), ("lost", 6)].into());
+    // What can be read is read, and what cannot is said.
+    let (records, read) = exported_in_part(&store);
+    assert_eq!(records.len(), 8, "{records:?}");
+    assert!(matches!(read, Err(StoreError::Incomplete { partitions: 0, blobs: 1, .. })), "{read:?}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_waits_for_readers_and_then_ends_them() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let store = open_at(dir.path(), NOW);
+    let (started, start) = std::sync::mpsc::channel();
+    let (go_on, going_on) = std::sync::mpsc::channel::<()>();
+    let reader = std::thread::spawn({
+        let store = store.clone();
+        move || {
+            let mut first = true;
+            store.for_each_record(&Query::default(), |_| {
+                if std::mem::take(&mut first) {
+                    started.send(()).unwrap();
+                    going_on.recv().unwrap();
+                }
+                ControlFlow::Continue(())
+            })
+        }
+    });
+    start.recv().unwrap();
+    let partitions = &store.holdings().partitions;
+    let held = partitions.read(&partitions.list()[0]).unwrap();
+    let dropping = std::thread::spawn({
+        let store = store.clone();
+        move || roll::drop_partitions(store.holdings(), "2026-11-22".parse().unwrap(), Duration::from_millis(50))
+    });
+    // Until it has lost its patience; and even then it waits for the last reader.
+    while held.go_on().is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(held);
+    assert!(dir.path().join("content/2026-11-20.001").exists());
+    go_on.send(()).unwrap();
+    let error = reader.join().unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::PartitionDropped { .. }), "{error:?}");
+    assert_eq!(dropping.join().unwrap().unwrap(), ["2026-11-20.001", "2026-11-21.001"]);
+    assert!(!dir.path().join("content/2026-11-20.001").exists());
+
+    assert_eq!(exported(&store, &Query::default()), [5, 1, 6], "the copy takes the place of the original");
+    let verified = store.verify().unwrap();
+    assert!(verified.is_sound());
+    assert!(
+        matches!(&verified.findings[..], [Finding::Dropped { ordinals, .. }] if *ordinals == (1..=2)),
+        "{verified:?}"
+    );
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_while_dropping_is_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let content = dir.path().join("content");
+    let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
+    anchors.add(1, "2026-11-20.001".parse().unwrap(), Gone::Dropped, time(NOW)).unwrap();
+    anchors.add(2, "2026-11-21.001".parse().unwrap(), Gone::Dropped, time(NOW)).unwrap();
+    fs::rename(content.join("2026-11-20.001"), content.join(".dropping-2026-11-20.001")).unwrap();
+    fs::create_dir(content.join(".new-2026-11-23.001")).unwrap();
+    let store = open_at(dir.path(), NOW);
+    let left: BTreeSet<String> =
+        fs::read_dir(&content).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(left, ["2026-11-22.001", "anchors"].map(str::to_owned).into());
+    assert!(store.verify().unwrap().is_sound());
+    store.close().await.unwrap();
+}

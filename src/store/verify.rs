@@ -1,0 +1,447 @@
+//! Is everything still there, and as it was stored?
+//!
+//! Every partition and tenant is walked: the chain of headers, and of every blob its parts, its digest, its number of
+//! records and its index. Four things are told apart:
+//!
+//! - **dropped**: retention took a partition away, and an anchor says so. That is in order.
+//! - **lost**: a partition is damaged, was moved aside, or is gone without an anchor; or parts of a body are gone.
+//! - **gap**: a partition is there, but blobs that stood in it, by number or by chain, are not.
+//! - **altered**: what is there is not what was stored.
+//!
+//! Memory holds the links of one tenant's blobs in one partition, about eighty bytes a blob.
+//!
+//! Deliberately absent: protection against someone who can write to the store and rebuilds the whole chain. That takes
+//! a copy of the heads kept elsewhere.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+
+use super::anchors::Gone;
+use super::chain::Link;
+use super::chain::verify::{ChainBreak, ChainVerifier};
+use super::error::StoreError;
+use super::header::BlobHeader;
+use super::holdings::Holdings;
+use super::ids::PackedIds;
+use super::keys;
+use super::partition::Label;
+use super::partitions::{Partition, Reading};
+use super::read::Body;
+use super::records::reader::{ReadError, RecordReader};
+use super::roll::restart_link;
+use super::tree::{Head, Position};
+use crate::content::{ContentType, TenantId};
+
+/// How many findings are kept; further ones are only counted.
+const KEPT: usize = 10_000;
+
+/// What came of verifying.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Partitions that were read.
+    pub partitions: u64,
+    /// Blobs that were read.
+    pub blobs: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// What was found, oldest partition first.
+    pub findings: Vec<Finding>,
+    /// How many further findings there are.
+    pub more: u64,
+}
+
+impl Verification {
+    /// Whether nothing is wrong: what retention dropped is in order.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.more == 0 && self.findings.iter().all(|finding| matches!(finding, Finding::Dropped { .. }))
+    }
+
+    fn add(&mut self, finding: Finding) {
+        if self.findings.len() < KEPT {
+            self.findings.push(finding);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// Something that is not there, or not as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// Retention dropped these partitions.
+    Dropped {
+        /// Their ordinals.
+        ordinals: RangeInclusive<u32>,
+        /// The name of the last one.
+        partition: String,
+        /// When the last one was dropped.
+        at: Timestamp,
+    },
+    /// A partition cannot be read or is gone.
+    LostPartition {
+        /// Its ordinal.
+        ordinal: u32,
+        /// What is known of it.
+        why: String,
+    },
+    /// A part of a body, or the index of a blob, is gone.
+    LostPart {
+        /// Which blob.
+        blob: BlobName,
+        /// What is gone.
+        why: String,
+    },
+    /// Blobs are gone from a partition that is there.
+    Gap {
+        /// Whose, what, and the first number that is gone or the one behind the gap.
+        blob: BlobName,
+        /// What tells.
+        why: String,
+    },
+    /// A blob is not as it was stored.
+    Altered {
+        /// Which blob.
+        blob: BlobName,
+        /// What does not fit.
+        why: String,
+    },
+}
+
+/// Names a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobName {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What.
+    pub content_type: ContentType,
+    /// Its number.
+    pub seq: u64,
+}
+
+impl fmt::Display for BlobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "blob {} of {} of tenant `{}`", self.seq, self.content_type, self.tenant)
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dropped { ordinals, partition, at } => write!(
+                f,
+                "dropped: retention removed {} partitions up to `{partition}`, the last at {at}",
+                ordinals.end() - ordinals.start() + 1
+            ),
+            Self::LostPartition { ordinal, why } => write!(f, "lost: partition number {ordinal}: {why}"),
+            Self::LostPart { blob, why } => write!(f, "lost: {blob}: {why}"),
+            Self::Gap { blob, why } => write!(f, "gap: {blob}: {why}"),
+            Self::Altered { blob, why } => write!(f, "altered: {blob}: {why}"),
+        }
+    }
+}
+
+/// Verifies all that is stored when it begins. Blocking, for as long as it takes to read everything.
+pub(crate) fn verify(holdings: &Holdings) -> Result<Verification, StoreError> {
+    let mut found = Verification::default();
+    let mut before: Option<(u32, HashMap<TenantId, Position>)> = None;
+    let list = holdings.partitions.list();
+    for (at, partition) in list.iter().enumerate() {
+        let first_missing = before.as_ref().map_or(1, |(ordinal, _)| ordinal + 1);
+        missing(holdings, first_missing..partition.ordinal, &mut found);
+        let newest = at + 1 == list.len();
+        match verify_partition(holdings, partition, newest, before.as_ref(), &mut found) {
+            Ok(positions) => {
+                found.partitions += 1;
+                before = Some((partition.ordinal, positions));
+            }
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
+                found.add(Finding::LostPartition { ordinal: partition.ordinal, why: error.to_string() });
+                // Nothing is known of where the chains stood at its end.
+                before = Some((partition.ordinal, HashMap::new()));
+            }
+            // Retention came in between.
+            Err(StoreError::PartitionDropped { .. }) => before = Some((partition.ordinal, HashMap::new())),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Partitions that are not there.
+fn missing(holdings: &Holdings, ordinals: std::ops::Range<u32>, found: &mut Verification) {
+    let mut ordinal = ordinals.start;
+    while ordinal < ordinals.end {
+        let anchor = holdings.anchors().about(ordinal).cloned();
+        let last = match anchor {
+            Some(anchor) if anchor.reason == Gone::Dropped => {
+                let last = anchor.ordinals.1.min(ordinals.end - 1);
+                let ordinals = ordinal..=last;
+                found.add(Finding::Dropped { ordinals, partition: anchor.partition, at: anchor.at });
+                last
+            }
+            Some(anchor) => {
+                let why = match &anchor.reason {
+                    Gone::Damaged { why, moved_to: Some(path) } => {
+                        format!("`{}` was damaged ({why}) and moved to `{}`", anchor.partition, path.display())
+                    }
+                    _ => format!("`{}` was damaged and moved aside", anchor.partition),
+                };
+                found.add(Finding::LostPartition { ordinal, why });
+                ordinal
+            }
+            None => {
+                let why = "it is gone, and nothing says why".to_owned();
+                found.add(Finding::LostPartition { ordinal, why });
+                ordinal
+            }
+        };
+        ordinal = last + 1;
+    }
+}
+
+fn verify_partition(
+    holdings: &Holdings,
+    partition: &Arc<Partition>,
+    newest: bool,
+    before: Option<&(u32, HashMap<TenantId, Position>)>,
+    found: &mut Verification,
+) -> Result<HashMap<TenantId, Position>, StoreError> {
+    let reading = holdings.partitions.read(partition)?;
+    let floor = Label::read(&partition.directory)?.floor;
+    let written: HashMap<TenantId, Head> = reading.heads()?.into_iter().collect();
+    // While it is written, only what is durable counts.
+    let heads = if newest && !holdings.heads().is_empty() { holdings.heads().clone() } else { written };
+    if let Some((ordinal, positions)) = before
+        && ordinal + 1 == partition.ordinal
+    {
+        continues(partition, positions, &heads, found);
+    }
+    for (&tenant, head) in &heads {
+        verify_tenant(&reading, tenant, head, floor, found)?;
+    }
+    Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.now)).collect())
+}
+
+/// Whether every chain goes on where the partition before left it.
+fn continues(
+    partition: &Partition,
+    before: &HashMap<TenantId, Position>,
+    heads: &HashMap<TenantId, Head>,
+    found: &mut Verification,
+) {
+    let mut lost = false;
+    for (&tenant, position) in before {
+        let start = heads.get(&tenant).map(|head| &head.start);
+        if start.is_some_and(|start| start == position) {
+            continue;
+        }
+        if start.is_some_and(|start| start.link == restart_link(tenant, &position.link, partition.ordinal)) {
+            lost = true;
+            continue;
+        }
+        let (content_type, seq) = last_of(position);
+        let why = format!("the chain does not go on in `{}` where the partition before left it", partition.name);
+        found.add(Finding::Gap { blob: BlobName { tenant, content_type, seq }, why });
+    }
+    if lost {
+        let why = format!("the partition that stood before `{}` is gone, and nothing says why", partition.name);
+        found.add(Finding::LostPartition { ordinal: partition.ordinal, why });
+    }
+}
+
+fn last_of(position: &Position) -> (ContentType, u64) {
+    let last = position.last.iter().max_by_key(|(_, seq)| **seq);
+    let known = last.and_then(|(code, seq)| Some((ContentType::from_code(*code)?, *seq)));
+    known.unwrap_or((ContentType::General, 0))
+}
+
+/// What the order of a tenant's blobs is found out from.
+struct Node {
+    content_type: ContentType,
+    seq: u64,
+    blob: keys::BlobNumber,
+    previous: Link,
+    link: Link,
+}
+
+fn verify_tenant(
+    reading: &Reading,
+    tenant: TenantId,
+    head: &Head,
+    floor: u64,
+    found: &mut Verification,
+) -> Result<(), StoreError> {
+    let mut nodes = Vec::new();
+    for content_type in ContentType::ALL {
+        let last = head.now.last.get(&content_type.code()).copied().unwrap_or(0);
+        let (from, to) = (keys::header(tenant, content_type, 0), keys::header(tenant, content_type, last));
+        for row in reading.headers(from, to)? {
+            let (_, seq, header) = row?;
+            match header {
+                Ok(BlobHeader { blob_no, previous, link, .. }) => {
+                    nodes.push(Node { content_type, seq, blob: blob_no, previous, link });
+                }
+                Err(error) => {
+                    let blob = BlobName { tenant, content_type, seq };
+                    found.add(Finding::Altered { blob, why: error.to_string() });
+                }
+            }
+        }
+    }
+    let next = |content_type: ContentType| {
+        let last = head.start.last.get(&content_type.code()).copied().unwrap_or(0);
+        (content_type, last.max(floor) + 1)
+    };
+    let next_seq: BTreeMap<_, _> = ContentType::ALL.into_iter().map(next).collect();
+    let mut chain = ChainVerifier::new(tenant, head.start.link, next_seq, []);
+    for node in in_order(nodes, head.start.link) {
+        reading.go_on()?;
+        let blob = BlobName { tenant, content_type: node.content_type, seq: node.seq };
+        let Some(header) = reading.header(tenant, node.content_type, node.seq)? else { continue };
+        if (header.content_type, header.seq) != (node.content_type, node.seq) {
+            found.add(Finding::Altered { blob, why: "its header is another blob's".to_owned() });
+            continue;
+        }
+        for broken in chain.next(&header) {
+            found.add(finding(tenant, broken));
+        }
+        found.blobs += 1;
+        found.records += u64::from(header.records);
+        found.bytes += header.bytes;
+        verify_blob(reading, blob, &header, found)?;
+    }
+    if chain.finish(Some(head.now.link)).is_some() {
+        let (content_type, seq) = last_of(&head.now);
+        let why = "the chain does not end where it ended: its last blobs are gone or were replaced".to_owned();
+        found.add(Finding::Gap { blob: BlobName { tenant, content_type, seq }, why });
+    }
+    Ok(())
+}
+
+/// In the order of the chain; where that is broken, on with the oldest that nothing leads to.
+fn in_order(nodes: Vec<Node>, start: Link) -> Vec<Node> {
+    let mut by_previous: HashMap<Link, Vec<Node>> = HashMap::new();
+    for node in nodes {
+        by_previous.entry(node.previous).or_default().push(node);
+    }
+    let mut ordered: Vec<Node> = Vec::new();
+    let mut tip = start;
+    loop {
+        while let Some(nodes) = by_previous.get_mut(&tip)
+            && let Some(node) = nodes.pop()
+        {
+            if nodes.is_empty() {
+                by_previous.remove(&tip);
+            }
+            tip = node.link;
+            ordered.push(node);
+        }
+        by_previous.retain(|_, nodes| !nodes.is_empty());
+        let links: std::collections::HashSet<Link> = by_previous.values().flatten().map(|node| node.link).collect();
+        let all = || by_previous.iter().filter_map(|(previous, nodes)| Some((previous, nodes.first()?.blob)));
+        let beginning = all().filter(|(previous, _)| !links.contains(*previous)).min_by_key(|(_, blob)| *blob);
+        match beginning.or_else(|| all().min_by_key(|(_, blob)| *blob)) {
+            Some((previous, _)) => tip = *previous,
+            None => return ordered,
+        }
+    }
+}
+
+fn finding(tenant: TenantId, broken: ChainBreak) -> Finding {
+    let name = |content_type, seq| BlobName { tenant, content_type, seq };
+    match broken {
+        ChainBreak::Altered(at) => Finding::Altered {
+            blob: name(at.content_type, at.seq),
+            why: "its header was changed after it was stored".to_owned(),
+        },
+        ChainBreak::Missing { content_type, first, last } => {
+            Finding::Gap { blob: name(content_type, first), why: format!("blobs {first} to {last} are gone") }
+        }
+        ChainBreak::Gap(at) | ChainBreak::Anchored(_, at) => Finding::Gap {
+            blob: name(at.content_type, at.seq),
+            why: "it does not go on where the blob before it ended: that was replaced or is gone".to_owned(),
+        },
+        ChainBreak::Disordered(at) => {
+            Finding::Altered { blob: name(at.content_type, at.seq), why: "its number was given before".to_owned() }
+        }
+        ChainBreak::WrongEnd => {
+            Finding::Gap { blob: name(ContentType::General, 0), why: "the end of the chain is gone".to_owned() }
+        }
+    }
+}
+
+/// The body and the index of one blob.
+fn verify_blob(
+    reading: &Reading,
+    blob: BlobName,
+    header: &BlobHeader,
+    found: &mut Verification,
+) -> Result<(), StoreError> {
+    let altered = |why: &str| Finding::Altered { blob, why: why.to_owned() };
+    match reading.index(header.blob_no) {
+        Ok(None) => found.add(Finding::LostPart { blob, why: "its index is gone".to_owned() }),
+        Ok(Some(index)) => {
+            let named = (index.tenant, index.content_type, index.seq) == (blob.tenant, blob.content_type, blob.seq)
+                && index.content_id == header.content_id;
+            let ids = PackedIds::decode(&index.ids).map(|ids| ids.iter().count());
+            if !named || ids.is_ok_and(|ids| ids != header.records as usize) || ids.is_err() {
+                found.add(altered("its index is another blob's or was changed"));
+            }
+        }
+        Err(StoreError::Undecodable { why, .. }) => found.add(Finding::LostPart { blob, why }),
+        Err(error) => return Err(error),
+    }
+
+    let mut sha256 = digest::Context::new(&digest::SHA256);
+    let mut bytes = 0_u64;
+    let parts = Body::new(reading, header).inspect(|part| {
+        if let Ok(part) = part {
+            sha256.update(part);
+            bytes += part.len() as u64;
+        }
+    });
+    let read = if header.defect.is_some() {
+        parts.map(|part| part.map(drop)).collect::<Result<Vec<()>, _>>().map(|_| None)
+    } else {
+        count_records(parts)
+    };
+    match read {
+        Ok(records) => {
+            if sha256.finish().as_ref() != header.sha256 || bytes != header.bytes {
+                found.add(altered("its body is not the one that was stored"));
+            } else if records.is_some_and(|records| records != Some(header.records)) {
+                found.add(altered("its body does not hold as many records as its header says"));
+            }
+        }
+        Err(StoreError::Undecodable { why, .. }) => found.add(Finding::LostPart { blob, why }),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// How many records there are: `Some(None)` if it is no array of records.
+fn count_records(parts: impl Iterator<Item = Result<Vec<u8>, StoreError>>) -> Result<Option<Option<u32>>, StoreError> {
+    let mut parts = parts;
+    let mut count = 0;
+    let mut reader = RecordReader::new(&mut parts);
+    loop {
+        match reader.next() {
+            Ok(Some(_)) => count += 1,
+            Ok(None) => return Ok(Some(Some(count))),
+            Err(ReadError::Part(error)) => return Err(error),
+            Err(ReadError::Malformed(_)) => {
+                drop(reader);
+                // The digest is over all of it.
+                return parts.try_for_each(|part| part.map(drop)).map(|()| Some(None));
+            }
+        }
+    }
+}
