@@ -37,7 +37,7 @@ const LOT: usize = 16;
 /// Retrievals of one tenant whose body has come and is on its way to the disk, at most: one group of the writer's.
 const UNDER_WAY: usize = 40;
 /// After so many failed retrievals in a row, only one at a time is tried.
-const STRAINED: usize = 4;
+const STRAINED: usize = 8;
 /// A tenant with this many blobs to retrieve, or one that has waited for this long, is catching up.
 const BACKLOG: (u64, SignedDuration) = (200, SignedDuration::from_mins(30));
 /// Content that was last listed so long ago is not up to date.
@@ -67,7 +67,6 @@ pub(super) struct Driver {
     /// No retrieval before this moment.
     hold_until: Option<Instant>,
     strain: Backoff,
-    failures: usize,
     store_pace: Backoff,
     /// No request before this moment, for want of a token.
     tokenless_until: Option<Instant>,
@@ -115,11 +114,11 @@ impl Driver {
             looked_at: now,
             hold_until: None,
             strain: Backoff::between(Duration::from_secs(1), Duration::from_secs(15)),
-            failures: 0,
             store_pace: Backoff::new(Stage::Store),
             tokenless_until: None,
             check_due: Some(now),
-            check_pace: Backoff::new(Stage::Subscribe),
+            // Looking costs nothing; starting has its own cool-down.
+            check_pace: Backoff::new(Stage::List),
             doubted: BTreeSet::new(),
             awaited: BTreeSet::new(),
             paused_until: None,
@@ -151,7 +150,11 @@ impl Driver {
                 Some(done) = self.retrievals.join_next_with_id() => self.retrieved(done).await,
                 () = tree.work.notified() => {}
                 _ = tokens.changed() => {
+                    // What was refused with the token before is tried again with this one.
                     self.tokenless_until = None;
+                    self.hold_until = None;
+                    self.strain.succeeded();
+                    self.schedule.retry_refused(Instant::now());
                     tree.works(Stage::Token, None);
                     self.tell_token();
                 }
@@ -355,7 +358,12 @@ impl Driver {
                 self.schedule.block(content_type, now);
                 self.schedule.put_off(content_type, tier, resume, now);
             }
-            (_, Advice::Retry { after }) => self.schedule.failed(content_type, tier, resume, after, now),
+            (_, Advice::Retry { after }) => {
+                self.schedule.failed(content_type, tier, resume, after, now);
+                if failure.is_refused_token() {
+                    self.schedule.refused(content_type, tier);
+                }
+            }
             // The window is begun anew by the next activation, with the start that is right then.
             (_, Advice::RelistWindow | Advice::RenewToken | Advice::GiveUp) => {
                 self.schedule.failed(content_type, tier, resume, None, now);
@@ -377,13 +385,12 @@ impl Driver {
         let now = Instant::now();
         match outcome {
             Ok(Outcome::Done) => {
-                self.failures = 0;
                 self.strain.succeeded();
                 self.store_pace.succeeded();
             }
             Ok(Outcome::Deferred) => {
-                self.failures += 1;
-                if self.failures >= STRAINED {
+                // Those that were under way together are one sign, not several.
+                if self.tree.fetch_failed() >= STRAINED && self.hold_until.is_none() {
                     self.hold_until = Some(now + self.strain.failed(None));
                 }
             }

@@ -54,6 +54,8 @@ pub(super) async fn list(
     tier: Tier,
     resume: Option<Timestamp>,
 ) -> Result<Listed, Setback> {
+    #[cfg(test)]
+    fault_point(tree.tenant);
     let span = info_span!("tenant.poll", tenant = %tree.tenant, %content_type, tier = tier.as_str());
     activate(&tree, content_type, tier, resume).instrument(span).await
 }
@@ -69,20 +71,34 @@ async fn activate(
     let windows = plan::plan(tier, mark.listed_to, resume, begun, &tree.collect);
     let mut all = Listed::default();
     let mut dates = Dates::default();
+    let mut setback: Option<Setback> = None;
     for planned in windows {
         // Windows may have waited for those before them.
         let Some(window) = plan::still_listable(planned, tree.time.now()) else { continue };
-        let (listed, date) = list_window(tree, content_type, tier, window)
-            .await
-            .map_err(|failure| Setback { failure, resume: Some(window.start) })?;
+        let (listed, date) = match list_window(tree, content_type, tier, window).await {
+            Ok(listed) => listed,
+            // One window that the service cannot list does not keep the content of the later ones from being found;
+            // the watermark stays before it.
+            Err(failure) if setback.is_none() && is_of_window(&failure) => {
+                debug!(start = %window.start, error = %failure.trouble().cause, "window failed, going on with the next");
+                setback = Some(Setback { failure, resume: Some(window.start) });
+                continue;
+            }
+            Err(failure) => return Err(setback.unwrap_or(Setback { failure, resume: Some(window.start) })),
+        };
         all.new += listed.new;
         all.known += listed.known;
         dates.add(date);
-        tree.works(Stage::List, Some(content_type));
+        if setback.is_none() {
+            tree.works(Stage::List, Some(content_type));
+        }
         tree.report.listed(content_type, tier, date.unwrap_or_else(|| tree.time.now()), listed.new);
         if tier == Tier::Poll {
             move_mark(tree, content_type, window, date);
         }
+    }
+    if let Some(setback) = setback {
+        return Err(setback);
     }
     // Until when the span was listed: not later than the first answer.
     let at = dates.earliest().map_or(begun, |date| date.min(begun));
@@ -101,6 +117,11 @@ async fn activate(
         debug!(known = all.known, "nothing new");
     }
     Ok(all)
+}
+
+/// Whether another window may fare better.
+fn is_of_window(failure: &Failure) -> bool {
+    matches!(failure, Failure::Service(_)) && matches!(failure.advice(), Advice::Retry { .. } | Advice::RelistWindow)
 }
 
 /// The window is queued: the watermark moves as far as the answers justify.
@@ -237,4 +258,20 @@ impl Dates {
     fn earliest(&self) -> Option<Timestamp> {
         self.earliest.filter(|_| !self.missing)
     }
+}
+
+/// The tenants whose next listing panics, in tests: what a bug here would do.
+#[cfg(test)]
+static PANICS: std::sync::Mutex<std::collections::BTreeSet<crate::content::TenantId>> =
+    std::sync::Mutex::new(std::collections::BTreeSet::new());
+
+#[cfg(test)]
+pub(super) fn panic_once_for(tenant: crate::content::TenantId) {
+    PANICS.lock().unwrap().insert(tenant);
+}
+
+#[cfg(test)]
+fn fault_point(tenant: crate::content::TenantId) {
+    let asked = PANICS.lock().unwrap().remove(&tenant);
+    assert!(!asked, "the test asked for it");
 }

@@ -110,6 +110,7 @@ async fn fetch(tree: &Tree, entry: &QueueEntry, defect: Option<String>, fetching
         writer.push(&chunk).await?;
         place.make_way().await;
     }
+    tree.fetched();
     {
         let mut limit = tree.limit();
         let before = limit.now();

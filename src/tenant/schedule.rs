@@ -41,11 +41,13 @@ struct Lane {
     /// The start of the window at which the last activation failed.
     resume: Option<Timestamp>,
     backoff: Backoff,
+    /// It failed because the token was refused.
+    refused: bool,
 }
 
 impl Lane {
     fn new(tier: Tier, due: Instant) -> Self {
-        Self { tier, running: false, due, resume: None, backoff: Backoff::new(Stage::List) }
+        Self { tier, running: false, due, resume: None, backoff: Backoff::new(Stage::List), refused: false }
     }
 }
 
@@ -107,6 +109,7 @@ impl Schedule {
                     continue;
                 }
                 lane.running = true;
+                lane.refused = false;
                 return Some(Due { content_type: feed.content_type, tier: lane.tier, resume: lane.resume });
             }
         }
@@ -150,6 +153,21 @@ impl Schedule {
         lane.running = false;
         lane.resume = resume.or(lane.resume);
         lane.due = now + lane.backoff.failed(asked);
+    }
+
+    /// The activation that failed did so because the token was refused.
+    pub(super) fn refused(&mut self, content_type: ContentType, tier: Tier) {
+        if let Some(lane) = self.lane(content_type, tier) {
+            lane.refused = true;
+        }
+    }
+
+    /// There is another token.
+    pub(super) fn retry_refused(&mut self, now: Instant) {
+        for lane in self.feeds.iter_mut().flat_map(|feed| &mut feed.lanes).filter(|lane| lane.refused) {
+            lane.due = lane.due.min(now);
+            lane.backoff.succeeded();
+        }
     }
 
     /// The activation did not take place: it is due again as soon as what kept it from that is over.

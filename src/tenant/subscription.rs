@@ -24,6 +24,8 @@ use crate::store::WaitKey;
 
 /// Microsoft's wait between two start requests of a content type, and half a minute for clocks that differ.
 const COOLDOWN: Duration = Duration::from_secs(15 * 60 + 30);
+/// When to look again after a start that was not carried out.
+const SOON: Duration = Duration::from_secs(30);
 /// A remembered cool-down is not longer than this, whatever happened to the clocks since; the service may name one
 /// itself that is longer than its documentation says.
 pub(super) const LONGEST_COOLDOWN: Duration = Duration::from_hours(1);
@@ -96,6 +98,10 @@ async fn start(tree: &Tree, content_type: ContentType) -> Result<Standing, Failu
             return Err(failure);
         }
         Failure::Service(error) if never_sent(error) => forget(tree, content_type).await?,
+        Failure::Service(error) if not_carried_out(error) => {
+            forget(tree, content_type).await?;
+            cool_down(tree, content_type, SOON).await?;
+        }
         Failure::Service(error) if is_cooldown(error) => {
             if let Advice::Retry { after: Some(wait) } = error.advice() {
                 cool_down(tree, content_type, wait + Duration::from_secs(5)).await?;
@@ -110,8 +116,7 @@ async fn start(tree: &Tree, content_type: ContentType) -> Result<Standing, Failu
 }
 
 fn standing(tree: &Tree, content_type: ContentType) -> Standing {
-    // Without a cool-down the pace of the stage says when to look again.
-    Standing::Missing(tree.cooling_until(content_type).unwrap_or_else(|| Instant::now() + Duration::from_secs(30)))
+    Standing::Missing(tree.cooling_until(content_type).unwrap_or_else(|| Instant::now() + SOON))
 }
 
 async fn cool_down(tree: &Tree, content_type: ContentType, wait: Duration) -> Result<(), Failure> {
@@ -133,6 +138,13 @@ async fn remember(tree: &Tree, content_type: ContentType, wait: Option<Duration>
 
 fn never_sent(error: &ActivityError) -> bool {
     matches!(error, ActivityError::Transport { fault: Fault::Dns | Fault::Connect | Fault::Proxy | Fault::Tls, .. })
+}
+
+/// The service failed, or took no requests at all. Should it have counted the start all the same, the next one is
+/// answered with the wait that is left; should the start have had its effect, the list shows it before.
+fn not_carried_out(error: &ActivityError) -> bool {
+    let passing = [Reason::ServiceFailed, Reason::Unavailable, Reason::RequestTimedOut, Reason::Throttled];
+    error.refusal().is_some_and(|refusal| passing.contains(&refusal.reason))
 }
 
 fn is_cooldown(error: &ActivityError) -> bool {

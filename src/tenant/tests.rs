@@ -11,7 +11,7 @@ use tenantry_simulator::{BlobSpec, Endpoint, Feed, Ledger, Scenario};
 use uuid::Uuid;
 
 use super::{Registry, Shared};
-use crate::clock::{ServiceTime, SystemClock};
+use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::config::{App, Collect, Daemon, Log, Settings, StoreSettings, Tenant, TokenSettings};
 use crate::content::{ContentType, TenantId};
@@ -22,6 +22,8 @@ use crate::store::{BlobHeader, Options, Store};
 use crate::token::{AppAlarms, Credential};
 
 mod collecting;
+mod failing;
+mod following;
 
 const APP: Uuid = Uuid::from_u128(0x0a99_0000_0000_4000_8000_0000_0000_0001);
 const PUBLISHER: Uuid = Uuid::from_u128(0x0b15_0000_0000_4000_8000_0000_0000_0001);
@@ -62,11 +64,15 @@ impl World {
     }
 
     fn at(scenario: Scenario, dir: TempDir, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with(scenario, dir, Arc::new(SystemClock), change)
+    }
+
+    fn with(scenario: Scenario, dir: TempDir, clock: SharedClock, change: impl FnOnce(&mut Settings)) -> Self {
         let tenants: Vec<_> = scenario.tenants.iter().map(|tenant| tenant.id).collect();
         let cloud = simulator::Cloud::start(scenario.app(simulator::App::new(APP).secret("s3cret"))).unwrap();
         let mut settings = settings(&cloud.url(), &tenants);
         change(&mut settings);
-        let (registry, shared) = registry(&dir);
+        let (registry, shared) = registry_by(&dir, clock);
         let world = Self { cloud, settings, registry, shared, dir };
         world.registry.apply(&world.settings);
         world
@@ -96,6 +102,17 @@ impl World {
             world.settings.tenants.keys().all(|id| offered(&ledger, id.uuid()) == world.stored(id.uuid()))
         })
         .await;
+    }
+
+    /// Offers the first tenant new blobs, now and two hours ago, and waits for them.
+    async fn new_blobs_are_stored(&self) {
+        let control = self.cloud.control();
+        control.add_blobs(BlobSpec::new(tenant(1), FEEDS[0]).count(3).records(2));
+        let ago = Duration::from_hours(2);
+        control.add_blobs(BlobSpec::new(tenant(1), FEEDS[1]).count(2).records(2).created_ago(ago));
+        let ledger = self.cloud.ledger();
+        let new: BTreeSet<_> = ledger.blobs.iter().rev().take(5).map(|blob| blob.content_id.clone()).collect();
+        self.until("the new blobs", |world| world.stored(tenant(1)).is_superset(&new)).await;
     }
 
     /// The headers of a tenant's blobs.
@@ -143,8 +160,11 @@ fn offered(ledger: &Ledger, tenant: Uuid) -> BTreeSet<String> {
 }
 
 fn registry(dir: &TempDir) -> (Registry, Shared) {
-    let clock = Arc::new(SystemClock);
-    let time = Arc::new(ServiceTime::new(clock.clone()));
+    registry_by(dir, Arc::new(SystemClock))
+}
+
+fn registry_by(dir: &TempDir, clock: SharedClock) -> (Registry, Shared) {
+    let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
     let options = Options {
         path: dir.path().join("store"),
         partition_bytes: 2 << 30,

@@ -65,6 +65,11 @@ impl Failure {
         }
     }
 
+    /// Whether the service refused the token, and there is no other one yet.
+    pub(super) fn is_refused_token(&self) -> bool {
+        matches!(self, Self::Service(error) if error.advice() == Advice::RenewToken)
+    }
+
     /// What the operator reads.
     pub(super) fn trouble(&self) -> Trouble {
         match self {
@@ -106,6 +111,8 @@ pub(super) struct Tree {
     queued: AtomicBool,
     limit: Mutex<Limit>,
     fetching: AtomicUsize,
+    /// Retrievals that failed since a body last came whole.
+    failures: AtomicUsize,
     /// How long the service throttles, if it does not say.
     throttled: Mutex<Backoff>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
@@ -148,6 +155,7 @@ impl Tree {
             work: Notify::new(),
             queued: AtomicBool::new(true),
             fetching: AtomicUsize::new(0),
+            failures: AtomicUsize::new(0),
             throttled: Mutex::new(Backoff::new(Stage::List)),
             marks: Mutex::default(),
             cooldowns: Mutex::default(),
@@ -264,6 +272,8 @@ impl Tree {
         };
         let Some(wait) = wait else { return };
         self.gate.close_for(wait);
+        // The driver sleeps by the gate.
+        self.work.notify_one();
         debug!(tenant = %self.tenant, seconds = wait.as_secs_f64(), "the service asked for a wait");
         if wait > REMEMBERED {
             let until = later(self.time.now(), wait.min(super::gate::LONGEST));
@@ -320,6 +330,16 @@ impl Tree {
     /// How many retrievals are in that part.
     pub(super) fn fetching_now(&self) -> usize {
         self.fetching.load(Ordering::Relaxed)
+    }
+
+    /// A body came whole. Counted here and not when it is durable: failures are known sooner than that.
+    pub(super) fn fetched(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// A retrieval failed: how many did since a body last came whole.
+    pub(super) fn fetch_failed(&self) -> usize {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(super) fn mark(&self, content_type: ContentType) -> Watermark {

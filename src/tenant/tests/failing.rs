@@ -1,0 +1,429 @@
+//! Foul weather: throttling, refusals, bad bodies, panics, clocks.
+
+use jiff::SignedDuration;
+use tenantry_simulator::{BadJson, Effect, ErrorBody, Fault, Point, SubscriptionStatus, Throttle, ThrottleShape, When};
+
+use super::*;
+use crate::clock::{Clock as _, SharedClock};
+use crate::content::Tier;
+use crate::report::Trouble;
+use crate::store::{DeadLetter, Enqueued, WaitKey, Watermark};
+
+fn trouble(world: &World, number: u128) -> Option<Trouble> {
+    world.status(tenant(number)).trouble.map(|status| status.trouble)
+}
+
+async fn dead_letters(world: &World, number: u128) -> Vec<DeadLetter> {
+    world.shared.store.list_dead_letters(tenant(number).into(), 100).await.unwrap()
+}
+
+fn throttling(shape: ThrottleShape, number: u128, every: u64) -> Fault {
+    Fault::new(Effect::Throttled(Throttle { shape, retry_after_s: Some(1) }))
+        .tenant(tenant(number))
+        .when(When::Every(every))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_tenant_waits_and_no_other_does() {
+    let shapes = [ThrottleShape::Forbidden, ThrottleShape::TooManyRequests, ThrottleShape::Sentence];
+    let scenario = shapes
+        .into_iter()
+        .zip([29, 37, 43])
+        .fold(scenario().tenant(offering(1, 30, 2.0)).tenant(offering(2, 30, 2.0)), |scenario, (shape, every)| {
+            scenario.fault(throttling(shape, 1, every))
+        });
+    let world = World::new(scenario, |_| {});
+    world.until("the other tenant", |world| world.stored(tenant(2)).len() == 120).await;
+    world.collected().await;
+    world.assert_faithful();
+    let throttled = |number| {
+        let statuses = &world.cloud.ledger().tenants[&tenant(number)].statuses;
+        statuses
+            .values()
+            .flatten()
+            .filter(|(status, _)| matches!(status, 403 | 429))
+            .map(|(_, count)| count)
+            .sum::<u64>()
+    };
+    assert!(throttled(1) > 0 && throttled(2) == 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_wait_outlives_the_process() {
+    let wait = Effect::Throttled(Throttle { shape: ThrottleShape::TooManyRequests, retry_after_s: Some(1800) });
+    let faulty = scenario().tenant(offering(1, 5, 1.0).subscribed()).fault(Fault::new(wait).on([Endpoint::List]));
+    let world = World::new(faulty, |_| {});
+    world.until("the wait", |world| world.status(tenant(1)).state == TenantState::Throttled).await;
+    let World { cloud, settings, registry, shared, dir } = world;
+    registry.drain(Duration::from_secs(5)).await;
+    let waits = shared.store.waits(tenant(1).into()).await.unwrap();
+    assert!(waits[&WaitKey::Throttled] > shared.time.now() + Duration::from_secs(1700));
+    drop(registry);
+    shared.store.close().await.unwrap();
+    let before = cloud.ledger();
+
+    let (registry, shared) = super::registry(&dir);
+    let world = World { cloud, settings, registry, shared, dir };
+    world.registry.apply(&world.settings);
+    world.until("the wait", |world| world.status(tenant(1)).state == TenantState::Throttled).await;
+    world.until("a token", |world| world.status(tenant(1)).token_until.is_some()).await;
+    let after = world.cloud.ledger();
+    for endpoint in [Endpoint::Subscriptions, Endpoint::List, Endpoint::Blob] {
+        assert_eq!(after.requests(tenant(1), endpoint), before.requests(tenant(1), endpoint), "{endpoint:?}");
+    }
+    assert!(after.violations.is_empty(), "{:#?}", after.violations);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() {
+    let world = World::new(scenario().tenant(offering(1, 4, 1.0).audit_log_off()), |_| {});
+    world.until("the trouble", |world| trouble(world, 1).is_some_and(|trouble| trouble.kind == "audit_log_off")).await;
+    world.until("the state", |world| world.status(tenant(1)).state == TenantState::Paused).await;
+    let told = trouble(&world, 1).unwrap();
+    assert!(told.needs_operator && told.remedy.contains("Set-AdminAuditLogConfig"), "{told:?}");
+
+    // It is turned on; a restart does not shorten the cool-down.
+    world.cloud.control().set_audit_log(tenant(1), true);
+    let World { cloud, settings, registry, shared, dir } = world;
+    registry.drain(Duration::from_secs(5)).await;
+    drop(registry);
+    shared.store.close().await.unwrap();
+    let (registry, shared) = super::registry(&dir);
+    let world = World { cloud, settings, registry, shared, dir };
+    let looks = world.cloud.ledger().requests(tenant(1), Endpoint::Subscriptions);
+    world.registry.apply(&world.settings);
+    world.until("a look", |world| world.cloud.summary().requests(tenant(1), Endpoint::Subscriptions) > looks).await;
+    world.registry.drain(Duration::from_secs(5)).await;
+    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 4, "one for each content type");
+    let waits = world.shared.store.waits(tenant(1).into()).await.unwrap();
+    assert_eq!(waits.len(), 4, "{waits:?}");
+    for (key, until) in waits {
+        assert!(until > world.shared.time.now() + Duration::from_mins(14), "{key:?}");
+        // A quarter of an hour later.
+        world.shared.store.remember_wait(tenant(1).into(), key, None).await.unwrap();
+    }
+    world.cloud.control().apply(simulator::Command::SetStartCooldown(0));
+    let World { cloud, settings, shared, dir, .. } = world;
+    let world = World { cloud, settings, registry: Registry::new(shared.clone()), shared, dir };
+    world.registry.apply(&world.settings);
+    world.collected().await;
+    world.until("the end of the trouble", |world| trouble(world, 1).is_none()).await;
+    world.assert_faithful();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_somebody_disabled_is_enabled_again_once() {
+    let world = World::new(scenario().tenant(offering(1, 4, 1.0).subscribed()), |_| {});
+    world.collected().await;
+    let control = world.cloud.control();
+    control.set_subscription(tenant(1), FEEDS[0], SubscriptionStatus::Disabled);
+    world.until("a start", |world| world.cloud.summary().requests(tenant(1), Endpoint::Start) == 1).await;
+    control.add_blobs(BlobSpec::new(tenant(1), FEEDS[0]).count(2).records(2));
+    world.collected().await;
+
+    // Whoever does it again is not fought against: the next start waits for its cool-down, other types go on.
+    control.set_subscription(tenant(1), FEEDS[0], SubscriptionStatus::Disabled);
+    let told = |trouble: Trouble| trouble.code.as_deref() == Some("AF20023");
+    world.until("the trouble", |world| trouble(world, 1).is_some_and(told)).await;
+    control.add_blobs(BlobSpec::new(tenant(1), FEEDS[1]).count(2).records(2));
+    world.until("other types", |world| world.stored(tenant(1)).len() == 20).await;
+    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 1);
+    world.assert_faithful();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_panics_the_parser_is_kept_unparsed_and_hurts_nobody() {
+    let world = World::new(scenario().tenant(offering(1, 10, 1.0)), |_| {});
+    let hostile = world.cloud.control().add_blobs(BlobSpec::new(tenant(1), FEEDS[3]).count(2).fault_point("panic"));
+    world.until("the others", |world| world.stored(tenant(1)).len() >= 40).await;
+    world.until("the dead letters", |world| world.status(tenant(1)).dead_letters == 2).await;
+    let ledger = world.cloud.ledger();
+    for letter in dead_letters(&world, 1).await {
+        assert_eq!((letter.entry.panics, letter.entry.attempts), (3, 3));
+        assert!(letter.reason.contains("panic 3 times"), "{}", letter.reason);
+    }
+    let defects: Vec<_> = world.headers(tenant(1)).into_iter().filter(|header| header.defect.is_some()).collect();
+    assert_eq!(defects.len(), 2);
+    for defect in defects {
+        let mut bytes = Vec::new();
+        let read = world.shared.store.read_blob(tenant(1).into(), defect.content_type, defect.seq, |part| {
+            bytes.extend_from_slice(part);
+        });
+        assert!(read.unwrap().is_some());
+        let blob = ledger.blob_named(tenant(1), defect.content_id.as_str()).unwrap();
+        assert!(hostile.contains(&blob.number));
+        assert_eq!(bytes, blob.body());
+        assert_eq!(blob.fetched, 4, "three times in vain, and once to keep it");
+    }
+    let status = world.status(tenant(1));
+    assert_eq!((status.restarts, status.queue.entries), (0, 0), "a blob's panic is not the tree's");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_array_five_times_is_kept_unparsed() {
+    let dir = TempDir::with_prefix("tenantry-tree-").unwrap();
+    let world = World::at(scenario().tenant(offering(1, 0, 1.0).subscribed()), dir, |settings| {
+        // Nothing is collected yet.
+        settings.tenants.values_mut().for_each(|tenant| tenant.enabled = false);
+    });
+    let body = "{\"not\": \"an array\"}";
+    world.cloud.control().add_blobs(BlobSpec::new(tenant(1), FEEDS[0]).body(body));
+    let ledger = world.cloud.ledger();
+    let offered = ledger.offered(tenant(1)).next().unwrap();
+    let store = &world.shared.store;
+    let id = TenantId::from(tenant(1));
+    let listed = crate::content::ContentBlob {
+        content_id: offered.content_id.as_str().into(),
+        content_type: ContentType::AUDIT[0],
+        content_uri: format!("{}/api/v1.0/{id}/activity/feed/audit/{}", world.cloud.url(), offered.content_id),
+        content_created: offered.content_created,
+        content_expiration: offered.content_expiration,
+    };
+    assert_eq!(store.enqueue(id, Tier::Poll, vec![listed]).await.unwrap(), Enqueued { new: 1, known: 0 });
+    let mut entry = store.take_queued(id, 1, world.shared.time.now()).await.unwrap().remove(0);
+    // Four bad bodies lie behind it.
+    (entry.attempts, entry.malformed) = (4, 4);
+    store.defer(id, entry).await.unwrap();
+
+    let mut settings = world.settings.clone();
+    settings.tenants.values_mut().for_each(|tenant| tenant.enabled = true);
+    world.registry.apply(&settings);
+    // The fifth fetch finds it malformed too, and defers it for minutes.
+    let fifth = |world: &World| world.cloud.ledger().blobs[0].fetched == 1;
+    world.until("the fifth fetch", fifth).await;
+    world.until("the deferral", |world| world.shared.store.next_deferred(id).is_some()).await;
+    world.registry.apply(&world.settings);
+    let stopped = |world: &World| world.status(tenant(1)).state == TenantState::Disabled;
+    world.until("the stop", stopped).await;
+    world.registry.drain(Duration::from_secs(5)).await;
+    let later = world.shared.time.now() + SignedDuration::from_hours(1);
+    let mut entry = store.take_queued(id, 1, later).await.unwrap().remove(0);
+    assert_eq!(entry.malformed, 5);
+    let wait = entry.not_before.unwrap().duration_since(world.shared.time.now());
+    assert!(wait > SignedDuration::from_mins(5), "{wait}");
+    entry.not_before = None;
+    store.defer(id, entry).await.unwrap();
+
+    let World { cloud, shared, dir, .. } = world;
+    let world = World { cloud, settings, registry: Registry::new(shared.clone()), shared, dir };
+    world.registry.apply(&world.settings);
+    world.until("the dead letter", |world| world.status(tenant(1)).dead_letters == 1).await;
+    let header = world.headers(tenant(1)).remove(0);
+    assert!(header.defect.unwrap().contains("not a JSON array"));
+    assert_eq!(header.bytes, body.len() as u64);
+    assert!(dead_letters(&world, 1).await[0].reason.contains("kept unparsed"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_expires_before_it_can_be_retrieved_is_reported_lost() {
+    let down = Effect::Status { status: 503, body: ErrorBody::Html, retry_after_s: None };
+    let world = World::new(scenario().tenant(offering(1, 3, 1.0)).fault(Fault::new(down).on([Endpoint::Blob])), |_| {});
+    world.until("the queue", |world| world.status(tenant(1)).queue.entries == 12).await;
+    let control = world.cloud.control();
+    let expired: Vec<_> = world.cloud.ledger().offered(tenant(1)).take(5).map(|blob| blob.number).collect();
+    control.expire_blobs(expired.iter().copied());
+    control.clear_faults();
+    world.until("the dead letters", |world| world.status(tenant(1)).dead_letters == 5).await;
+    world.until("the others", |world| world.stored(tenant(1)).len() == 7).await;
+    let ledger = world.cloud.ledger();
+    let lost: BTreeSet<_> = ledger.lost(tenant(1)).map(|blob| blob.content_id.clone()).collect();
+    let letters = dead_letters(&world, 1).await;
+    assert_eq!(letters.iter().map(|letter| letter.entry.blob.content_id.to_string()).collect::<BTreeSet<_>>(), lost);
+    assert!(letters.iter().all(|letter| letter.reason.contains("expired")), "{letters:#?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_trouble_of_listing_and_retrieving_passes() {
+    use Endpoint::{Blob, List, Subscriptions};
+    let every = |endpoint, every, effect| Fault::new(effect).on([endpoint]).when(When::Every(every));
+    let status = |status, body| Effect::Status { status, body, retry_after_s: None };
+    let af = |code: &str, status| Effect::Af { code: code.to_owned(), status, message: None };
+    let faults = [
+        Fault::new(status(500, ErrorBody::Empty)).on([Subscriptions]).when(When::First(1)),
+        every(List, 11, status(503, ErrorBody::Html)),
+        every(List, 13, Effect::Reset(Point::MidBody)),
+        every(List, 17, Effect::EmptyPage),
+        every(List, 19, Effect::Truncate { chunked: true }),
+        every(List, 23, af("AF20031", 400)),
+        every(List, 29, Effect::Denied),
+        every(List, 31, Effect::NextPageHeader("NEXTPAGEURL".to_owned())),
+        every(Blob, 11, status(500, ErrorBody::Json)),
+        every(Blob, 13, Effect::Reset(Point::BeforeHeaders)),
+        every(Blob, 17, Effect::Truncate { chunked: false }),
+        every(Blob, 19, Effect::BadJson(BadJson::Cut)),
+        every(Blob, 23, Effect::DamagedGzip),
+        every(Blob, 29, Effect::Denied),
+        every(Blob, 31, Effect::Stall { at: Point::MidBody, for_ms: Some(2500) }),
+    ];
+    let scenario = faults.into_iter().fold(scenario().tenant(offering(1, 40, 6.0)), Scenario::fault);
+    let world = World::new(scenario.page_size(5), |_| {});
+    world.collected().await;
+    world.assert_faithful();
+    let ledger = world.cloud.ledger();
+    assert!(ledger.faults.iter().all(|(_, _, struck)| *struck > 0), "a fault never struck: {:?}", ledger.faults);
+    assert!(ledger.requests(tenant(1), Endpoint::Token) <= 2, "401s renewed the token too often");
+    assert_eq!(world.status(tenant(1)).dead_letters, 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_addresses_are_reported_and_never_followed() {
+    let faults = [
+        Fault::new(Effect::ForeignContentUri).on([Endpoint::List]).content_type(FEEDS[0]),
+        Fault::new(Effect::ForeignNextPage).on([Endpoint::List]).content_type(FEEDS[1]),
+    ];
+    let scenario = faults.into_iter().fold(scenario().tenant(offering(1, 6, 0.05)), Scenario::fault);
+    let world = World::new(scenario, |settings| settings.collect.backfill = Duration::from_hours(2));
+    world.until("the refused entries", |world| world.status(tenant(1)).dead_letters == 6).await;
+    let told = |trouble: Trouble| trouble.kind == "foreign_uri" && trouble.needs_operator;
+    world.until("the refused link", |world| trouble(world, 1).is_some_and(told)).await;
+    // The first page's entries are good, and so are the other content types.
+    world.until("what is good", |world| world.stored(tenant(1)).len() == 18).await;
+    let lists = world.cloud.summary().requests(tenant(1), Endpoint::List);
+    world.until("more polls", |world| world.cloud.summary().requests(tenant(1), Endpoint::List) > lists + 20).await;
+    assert_eq!(world.status(tenant(1)).dead_letters, 6, "each is reported once");
+    let mark = world.shared.store.watermarks(tenant(1).into()).await.unwrap();
+    assert_eq!(
+        mark.get(&ContentType::AUDIT[1]).and_then(|mark| mark.listed_to),
+        None,
+        "what was not listed is not marked"
+    );
+    assert_eq!(world.cloud.ledger().foreign_requests, 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_stalls_delays_nobody_else() {
+    let stall = Effect::Stall { at: Point::AfterHeaders, for_ms: None };
+    let scenario = scenario()
+        .tenant(offering(1, 50, 1.0).subscribed())
+        .tenant(offering(2, 50, 1.0).subscribed())
+        .fault(Fault::new(stall).tenant(tenant(1)).on([Endpoint::Blob]));
+    // So few slots that the stalled retrievals could hold them all.
+    let world = World::new(scenario, |settings| settings.collect.concurrency = 4);
+    world.until("the other tenant", |world| world.stored(tenant(2)).len() == 200).await;
+    assert_eq!(world.stored(tenant(1)).len(), 0);
+    world.cloud.control().clear_faults();
+    world.collected().await;
+    world.assert_faithful();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_restarts_the_tree_and_shows() {
+    let world = World::new(scenario().tenant(offering(90, 10, 1.0)).tenant(offering(91, 10, 1.0)), |_| {});
+    world.collected().await;
+    super::super::poll::panic_once_for(tenant(90).into());
+    world.until("the restart", |world| world.status(tenant(90)).restarts == 1).await;
+    world.cloud.control().add_blobs(BlobSpec::new(tenant(90), FEEDS[0]).count(2).records(2));
+    world.collected().await;
+    world.until("the end of the trouble", |world| trouble(world, 90).is_none()).await;
+    world.assert_faithful();
+    assert_eq!(world.status(tenant(91)).restarts, 0);
+    assert_eq!(world.cloud.ledger().requests(tenant(90), Endpoint::Token), 1, "the token outlives the tree");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_refused_tokens_asks_for_few() {
+    let denied = Fault::new(Effect::Denied).when(When::Between(2000, 10_000));
+    let denied = denied.on([Endpoint::List, Endpoint::Blob, Endpoint::Subscriptions]);
+    let world = World::new(scenario().tenant(offering(1, 10, 1.0)).fault(denied), |_| {});
+    world.collected().await;
+    world.until("the storm", |world| trouble(world, 1).is_some_and(|trouble| trouble.kind == "token_refused")).await;
+    world.until("the end of the storm", |world| trouble(world, 1).is_none()).await;
+    world.cloud.control().add_blobs(BlobSpec::new(tenant(1), FEEDS[0]).count(2).records(2));
+    world.collected().await;
+    assert!(world.cloud.ledger().requests(tenant(1), Endpoint::Token) <= 2);
+    world.assert_faithful();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_role_names_the_remedy_and_leaves_the_others_alone() {
+    let mut scenario = scenario().tenant(offering(1, 5, 1.0)).tenant(offering(2, 5, 1.0));
+    // Consent was given to nothing.
+    scenario.tenants[0] = scenario.tenants[0].clone().consent(APP, &[]);
+    let world = World::new(scenario, |_| {});
+    world.until("the other tenant", |world| world.stored(tenant(2)).len() == 20).await;
+    let told = |trouble: Trouble| trouble.code.as_deref() == Some("AF10001") && trouble.needs_operator;
+    world.until("the trouble", |world| trouble(world, 1).is_some_and(told)).await;
+    assert!(world.cloud.ledger().requests(tenant(1), Endpoint::Token) <= 2);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_downtime_put_out_of_reach_is_reported_lost() {
+    let dir = TempDir::with_prefix("tenantry-tree-").unwrap();
+    let (_, shared) = super::registry(&dir);
+    let days = |days: i64| shared.time.now() - SignedDuration::from_hours(24 * days);
+    for (content_type, ago) in ContentType::AUDIT.into_iter().zip([10, 3, 3, 3]) {
+        let mark = Watermark { listed_to: Some(days(ago)), ..Watermark::default() };
+        shared.store.set_watermark(tenant(1).into(), content_type, mark);
+    }
+    shared.store.close().await.unwrap();
+    let world = World::at(scenario().tenant(offering(1, 10, 2.0).subscribed()), dir, |_| {});
+    world.collected().await;
+    let content = world.status(tenant(1)).content;
+    let gaps: Vec<_> = ContentType::AUDIT.iter().map(|content_type| content[content_type].gaps).collect();
+    assert_eq!(gaps, [1, 0, 0, 0]);
+    world.assert_faithful();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_the_services_time_lose_nothing() {
+    // Tokens that no step lets expire: this is not about them.
+    let scenario = scenario().token_lifetime(Duration::from_hours(24 * 365)).tenant(offering(1, 10, 1.0));
+    let world = World::new(scenario, |settings| settings.collect.recent_interval = Duration::from_secs(1));
+    world.collected().await;
+    let control = world.cloud.control();
+    let hour = 3_600_000;
+    for offset in [hour, 0, -hour, 0] {
+        control.set_clock_offset_ms(offset);
+        let near = |world: &World| {
+            let ahead = world.shared.time.host_ahead_by().unwrap().as_millis() + i128::from(offset);
+            ahead.abs() < 5000
+        };
+        world.until("the service's time", near).await;
+        world.new_blobs_are_stored().await;
+    }
+    world.assert_faithful();
+    world.stop().await;
+}
+
+/// A host's clock that is set while it runs.
+#[derive(Debug, Default)]
+struct Stepping(std::sync::atomic::AtomicI64);
+
+impl crate::clock::Clock for Stepping {
+    fn now(&self) -> jiff::Timestamp {
+        let hours = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        SystemClock.now() + SignedDuration::from_hours(hours)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_the_hosts_clock_move_nothing() {
+    let clock = Arc::new(Stepping::default());
+    let scenario = scenario().tenant(offering(1, 10, 1.0));
+    let world = World::with(scenario, TempDir::new().unwrap(), Arc::clone(&clock) as SharedClock, |settings| {
+        settings.collect.recent_interval = Duration::from_secs(1);
+    });
+    world.collected().await;
+    for hours in [1, 0, -1, 30 * 24, 0, -30 * 24, 0] {
+        clock.0.store(hours, std::sync::atomic::Ordering::Relaxed);
+        world.new_blobs_are_stored().await;
+        assert!((world.shared.time.now() - SystemClock.now()).get_seconds().abs() < 5);
+    }
+    world.collected().await;
+    world.assert_faithful();
+    world.stop().await;
+}
