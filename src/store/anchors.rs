@@ -75,17 +75,20 @@ impl Anchors {
         reason: Gone,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut list = self.list.clone();
+        let (mut list, partition) = (self.list.clone(), name.to_string());
         match list.last_mut() {
-            Some(last) if last.ordinals == (ordinal, ordinal) && last.partition == name.to_string() => {
-                last.reason = reason;
+            // The same again, with what has become known since.
+            Some(known) if known.ordinals == (ordinal, ordinal) && known.partition == partition => {
+                known.reason = reason;
             }
-            Some(last) if reason == Gone::Dropped && last.reason == Gone::Dropped && last.ordinals.1 + 1 == ordinal => {
-                last.ordinals.1 = ordinal;
-                last.partition = name.to_string();
-                last.at = at;
+            Some(before)
+                if reason == Gone::Dropped && before.reason == Gone::Dropped && before.ordinals.1 + 1 == ordinal =>
+            {
+                before.ordinals.1 = ordinal;
+                before.partition = partition;
+                before.at = at;
             }
-            _ => list.push(Anchor { ordinals: (ordinal, ordinal), partition: name.to_string(), reason, at }),
+            _ => list.push(Anchor { ordinals: (ordinal, ordinal), partition, reason, at }),
         }
         write_json(&self.path, &list)?;
         self.list = list;

@@ -267,8 +267,9 @@ impl BlobWriter {
     /// bodies go to the store ahead of the header.
     pub async fn push(&mut self, bytes: &[u8]) -> Result<(), IntakeError> {
         let mut parts = Vec::new();
-        let intake = self.intake.as_mut().expect("only `finish` takes it");
-        intake.push(bytes, &mut parts)?;
+        if let Some(intake) = &mut self.intake {
+            intake.push(bytes, &mut parts)?;
+        }
         self.hold(parts).await
     }
 
@@ -277,7 +278,8 @@ impl BlobWriter {
     pub async fn finish(mut self) -> Result<Stored, IntakeError> {
         self.check_names()?;
         let mut parts = Vec::new();
-        let intake = self.intake.take().expect("only `finish` takes it");
+        // Only this takes it, and this takes `self`.
+        let Some(intake) = self.intake.take() else { return Err(StoreError::Closed.into()) };
         let body = intake.finish(&mut parts)?;
         self.hold(parts).await?;
         let parts = std::mem::take(&mut self.parts);
@@ -314,14 +316,13 @@ impl BlobWriter {
     async fn hold(&mut self, parts: Vec<Part>) -> Result<(), IntakeError> {
         let writing = self.content.writing.clone().ok_or(StoreError::Closed)?;
         for part in parts {
-            let bytes = u32::try_from(part.compressed.len() + JOB).unwrap_or(u32::MAX).min(IN_FLIGHT as u32);
-            let permit = match Arc::clone(&writing.budget).try_acquire_many_owned(bytes) {
-                Ok(permit) => permit,
-                Err(_) => {
-                    self.hand_over()?;
-                    let permit = Arc::clone(&writing.budget).acquire_many_owned(bytes).await;
-                    permit.map_err(|_| StoreError::Closed)?
-                }
+            let bytes = u32::try_from(part.compressed.len() + JOB).unwrap_or(u32::MAX);
+            let permit = if let Ok(permit) = Arc::clone(&writing.budget).try_acquire_many_owned(bytes) {
+                permit
+            } else {
+                self.hand_over()?;
+                let permit = Arc::clone(&writing.budget).acquire_many_owned(bytes).await;
+                permit.map_err(|_| StoreError::Closed)?
             };
             self.parts.hold(part.compressed, permit);
             // However many receive at a time, and however slowly, together they hold no more than half of the budget.
@@ -335,7 +336,7 @@ impl BlobWriter {
 
     /// Parts go ahead of their header.
     fn hand_over(&mut self) -> Result<(), StoreError> {
-        if self.parts.parts.is_empty() {
+        if self.parts.frames.is_empty() {
             return Ok(());
         }
         let parts = self.parts.split();
@@ -354,14 +355,14 @@ impl Drop for BlobWriter {
 
 /// Removes what was never used or is being dropped, and finishes dropping what an anchor says is dropped.
 fn clear_leftovers(content: &Path, anchors: &Anchors) -> Result<(), StoreError> {
-    let (partitions, others) = partition::list(content)?;
-    for path in others {
+    let listing = partition::list(content)?;
+    for path in listing.others {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with(".new-") || name.starts_with(".dropping-") {
             durable::remove_directory(&path)?;
         }
     }
-    for (_, directory) in partitions {
+    for (_, directory) in listing.partitions {
         let label = Label::read(&directory).ok();
         let anchor = label.and_then(|label| anchors.about(label.ordinal));
         if anchor.is_some_and(|anchor| anchor.reason == Gone::Dropped) {
@@ -374,7 +375,7 @@ fn clear_leftovers(content: &Path, anchors: &Anchors) -> Result<(), StoreError> 
 /// The partitions that are there, oldest first; those whose label cannot be read are marked.
 fn find_partitions(content: &Path, key: SeenKey) -> Result<Vec<Arc<Partition>>, StoreError> {
     let mut found: Vec<Arc<Partition>> = Vec::new();
-    for (name, directory) in partition::list(content)?.0 {
+    for (name, directory) in partition::list(content)?.partitions {
         let after = found.last().map_or(0, |before| before.ordinal);
         let partition = match Label::read(&directory) {
             Ok(label) if label.ordinal > after => {

@@ -20,7 +20,7 @@ use super::content::{BlobWriter, Content, ContentOptions, Kind};
 use super::error::StoreError;
 use super::format::Format;
 use super::lock::{Holder, LockRequest, StoreLock};
-use super::read;
+use super::read::{self, Page};
 use super::seen::SeenKey;
 use super::state::{DeadLetter, Event, State, StateOptions};
 use super::tree::Ledger;
@@ -34,7 +34,7 @@ use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 use crate::report::StoredToday;
 
 /// How often what Microsoft cannot give back is copied from the state into the newest partition, if it has changed.
-const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+const SNAPSHOT_EVERY: Duration = Duration::from_mins(1);
 /// The most dead letters that are counted.
 const MOST_LETTERS: usize = 100_000;
 
@@ -280,6 +280,7 @@ impl Store {
 
     /// The tenant's tasks are gone, and what they had been handed was lost with them: all of it may be handed out again.
     /// Returns how many entries that are.
+    #[must_use]
     pub fn release_all(&self, tenant: TenantId) -> usize {
         self.0.state.release_all(tenant)
     }
@@ -391,7 +392,7 @@ impl Store {
         content_type: ContentType,
         seq: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, Result<BlobHeader, StoreError>)>, StoreError> {
+    ) -> Result<Page, StoreError> {
         read::read_after(&self.0.content.holdings, tenant, content_type, seq, limit)
     }
 

@@ -207,7 +207,7 @@ impl Holdings {
             match self.partitions.read(partition).and_then(|reading| reading.heads()) {
                 Ok(heads) => return Ok(heads.into_iter().collect()),
                 Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
-                    partition.complain(&error)
+                    partition.complain(&error);
                 }
                 Err(StoreError::PartitionDropped { .. }) => {}
                 Err(error) => return Err(error),

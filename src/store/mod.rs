@@ -1,7 +1,46 @@
-//! The store: the only place that names sled. CONTRACT SKELETON, bodies follow.
+//! The store: what was collected, and what is still to be. The only place that names sled.
 //!
-//! Everything above sees this small API in domain words. Blocking work happens on the store's two writer threads
-//! and in `spawn_blocking`; async callers only await.
+//! Everything above sees [`Store`] and domain words. Blocking work happens on the store's own threads and in
+//! `spawn_blocking`; async callers only await.
+//!
+//! # Guarantees
+//!
+//! - What is acknowledged survives a power cut, and what is read was acknowledged.
+//! - A blob is stored once, whole, and byte for byte as it was received, or not at all.
+//! - Each tenant's content type numbers its blobs without ever giving a smaller number later.
+//! - Of every record that was repeated within nine days, one copy is unmarked as long as it can be read.
+//! - Damage never removes anything and never stops collecting; a full disk, an I/O error, missing permission or a held
+//!   lock never moves anything.
+//!
+//! # On the disk
+//!
+//! ```text
+//! lock  waiting               whose store it is                           (lock)
+//! format                      JSON: version, store id, key of the hashes  (format)
+//! content/                    the truth, one partition after the other
+//!     anchors                 JSON: why partitions are gone               (anchors)
+//!     2026-11-22.001/         a partition                                 (partition)
+//!         partition           JSON: format, ordinal, floor of numbers
+//!         sealed              JSON: sums, once it is written no more
+//!         db/                 sled: one tree                              (keys, tree)
+//!         seen.run, …         what was seen here                          (seen)
+//!     .new-…  .dropping-…     on their way in and out                     (roll)
+//! state                       JSON: which of the following is it          (state)
+//! state-7/                    sled: queue, watermarks, waits, dead letters
+//! aside/                      what was damaged; nothing in it is used
+//! ```
+//!
+//! A partition is begun at midnight UTC, by the time that the service has confirmed, and when it is full; a blob goes
+//! into the newest. What is in a partition is decided when it is stored: header ([`header`]), parts of the body
+//! ([`intake`]), packed record ids ([`ids`]), link of the tenant's chain ([`chain`]), counts of the hour.
+//! Versions: every file and value says its own; `format` says the whole store's, and the steps from one to the next are
+//! listed there.
+//!
+//! # The parts
+//!
+//! A body is received on the caller's task (`content`, [`intake`], [`records`]), made visible by one thread (`writer`,
+//! `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
+//! thread of its own (`state`). `database` makes sled keep its promises; `durable` does the same for files.
 
 pub mod error;
 mod durable;
@@ -47,6 +86,7 @@ pub use self::content::BlobWriter;
 pub use self::error::StoreError;
 pub use self::facade::Store;
 pub use self::header::{BlobHeader, Duplicate};
+pub use self::read::Page;
 pub use self::records::minify::minify;
 pub use self::snapshot::Counts;
 pub use self::state::{DeadLetter, Event};

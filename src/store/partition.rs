@@ -183,21 +183,30 @@ pub(crate) fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Resul
     durable::write_file(path, &text)
 }
 
-fn damaged(path: &Path, why: impl ToString) -> StoreError {
+fn damaged(path: &Path, why: impl fmt::Display) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), why: why.to_string() }
 }
 
-/// The partitions that stand in `content`, oldest first, and what lies there besides.
-pub(crate) fn list(content: &Path) -> Result<(Vec<(PartitionName, PathBuf)>, Vec<PathBuf>), StoreError> {
-    let (mut partitions, mut others) = (Vec::new(), Vec::new());
+/// What lies in `content`.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The partitions, oldest first.
+    pub(crate) partitions: Vec<(PartitionName, PathBuf)>,
+    /// Everything else.
+    pub(crate) others: Vec<PathBuf>,
+}
+
+/// Lists what lies in `content`.
+pub(crate) fn list(content: &Path) -> Result<Listing, StoreError> {
+    let mut listing = Listing::default();
     for path in durable::entries(content)? {
         match path.file_name().and_then(|name| name.to_str()).map(str::parse) {
-            Some(Ok(name)) if path.is_dir() => partitions.push((name, path)),
-            _ => others.push(path),
+            Some(Ok(name)) if path.is_dir() => listing.partitions.push((name, path)),
+            _ => listing.others.push(path),
         }
     }
-    partitions.sort_unstable();
-    Ok((partitions, others))
+    listing.partitions.sort_unstable();
+    Ok(listing)
 }
 
 #[cfg(test)]

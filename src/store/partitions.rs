@@ -101,6 +101,15 @@ impl Partition {
         self.directory.join("db")
     }
 
+    /// Opens it to write; nobody may have it open.
+    pub(crate) fn open_to_write(&self, cache_bytes: u64) -> Result<Arc<Tree>, StoreError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = Database::open(&self.database(), Access { cache_bytes, create: false })?;
+        let tree = Arc::new(Tree::new(database));
+        *open = Arc::downgrade(&tree);
+        Ok(tree)
+    }
+
     /// The sums, if it is sealed.
     pub(crate) fn sealed(&self) -> Option<Sums> {
         self.inner().sealed.clone()
@@ -175,10 +184,6 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    pub(crate) fn partition(&self) -> &Arc<Partition> {
-        &self.partition
-    }
-
     /// Whether reading may go on; asked between the parts of a body.
     pub(crate) fn go_on(&self) -> Result<(), StoreError> {
         if self.partition.inner().ending == Ending::Now { Err(self.partition.gone()) } else { Ok(()) }
@@ -290,15 +295,6 @@ impl Partitions {
         let mut reading = Reading { partition: Arc::clone(partition), tree: None };
         reading.tree = Some(self.open(partition)?);
         Ok(reading)
-    }
-
-    /// Opens the partition that is written, or any with this much cache; nobody may have it open.
-    pub(crate) fn open_to_write(&self, partition: &Partition, cache_bytes: u64) -> Result<Arc<Tree>, StoreError> {
-        let mut open = partition.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = Database::open(&partition.database(), Access { cache_bytes, create: false })?;
-        let tree = Arc::new(Tree::new(database));
-        *open = Arc::downgrade(&tree);
-        Ok(tree)
     }
 
     fn open(&self, partition: &Partition) -> Result<Arc<Tree>, StoreError> {

@@ -34,7 +34,7 @@ const LISTED: usize = 100;
 
 /// What came of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Read {
+pub(crate) struct Read {
     /// Records handed out.
     pub records: u64,
     /// Whether the receiver of the records ended it.
@@ -63,7 +63,7 @@ impl Read {
 
 /// A blob that could not be read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damaged {
+pub(crate) struct Damaged {
     /// Whose.
     pub tenant: TenantId,
     /// What.
@@ -196,7 +196,7 @@ fn read_partition(
 
 /// Some headers after a number, as far as they are durable. Read at once, so that no iterator keeps the database from
 /// being opened again after a write error.
-pub(crate) type Page = Vec<(u64, Result<BlobHeader, StoreError>)>;
+pub type Page = Vec<(u64, Result<BlobHeader, StoreError>)>;
 
 fn page(
     holdings: &Holdings,
@@ -366,12 +366,12 @@ pub(crate) fn for_each_record_after(
                 read_records(&reading, tenant, &header, &query, &originals, &mut 0, &mut each)
             });
             match read {
-                Ok(ControlFlow::Continue(())) => {}
+                // What retention drops in between is not mourned.
+                Ok(ControlFlow::Continue(())) | Err(StoreError::PartitionDropped { .. }) => {}
                 Ok(ControlFlow::Break(())) => return Ok(last),
                 Err(error @ (StoreError::Undecodable { .. } | StoreError::Damaged { .. })) => {
                     tracing::error!(%tenant, %content_type, seq, %error, "a stored blob is damaged and was passed over");
                 }
-                Err(StoreError::PartitionDropped { .. }) => {}
                 Err(error) => return Err(error),
             }
             last = seq;

@@ -37,11 +37,12 @@ use super::partition::{self, FORMAT, Label, PartitionName};
 use super::partitions::Partition;
 use super::seen::SeenError;
 use super::tree::{Changes, Head, Position, Tree};
+use super::verify::heads_digest;
 use super::writer::{CACHE, Newest, Upload, UploadId, Writer};
 use crate::content::TenantId;
 
 /// For how long readers of a partition that is to be dropped may go on.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 /// How many keys are removed in one batch: sled keeps a batch in memory.
 const REMOVALS: usize = 1000;
 /// Copying goes in batches of about this size.
@@ -112,7 +113,7 @@ impl Writer {
         }
         let opened = match partition.unreadable() {
             Some(error) => Err(error),
-            None => Newest::open(&self.holdings, &partition),
+            None => Newest::open(&partition),
         };
         match opened {
             Ok((newest, heads)) => {
@@ -161,7 +162,10 @@ impl Writer {
             self.sealer.seal(partition);
         }
         self.holdings.partitions.forget_what_is_old(self.holdings.seen_key);
-        tracing::info!(partition = %name, "a new partition of the store was begun");
+        // The copy outside of the store: whoever rebuilds the chains cannot change what the journal says of them.
+        let tenants = self.holdings.heads().len();
+        let heads = heads_digest(self.holdings.heads().iter().map(|(tenant, head)| (*tenant, head.start.link)));
+        tracing::info!(partition = %name, tenants, heads, "a new partition of the store was begun");
         Ok(())
     }
 
@@ -227,7 +231,7 @@ impl Writer {
         durable::rename(&making, &directory)?;
         let partition =
             Arc::new(Partition::new(beginning.name, beginning.label.ordinal, directory, self.holdings.seen_key));
-        let (mut newest, _) = Newest::open(&self.holdings, &partition)?;
+        let (mut newest, _) = Newest::open(&partition)?;
         newest.pending = uploads.values().map(|upload| upload.blob).collect();
         self.holdings.partitions.push(partition);
         Ok((newest, uploads))

@@ -3,6 +3,7 @@
 //! Reading is for everybody; [`Changes`] is for the writer alone, and becomes true as one batch.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -72,7 +73,7 @@ struct IndexStart<'a> {
 
 /// What was stored in one hour of one tenant's content type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// Blobs.
     pub blobs: u64,
     /// Records in them, duplicates included.
@@ -313,7 +314,7 @@ impl Tree {
         postcard::from_bytes(value).map_err(|error| self.undecodable(what, error))
     }
 
-    pub(crate) fn undecodable(&self, what: &'static str, why: impl ToString) -> StoreError {
+    pub(crate) fn undecodable(&self, what: &'static str, why: impl fmt::Display) -> StoreError {
         StoreError::Undecodable { path: self.database.directory().to_owned(), what, why: why.to_string() }
     }
 }

@@ -11,10 +11,10 @@
 //! Memory holds the links of one tenant's blobs in one partition, about eighty bytes a blob.
 //!
 //! Deliberately absent: protection against someone who can write to the store and rebuilds the whole chain. That takes
-//! a copy of the heads kept elsewhere.
+//! a copy of the heads kept elsewhere: their digest at the beginning of every partition is in the journal.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -51,6 +51,8 @@ pub struct Verification {
     pub records: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// The digests of all chains' heads at the beginning of each partition, for comparing with those in the journal.
+    pub heads: Vec<(String, String)>,
     /// What was found, oldest partition first.
     pub findings: Vec<Finding>,
     /// How many further findings there are.
@@ -219,6 +221,9 @@ fn verify_partition(
     let written: HashMap<TenantId, Head> = reading.heads()?.into_iter().collect();
     // While it is written, only what is durable counts.
     let heads = if newest && !holdings.heads().is_empty() { holdings.heads().clone() } else { written };
+    let starts =
+        heads.iter().filter(|(_, head)| head.start.length > 0).map(|(tenant, head)| (*tenant, head.start.link));
+    found.heads.push((partition.name.to_string(), heads_digest(starts)));
     if let Some((ordinal, positions)) = before
         && ordinal + 1 == partition.ordinal
     {
@@ -228,6 +233,21 @@ fn verify_partition(
         verify_tenant(&reading, tenant, head, floor, found)?;
     }
     Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.now)).collect())
+}
+
+/// One digest over the links of all tenants, in hexadecimal.
+pub(crate) fn heads_digest(links: impl IntoIterator<Item = (TenantId, Link)>) -> String {
+    let sorted: BTreeMap<TenantId, Link> = links.into_iter().collect();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for (tenant, link) in &sorted {
+        context.update(tenant.as_bytes());
+        context.update(link);
+    }
+    context.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
+        // Writing into a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Whether every chain goes on where the partition before left it.
@@ -301,7 +321,7 @@ fn verify_tenant(
         (content_type, last.max(floor) + 1)
     };
     let next_seq: BTreeMap<_, _> = ContentType::ALL.into_iter().map(next).collect();
-    let mut chain = ChainVerifier::new(tenant, head.start.link, next_seq, []);
+    let mut chain = ChainVerifier::new(tenant, head.start.link, next_seq);
     for node in in_order(nodes, head.start.link) {
         reading.go_on()?;
         let blob = BlobName { tenant, content_type: node.content_type, seq: node.seq };
@@ -318,7 +338,7 @@ fn verify_tenant(
         found.bytes += header.bytes;
         verify_blob(reading, blob, &header, found)?;
     }
-    if chain.finish(Some(head.now.link)).is_some() {
+    if !chain.ends_at(head.now.link) {
         let (content_type, seq) = last_of(&head.now);
         let why = "the chain does not end where it ended: its last blobs are gone or were replaced".to_owned();
         found.add(Finding::Gap { blob: BlobName { tenant, content_type, seq }, why });
@@ -365,15 +385,12 @@ fn finding(tenant: TenantId, broken: ChainBreak) -> Finding {
         ChainBreak::Missing { content_type, first, last } => {
             Finding::Gap { blob: name(content_type, first), why: format!("blobs {first} to {last} are gone") }
         }
-        ChainBreak::Gap(at) | ChainBreak::Anchored(_, at) => Finding::Gap {
+        ChainBreak::Gap(at) => Finding::Gap {
             blob: name(at.content_type, at.seq),
             why: "it does not go on where the blob before it ended: that was replaced or is gone".to_owned(),
         },
         ChainBreak::Disordered(at) => {
             Finding::Altered { blob: name(at.content_type, at.seq), why: "its number was given before".to_owned() }
-        }
-        ChainBreak::WrongEnd => {
-            Finding::Gap { blob: name(ContentType::General, 0), why: "the end of the chain is gone".to_owned() }
         }
     }
 }
@@ -402,22 +419,28 @@ fn verify_blob(
 
     let mut sha256 = digest::Context::new(&digest::SHA256);
     let mut bytes = 0_u64;
-    let parts = Body::new(reading, header).inspect(|part| {
+    let mut parts = Body::new(reading, header).inspect(|part| {
         if let Ok(part) = part {
             sha256.update(part);
             bytes += part.len() as u64;
         }
     });
+    let mut malformed = false;
+    let mut records = header.records;
     let read = if header.defect.is_some() {
-        parts.map(|part| part.map(drop)).collect::<Result<Vec<()>, _>>().map(|_| None)
+        Ok(())
     } else {
-        count_records(parts)
+        count_records(&mut parts).map(|count| {
+            malformed = count.is_none();
+            records = count.unwrap_or(0);
+        })
     };
-    match read {
-        Ok(records) => {
+    // The digest is over all of it, also of what is no array of records.
+    match read.and_then(|()| parts.try_for_each(|part| part.map(drop))) {
+        Ok(()) => {
             if sha256.finish().as_ref() != header.sha256 || bytes != header.bytes {
                 found.add(altered("its body is not the one that was stored"));
-            } else if records.is_some_and(|records| records != Some(header.records)) {
+            } else if malformed || records != header.records {
                 found.add(altered("its body does not hold as many records as its header says"));
             }
         }
@@ -427,21 +450,16 @@ fn verify_blob(
     Ok(())
 }
 
-/// How many records there are: `Some(None)` if it is no array of records.
-fn count_records(parts: impl Iterator<Item = Result<Vec<u8>, StoreError>>) -> Result<Option<Option<u32>>, StoreError> {
-    let mut parts = parts;
+/// How many records there are; `None` if it is no array of records.
+fn count_records(parts: impl Iterator<Item = Result<Vec<u8>, StoreError>>) -> Result<Option<u32>, StoreError> {
+    let mut reader = RecordReader::new(parts);
     let mut count = 0;
-    let mut reader = RecordReader::new(&mut parts);
     loop {
         match reader.next() {
             Ok(Some(_)) => count += 1,
-            Ok(None) => return Ok(Some(Some(count))),
+            Ok(None) => return Ok(Some(count)),
             Err(ReadError::Part(error)) => return Err(error),
-            Err(ReadError::Malformed(_)) => {
-                drop(reader);
-                // The digest is over all of it.
-                return parts.try_for_each(|part| part.map(drop)).map(|()| Some(None));
-            }
+            Err(ReadError::Malformed(_)) => return Ok(None),
         }
     }
 }

@@ -55,6 +55,8 @@ pub(super) const CACHE: u64 = 32 << 20;
 const MEASURE_EVERY: u64 = 64 << 20;
 /// How often the writer looks after itself when nothing comes.
 const IDLE: Duration = Duration::from_secs(30);
+/// How often the files of the database are looked at.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// About how many ids of older blobs are kept while a group is checked for duplicates.
 const INDEXED_IDS: usize = 100_000;
 /// How many records a batch holds at most, or one blob.
@@ -68,24 +70,24 @@ pub(crate) type UploadId = u64;
 pub(crate) struct Parts {
     /// How many went before these.
     pub(crate) first: u32,
-    pub(crate) parts: Vec<Vec<u8>>,
+    pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Parts {
     pub(crate) fn bytes(&self) -> usize {
-        self.parts.iter().map(Vec::len).sum()
+        self.frames.iter().map(Vec::len).sum()
     }
 
     pub(crate) fn hold(&mut self, part: Vec<u8>, permit: OwnedSemaphorePermit) {
-        self.parts.push(part);
+        self.frames.push(part);
         self.permits.push(permit);
     }
 
     /// Takes out what is here; those to come are counted on.
     pub(crate) fn split(&mut self) -> Self {
         let parts = std::mem::take(self);
-        self.first = parts.first + u32::try_from(parts.parts.len()).unwrap_or(u32::MAX);
+        self.first = parts.first + u32::try_from(parts.frames.len()).unwrap_or(u32::MAX);
         parts
     }
 }
@@ -140,12 +142,9 @@ pub(super) struct Newest {
 
 impl Newest {
     /// Opens the partition for writing, and learns what stands in it.
-    pub(super) fn open(
-        holdings: &Holdings,
-        partition: &Arc<Partition>,
-    ) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
+    pub(super) fn open(partition: &Arc<Partition>) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
         let floor = Label::read(&partition.directory)?.floor;
-        let tree = holdings.partitions.open_to_write(partition, CACHE)?;
+        let tree = partition.open_to_write(CACHE)?;
         let sums = tree.sums()?;
         let heads = tree.heads()?.into_iter().collect();
         let snapshot_pieces = tree.snapshot_pieces()?;
@@ -256,6 +255,7 @@ pub(super) struct Writer {
     trouble: Option<Suspended>,
     /// The partition that is written turned out to be damaged while it was read: the next attempt goes on in another.
     leave: bool,
+    looked: Instant,
 }
 
 /// Writing failed: until when nothing is tried.
@@ -386,6 +386,7 @@ impl Writer {
             sealer,
             trouble: None,
             leave: false,
+            looked: Instant::now(),
         }
     }
 
@@ -496,7 +497,24 @@ impl Writer {
         self.trouble = Some(Suspended { error, backoff, again: Instant::now() + wait });
     }
 
+    /// sled never syncs what it writes to files of their own, and what is written here never makes it do so.
+    fn watch_for_blobs(&mut self) {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(newest) = &self.newest
+            && newest.tree.database.blobs_present().unwrap_or(false)
+        {
+            tracing::error!(
+                partition = %newest.partition.name,
+                "the database has blob files, which are not safe from a power cut; please report this"
+            );
+        }
+    }
+
     fn attempt(&mut self, group: &mut Vec<Job>, stage: &mut Stage) -> Result<(), StoreError> {
+        self.watch_for_blobs();
         if self.newest.is_none() && !group.is_empty() {
             self.open_newest()?;
             if std::mem::take(&mut self.leave)
@@ -594,7 +612,7 @@ impl Writer {
             self.uploads.insert(upload, Upload { blob, parts: 0 });
         }
         let Some(open) = self.uploads.get_mut(&upload) else { return };
-        for part in &parts.parts {
+        for part in &parts.frames {
             stage.changes.put_part(open.blob, open.parts, part);
             open.parts += 1;
         }
@@ -632,7 +650,7 @@ impl Writer {
         let newest = self.newest.as_mut().expect("`make_room` has seen to it");
         let body = &received.body;
         let mut count = ahead;
-        for part in &parts.parts {
+        for part in &parts.frames {
             stage.changes.put_part(blob, count, part);
             count += 1;
         }

@@ -218,9 +218,9 @@ async fn what_is_changed_or_removed_behind_the_stores_back_is_told_apart() {
     let other = reading.part(header(4).blob_no, 0).unwrap().unwrap();
     changes.put_part(header(1).blob_no, 0, &other);
     changes.batch.remove(&crate::store::keys::part(header(2).blob_no, 0));
-    let mut changed = header(3);
-    changed.fetched.at += jiff::SignedDuration::from_hours(1);
-    changes.put_header(tenant(1), &changed).unwrap();
+    let mut third = header(3);
+    third.fetched.at += jiff::SignedDuration::from_hours(1);
+    changes.put_header(tenant(1), &third).unwrap();
     changes.batch.remove(&crate::store::keys::header(tenant(1), KIND, 5));
     changes.batch.remove(&crate::store::keys::index(header(6).blob_no, 0));
     reading.database.commit(changes.batch).unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{BlobWriter, Fetched, IntakeError, Options, Query, Store, Stored};
+use super::{BlobWriter, Fetched, IntakeError, Options, Query, Store, Stored, TimeBasis};
 use crate::clock::{ServiceTime, SetClock};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
