@@ -226,7 +226,6 @@ impl Settings {
             ("store.path", self.store.path != current.store.path),
             ("store.partition_size", self.store.partition_bytes != current.store.partition_bytes),
             ("log.format", self.log.format != current.log.format),
-            ("log.level", self.log.level != current.log.level),
             ("daemon.socket", self.admin_socket() != current.admin_socket()),
         ]
         .into_iter()
@@ -314,6 +313,6 @@ mod tests {
         assert_eq!(new.needs_restart(&old), <[&str; 0]>::default());
         new.store.path = "/data".into();
         new.log.level = "debug".to_owned();
-        assert_eq!(new.needs_restart(&old), ["store.path", "log.level", "daemon.socket"]);
+        assert_eq!(new.needs_restart(&old), ["store.path", "daemon.socket"]);
     }
 }

@@ -86,7 +86,8 @@ pub struct TenantStatus {
     pub token_until: Option<Timestamp>,
     /// When a listing last succeeded.
     pub last_poll: Option<Timestamp>,
-    /// Seconds from availability to stored: of the oldest blob that waits, else of the blob stored last.
+    /// Seconds from availability to stored: of the oldest blob that waits, else of the last one stored that became
+    /// available while the daemon ran.
     pub lag_seconds: Option<i64>,
     /// What waits to be retrieved.
     pub queue: QueueDepth,

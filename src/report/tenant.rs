@@ -24,6 +24,7 @@ pub struct TenantReport(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     time: Arc<ServiceTime>,
+    started: Instant,
     current: Mutex<Current>,
 }
 
@@ -49,7 +50,7 @@ impl TenantReport {
     pub(super) fn new(id: TenantId, name: &str, time: Arc<ServiceTime>) -> Self {
         let status = TenantStatus::new(id, name, TenantState::Starting);
         let current = Current { status, day: None, last_lag: None, hour: Hour::default(), troubles: HashMap::new() };
-        Self(Arc::new(Inner { time, current: Mutex::new(current) }))
+        Self(Arc::new(Inner { time, started: Instant::now(), current: Mutex::new(current) }))
     }
 
     /// Whose report this is.
@@ -128,11 +129,14 @@ impl TenantReport {
         let now = self.0.time.now();
         let mut current = self.current();
         current.turn_day(now);
-        current.last_lag = Some(lag);
         current.hour.blobs += 1;
         current.hour.records += u64::from(stored.records);
         current.hour.duplicates += u64::from(stored.duplicates);
-        current.hour.longest_lag = current.hour.longest_lag.max(lag);
+        // What was there before says for how long nobody collected, not how fast this is.
+        if lag <= self.0.started.elapsed() {
+            current.last_lag = Some(lag);
+            current.hour.longest_lag = current.hour.longest_lag.max(lag);
+        }
         let today = &mut current.status.stored_today;
         today.blobs += 1;
         today.records += u64::from(stored.records);

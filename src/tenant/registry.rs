@@ -171,6 +171,9 @@ impl Registry {
             }
             let before = books.tenants.remove(&id);
             let known = before.is_some();
+            if !known {
+                report.stored_before(self.shared.store.stored_today(id));
+            }
             let (running, token) = before.map_or((None, None), |entry| (entry.running, entry.token));
             // A tenant that comes back while it is leaving waits for its old tree too.
             let last = running.or_else(|| books.leaving.remove(&id));
