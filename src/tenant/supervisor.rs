@@ -29,7 +29,11 @@ pub(super) async fn supervise(tree: Arc<Tree>, delay: Duration) {
     let told = Arc::clone(&tree);
     restarting(
         &stop,
-        || drive(Arc::clone(&tree)),
+        || {
+            // What an earlier tree was retrieving when it died is nobody's now.
+            tree.store.release_all(tree.tenant);
+            drive(Arc::clone(&tree))
+        },
         |Panicked(message), wait| {
             error!(
                 tenant = %told.tenant,
