@@ -320,6 +320,9 @@ impl Driver {
         let setback = match result {
             Ok(listed) => {
                 self.schedule.succeeded(content_type, tier, listed.whole, now);
+                if listed.refused > 0 {
+                    self.schedule.sweep_soon(content_type, now);
+                }
                 self.doubted.remove(&content_type);
                 if listed.new + listed.known > 0 {
                     self.awaited.remove(&content_type);

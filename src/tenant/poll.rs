@@ -16,7 +16,7 @@ use tracing::{Instrument as _, debug, error, info_span};
 use super::plan::{self, Gap};
 use super::tree::{Failure, Tree};
 use crate::activity::{Page, PageLink, RefusedEntry, Window};
-use crate::content::{ContentType, Tier};
+use crate::content::{ContentId, ContentType, Tier};
 use crate::retry::{Advice, Backoff, Stage};
 use crate::store::Watermark;
 
@@ -35,6 +35,8 @@ pub(super) struct Listed {
     pub(super) new: usize,
     /// Blobs that were queued or stored before.
     pub(super) known: usize,
+    /// Entries that cannot be collected as they are listed.
+    pub(super) refused: usize,
     /// A first poll that has listed all that a sweep would.
     pub(super) whole: bool,
 }
@@ -88,6 +90,7 @@ async fn activate(
         };
         all.new += listed.new;
         all.known += listed.known;
+        all.refused += listed.refused;
         dates.add(date);
         if setback.is_none() {
             tree.works(Stage::List, Some(content_type));
@@ -163,6 +166,7 @@ async fn list_window(
             for entry in &page.refused {
                 refuse(tree, content_type, entry);
             }
+            all.refused += page.refused.len();
             // Most pages of an idle tenant are empty, and cost the store nothing.
             if !page.blobs.is_empty() {
                 let enqueued = tree.store.enqueue(tree.tenant, tier, page.blobs).await.map_err(Failure::Store)?;
@@ -221,23 +225,20 @@ async fn page(
     }
 }
 
-/// The service lists something that cannot be collected.
+/// The service lists something that cannot be collected as it is listed. It is no dead letter: another listing may name
+/// it rightly, so the whole span is listed again before long.
 fn refuse(tree: &Tree, content_type: ContentType, refused: &RefusedEntry) {
-    if !tree.is_new_refusal(refused) {
-        return;
+    if tree.is_new_refusal(refused) {
+        error!(
+            tenant = %tree.tenant,
+            %content_type,
+            content_id = refused.content_id.as_ref().map(ContentId::as_str),
+            kind = refused.kind,
+            entry = refused.entry,
+            "the service lists an entry that cannot be collected, and will be asked again: {}",
+            refused.reason
+        );
     }
-    if let Some(content_id) = &refused.content_id {
-        tree.report.dead_letter(content_type, content_id, &refused.reason);
-        return;
-    }
-    error!(
-        tenant = %tree.tenant,
-        %content_type,
-        kind = refused.kind,
-        reason = refused.reason,
-        entry = refused.entry,
-        "the service lists an entry that cannot be collected"
-    );
 }
 
 /// The earliest `Date` of several answers; none if one of them has none.

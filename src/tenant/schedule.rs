@@ -140,6 +140,14 @@ impl Schedule {
         }
     }
 
+    /// Something was listed that could not be collected: all is listed again within the recent interval.
+    pub(super) fn sweep_soon(&mut self, content_type: ContentType, now: Instant) {
+        let soon = now + self.collect.recent_interval;
+        if let Some(lane) = self.lane(content_type, Tier::Sweep) {
+            lane.due = lane.due.min(soon);
+        }
+    }
+
     /// The activation failed; it is tried again, no sooner than `asked`.
     pub(super) fn failed(
         &mut self,

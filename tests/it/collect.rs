@@ -132,19 +132,23 @@ async fn with_every_fault_on_nothing_is_lost_and_nothing_comes_twice() {
     };
     daemon.wait("the backlog is stored", seen).await;
     world.cloud.control().clear_faults();
-    daemon.wait_collected(&world).await;
+    let ledger = daemon.wait_collected(&world).await;
     let status = daemon.status().await.unwrap();
     for tenant in status["tenants"].as_array().unwrap() {
         assert_eq!(tenant["dead_letters"], 0, "{tenant:#}");
     }
     assert!(daemon.stop().await.success());
-    world.assert_collected();
+    world.assert_collected_by(&ledger);
+    world.assert_store_is_sound().await;
     assert_eq!(world.cloud.ledger().foreign_requests, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_never_goes_to_another_host() {
-    let world = World::new(Scenario::new(4).tenant(tenant(1, 10, 1.0)), "");
+    let world = World::new(
+        Scenario::new(4).tenant(tenant(1, 10, 1.0)),
+        "[collect]\npoll_interval = \"1s\"\nrecent_interval = \"3s\"\n",
+    );
     let control = world.cloud.control();
     control.add_fault(fault(&[Endpoint::List], When::Every(2), Effect::ForeignContentUri));
     control.add_fault(fault(&[Endpoint::List], When::Every(3), Effect::ForeignNextPage));

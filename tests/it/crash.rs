@@ -46,10 +46,10 @@ async fn killed_at_random_moments_it_loses_nothing_and_stores_nothing_twice() {
         }
     }
     let mut daemon = world.run();
-    daemon.wait_collected(&world).await;
+    let ledger = daemon.wait_collected(&world).await;
     assert!(daemon.stop().await.success());
     world.assert_store_is_sound().await;
-    world.assert_collected();
+    world.assert_collected_by(&ledger);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,10 +96,10 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
         disk.mount().unwrap();
     }
     let mut daemon = world.run();
-    daemon.wait_collected(&world).await;
+    let ledger = daemon.wait_collected(&world).await;
     assert!(daemon.stop().await.success());
     world.assert_store_is_sound().await;
-    world.assert_collected();
+    world.assert_collected_by(&ledger);
     assert!(!world.store().join("aside").exists(), "a power cut made a database unreadable");
     disk.unmount().unwrap();
 }
