@@ -61,7 +61,7 @@ impl Clock for SetClock {
 /// How many `Date` headers the median is taken over.
 const SAMPLES: usize = 9;
 /// For how long a `Date` confirms the time.
-const CONFIRMED_FOR: Duration = Duration::from_secs(3600);
+const CONFIRMED_FOR: Duration = Duration::from_hours(1);
 
 /// The service's time: monotonic time plus the median offset of the `Date` headers seen last.
 ///
@@ -148,12 +148,12 @@ mod tests {
 
         service.observe(at("2026-11-22T12:10:00Z"));
         host.set(at("2027-01-01T00:00:00Z"));
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(service.now(), at("2026-11-22T12:11:00Z"));
         assert_eq!(service.confirmed(), Some(at("2026-11-22T12:11:00Z")));
         assert!(service.host_ahead_by().unwrap() > SignedDuration::from_hours(24 * 30));
 
-        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::time::advance(Duration::from_hours(1)).await;
         assert_eq!(service.confirmed(), None, "an hour without an answer confirms nothing");
         assert_eq!(service.now(), at("2026-11-22T13:11:00Z"));
     }

@@ -82,7 +82,7 @@ pub enum ContentType {
     /// Exchange.
     #[serde(rename = "Audit.Exchange")]
     Exchange = 2,
-    /// SharePoint and OneDrive.
+    /// `SharePoint` and `OneDrive`.
     #[serde(rename = "Audit.SharePoint")]
     SharePoint = 3,
     /// Every workload not in the others.

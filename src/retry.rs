@@ -12,7 +12,7 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
 /// Waits longer than this survive a restart.
-pub const REMEMBERED: Duration = Duration::from_secs(60);
+pub const REMEMBERED: Duration = Duration::from_mins(1);
 
 /// What the caller does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +79,13 @@ impl Stage {
     const fn pace(self) -> (Duration, Duration) {
         match self {
             // "At least 30 s between two requests for one token" is the floor; Entra's loop detection wants patience.
-            Self::Token => (Duration::from_secs(30), Duration::from_secs(15 * 60)),
-            Self::Subscribe => (Duration::from_secs(30), Duration::from_secs(30 * 60)),
-            Self::List => (Duration::from_secs(2), Duration::from_secs(5 * 60)),
-            Self::Retrieve => (Duration::from_secs(1), Duration::from_secs(10 * 60)),
-            Self::Store => (Duration::from_millis(250), Duration::from_secs(60)),
-            Self::Paused => (Duration::from_secs(5 * 60), Duration::from_secs(60 * 60)),
-            Self::Restart => (Duration::from_secs(1), Duration::from_secs(5 * 60)),
+            Self::Token => (Duration::from_secs(30), Duration::from_mins(15)),
+            Self::Subscribe => (Duration::from_secs(30), Duration::from_mins(30)),
+            Self::List => (Duration::from_secs(2), Duration::from_mins(5)),
+            Self::Retrieve => (Duration::from_secs(1), Duration::from_mins(10)),
+            Self::Store => (Duration::from_millis(250), Duration::from_mins(1)),
+            Self::Paused => (Duration::from_mins(5), Duration::from_hours(1)),
+            Self::Restart => (Duration::from_secs(1), Duration::from_mins(5)),
         }
     }
 }
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_their_longest_and_start_over_after_a_success() {
-        let mut backoff = Backoff::between(Duration::from_secs(1), Duration::from_secs(60));
+        let mut backoff = Backoff::between(Duration::from_secs(1), Duration::from_mins(1));
         let waits: Vec<_> = (0..20).map(|_| backoff.failed(None)).collect();
         assert!(waits[0] >= Duration::from_millis(800) && waits[0] <= Duration::from_millis(1200), "{waits:?}");
         assert!(waits[19] >= Duration::from_secs(48) && waits[19] <= Duration::from_secs(72), "{waits:?}");
@@ -175,8 +175,8 @@ mod tests {
         let mut backoff = Backoff::new(Stage::List);
         for _ in 0..50 {
             backoff.succeeded();
-            let wait = backoff.failed(Some(Duration::from_secs(120)));
-            assert!(wait >= Duration::from_secs(120) && wait <= Duration::from_secs(132), "{wait:?}");
+            let wait = backoff.failed(Some(Duration::from_mins(2)));
+            assert!(wait >= Duration::from_mins(2) && wait <= Duration::from_secs(132), "{wait:?}");
         }
     }
 

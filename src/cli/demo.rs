@@ -3,6 +3,7 @@
 //! The daemon runs as a process of its own with a configuration file, as it would in earnest; what this command adds is
 //! the cloud, a certificate, and someone who looks at the status and exports a record.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -192,7 +193,8 @@ fn configuration(url: &str, client_id: Uuid, tenants: &[(Uuid, String)]) -> Stri
          [collect]\npoll_interval = \"2s\"\n\n[store]\npath = \"store\"\n"
     );
     for (id, name) in tenants {
-        text.push_str(&format!("\n[[tenants]]\nid = \"{id}\"\nname = \"{name}\"\ncloud = \"simulated\"\n"));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n[[tenants]]\nid = \"{id}\"\nname = \"{name}\"\ncloud = \"simulated\"\n");
     }
     text
 }

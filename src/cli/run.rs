@@ -135,7 +135,7 @@ impl Daemon {
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let watchdog = self.systemd.watchdog_interval();
-        let mut feed = interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+        let mut feed = interval(watchdog.unwrap_or(Duration::from_hours(1)));
         let report = Arc::clone(&self.report);
         let summaries = report.summarise();
         tokio::pin!(summaries);

@@ -45,13 +45,13 @@ fn tenant(settings: &Settings, text: &str) -> Result<TenantId, Ended> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let named: Vec<_> = settings.tenants.values().filter(|tenant| tenant.name.eq_ignore_ascii_case(text)).collect();
-    match named[..] {
+    let matching: Vec<_> = settings.tenants.values().filter(|tenant| tenant.name.eq_ignore_ascii_case(text)).collect();
+    match matching[..] {
         [one] => Ok(one.id),
         [] => {
             let names = settings.tenants.values().map(|tenant| tenant.name.as_str());
-            let near = names.max_by(|a, b| strsim::jaro_winkler(a, text).total_cmp(&strsim::jaro_winkler(b, text)));
-            let hint = near.map_or_else(String::new, |name| format!("; the nearest name is `{name}`"));
+            let nearest = names.max_by(|a, b| strsim::jaro_winkler(a, text).total_cmp(&strsim::jaro_winkler(b, text)));
+            let hint = nearest.map_or_else(String::new, |name| format!("; the nearest name is `{name}`"));
             Err(usage(format!("no tenant is named `{text}`{hint}")))
         }
         _ => Err(usage(format!("more than one tenant is named `{text}`: give its id"))),

@@ -12,15 +12,13 @@ use crate::web::admin::Info;
 
 /// A daemon that runs on the store that the configuration names.
 #[derive(Debug)]
-pub struct RunningDaemon {
+pub(super) struct RunningDaemon {
     client: reqwest::Client,
-    /// What it says of itself.
-    pub info: Info,
 }
 
 impl RunningDaemon {
     /// Finds the daemon; `None` if nobody listens, or if whoever does keeps another store.
-    pub async fn find(settings: &Settings) -> anyhow::Result<Option<Self>> {
+    pub(super) async fn find(settings: &Settings) -> anyhow::Result<Option<Self>> {
         let path = settings.admin_socket();
         match tokio::net::UnixStream::connect(&path).await {
             Ok(_) => {}
@@ -41,16 +39,16 @@ impl RunningDaemon {
         }
         let client = http::admin_client(&path)?;
         let info: Info = get(&client, "info", &()).await?.json().await?;
-        Ok(same_store(&info.store, &settings.store.path).then_some(Self { client, info }))
+        Ok(same_store(&info.store, &settings.store.path).then_some(Self { client }))
     }
 
     /// Asks for a value.
-    pub async fn get<T: DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
         Ok(get(&self.client, what, &()).await?.json().await?)
     }
 
     /// Asks for a stream.
-    pub async fn stream(&self, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
+    pub(super) async fn stream(&self, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
         get(&self.client, what, request).await
     }
 }

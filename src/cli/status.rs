@@ -1,5 +1,6 @@
 //! `tenantry status`: a line per tenant, and what to do about trouble.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -58,11 +59,12 @@ async fn read(settings: &Settings) -> anyhow::Result<StatusSnapshot> {
 
 /// The sentence, the table, and a paragraph for each trouble.
 pub(super) fn render(snapshot: &StatusSnapshot) -> String {
+    // Writing to a string cannot fail.
     let mut text = format!("{}\n", snapshot.sentence);
     if let Some(ahead) = snapshot.host_ahead_by_seconds.filter(|ahead| ahead.abs() >= 60) {
         let side = if ahead > 0 { "ahead of" } else { "behind" };
         let by = span(ahead.abs());
-        text.push_str(&format!("this host's clock is {by} {side} Microsoft's: set it right\n"));
+        let _ = writeln!(text, "this host's clock is {by} {side} Microsoft's: set it right");
     }
     if snapshot.tenants.is_empty() {
         return text;
@@ -72,15 +74,15 @@ pub(super) fn render(snapshot: &StatusSnapshot) -> String {
     text.push('\n');
     for tenant in &snapshot.tenants {
         let Some(trouble) = &tenant.trouble else { continue };
-        text.push_str(&format!("\n{}: {}\n", tenant.name, trouble.trouble.cause));
+        let _ = writeln!(text, "\n{}: {}", tenant.name, trouble.trouble.cause);
         if !trouble.trouble.remedy.is_empty() {
-            text.push_str(&format!("  to do: {}\n", trouble.trouble.remedy));
+            let _ = writeln!(text, "  to do: {}", trouble.trouble.remedy);
         }
         let mut facts =
             vec![format!("since {}", moment(snapshot.at, trouble.since)), format!("{} attempts", trouble.attempts)];
         facts.extend(trouble.trouble.code.clone());
         facts.extend(trouble.trouble.correlation_id.as_ref().map(|id| format!("correlation id {id}")));
-        text.push_str(&format!("  {}\n", facts.join(", ")));
+        let _ = writeln!(text, "  {}", facts.join(", "));
     }
     text
 }

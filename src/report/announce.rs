@@ -10,14 +10,14 @@ use super::trouble::Trouble;
 
 /// The waits between two lines about the same trouble; the last one repeats.
 const INTERVALS: [Duration; 5] = [
-    Duration::from_secs(60),
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(30 * 60),
-    Duration::from_secs(2 * 3600),
-    Duration::from_secs(6 * 3600),
+    Duration::from_mins(1),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(6),
 ];
 /// A trouble that comes back within this time is the old one: what flaps does not fill the journal.
-const SAME_TROUBLE: Duration = Duration::from_secs(10 * 60);
+const SAME_TROUBLE: Duration = Duration::from_mins(10);
 
 /// What to write to the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -84,7 +84,7 @@ impl Report {
 
     /// Writes the summary line every hour, for ever.
     pub async fn summarise(&self) {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let mut next = Instant::now() + hour;
         loop {
             tokio::time::sleep_until(next).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::driver::{Panicked, drive};
 use super::tree::Tree;
@@ -31,7 +31,10 @@ pub(super) async fn supervise(tree: Arc<Tree>, delay: Duration) {
         &stop,
         || {
             // What an earlier tree was retrieving when it died is nobody's now.
-            tree.store.release_all(tree.tenant);
+            let released = tree.store.release_all(tree.tenant);
+            if released > 0 {
+                debug!(tenant = %tree.tenant, released, "entries of the queue may be handed out again");
+            }
             drive(Arc::clone(&tree))
         },
         |Panicked(message), wait| {

@@ -92,7 +92,7 @@ pub fn tail(
                 }
             };
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                more = changes.changed() => if more.is_err() { return },
                 () = sender.closed() => return,
                 () = stop.cancelled() => return,
             }

@@ -30,11 +30,11 @@ async fn killed_at_random_moments_it_loses_nothing_and_stores_nothing_twice() {
     }
     // Small partitions, so that kills meet a roll-over too.
     let world = World::new(scenario, WATERMARK_ONLY);
-    world.set("store", "partition_size", "\"1 MiB\"");
+    world.set("store", "partition_size", "\"20 MiB\"");
     let rounds = rounds(8);
     let mut random = fastrand::Rng::with_seed(u64::from(rounds));
     for round in 0..rounds {
-        let large = BlobSpec::new(tenant_id(1), ContentType::SharePoint).count(1).body_bytes(6_000_000);
+        let large = BlobSpec::new(tenant_id(1), ContentType::SharePoint).count(1).body_bytes(16_000_000);
         world.cloud.control().add_blobs(large);
         let daemon = world.run();
         // Now and then at once, while it opens its store.

@@ -79,7 +79,7 @@ async fn a_backlog_a_staller_and_a_panicking_parser_do_not_delay_the_others() {
             effect: Effect::Stall { at: Point::BeforeHeaders, for_ms: None },
         });
     let (beside_ms, world) = lag_p99(beside).await;
-    let ratio = beside_ms as f64 / alone_ms as f64;
+    let ratio = f64::from(u32::try_from(beside_ms).unwrap()) / f64::from(u32::try_from(alone_ms).unwrap());
     #[expect(clippy::print_stderr, reason = "the figure belongs to the test's output")]
     {
         eprintln!("p99 lag of the {LIVE}: alone {alone_ms} ms, beside the others {beside_ms} ms, ratio {ratio:.2}");

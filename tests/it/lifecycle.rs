@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -33,10 +32,10 @@ async fn a_reload_adds_removes_and_disables_tenants_without_touching_the_others(
     // One goes, one comes, one is switched off.
     world.configure(&named(&[1, 4]), "");
     let mut text = fs::read_to_string(&world.config).unwrap();
-    text.push_str(&format!(
+    text += &format!(
         "[[tenants]]\nid = \"{}\"\nname = \"tenant-3\"\ncloud = \"simulated\"\nenabled = false\n",
         tenant_id(3)
-    ));
+    );
     fs::write(&world.config, text).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon

@@ -78,14 +78,14 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
         "[collect]\npoll_interval = \"1s\"\noverlap = \"1m\"\nrecent_interval = \"6h\"\nrecent_span = \"24h\"\nsweep_interval = \"3d\"\n\
          [daemon]\nstart_spread = \"0s\"\n",
     );
-    world.set("store", "partition_size", "\"1 MiB\"");
+    world.set("store", "partition_size", "\"20 MiB\"");
     let disk = match Disk::new(world.dir.path()) {
         Ok(disk) => disk,
         Err(reason) => return skip(&format!("no loop device with ext4 can be made here: {reason}")),
     };
     let mut random = fastrand::Rng::with_seed(u64::from(rounds()));
     for round in 0..rounds() {
-        let large = BlobSpec::new(tenant_id(1), ContentType::General).count(1).body_bytes(4_000_000);
+        let large = BlobSpec::new(tenant_id(1), ContentType::General).count(1).body_bytes(16_000_000);
         world.cloud.control().add_blobs(large);
         let daemon = world.run();
         let longest = if round % 3 == 0 { 400 } else { 3000 };

@@ -91,7 +91,7 @@ impl World {
                 .into_iter()
                 .map(|(content_type, watermark)| (content_type.to_string(), watermark.listed_to))
                 .collect();
-            let far = ledger.at + Duration::from_secs(30 * 86_400);
+            let far = ledger.at + Duration::from_hours(720);
             let mut queued = HashSet::new();
             loop {
                 let entries = store.take_queued(id, 256, far).await.unwrap();

@@ -21,15 +21,14 @@ pub(crate) struct Cloud {
 }
 
 /// A tenant of the scenario.
-pub(crate) fn tenant(number: u32, feeds: Value) -> Value {
+pub(crate) fn tenant(number: u32, feeds: &Value) -> Value {
     let id = format!("7e4a47ee-0000-4000-8000-{number:012x}");
     json!({ "id": id, "name": format!("tenant-{number}"), "domain": format!("t{number}.example"), "feeds": feeds })
 }
 
 impl Cloud {
     /// Starts it and waits until it listens.
-    pub(crate) async fn start(scenario: &Value) -> anyhow::Result<Self> {
-        let mut scenario = scenario.clone();
+    pub(crate) async fn start(mut scenario: Value) -> anyhow::Result<Self> {
         scenario["apps"] = json!([{ "client_id": CLIENT_ID, "secrets": [{ "value": SECRET }] }]);
         // The measured side starts a subscription in each turn; the service's cool-down is not what is measured.
         scenario["service"] = json!({ "start_cooldown_s": 0, "request_log": 0 });

@@ -94,7 +94,7 @@ async fn backlog(blobs: u32, turns: usize) -> anyhow::Result<()> {
     let body_bytes = 100_000;
     let tenant = cloud::tenant(
         1,
-        json!([{
+        &json!([{
             "content_type": "Audit.SharePoint", "backlog": blobs, "backlog_days": 5.0, "body_bytes": body_bytes,
         }]),
     );
@@ -102,7 +102,7 @@ async fn backlog(blobs: u32, turns: usize) -> anyhow::Result<()> {
         "backlog: {blobs} blobs of about {} kB of JSON, gzip, one tenant, {CONCURRENCY} at a time",
         body_bytes / 1000
     );
-    let mut cloud = Cloud::start(&json!({ "seed": 1, "precompress_mib": 600, "tenants": [tenant] })).await?;
+    let mut cloud = Cloud::start(json!({ "seed": 1, "precompress_mib": 600, "tenants": [tenant] })).await?;
     let mut ratios = Vec::new();
     for turn in 1..=turns {
         let daemon = collect_all(&mut cloud, u64::from(blobs)).await?;
@@ -127,12 +127,12 @@ async fn backlog(blobs: u32, turns: usize) -> anyhow::Result<()> {
 async fn large_blob() -> anyhow::Result<()> {
     let tenant = cloud::tenant(
         1,
-        json!([{
+        &json!([{
             "content_type": "Audit.SharePoint", "backlog": 1, "backlog_days": 1.0, "body_bytes": 250_000_000,
         }]),
     );
     println!("large blob: one blob of 250 MB of JSON");
-    let mut cloud = Cloud::start(&json!({ "seed": 2, "tenants": [tenant] })).await?;
+    let mut cloud = Cloud::start(json!({ "seed": 2, "tenants": [tenant] })).await?;
     let figures = collect_all(&mut cloud, 1).await?;
     println!("  tenantry    {figures} (under 200 MiB)\n");
     Ok(())
@@ -140,12 +140,12 @@ async fn large_blob() -> anyhow::Result<()> {
 
 async fn idle(tenants: u32, seconds: u64) -> anyhow::Result<()> {
     let feeds = json!(CONTENT_TYPES.map(|content_type| json!({ "content_type": content_type })));
-    let all: Vec<_> = (1..=tenants).map(|number| cloud::tenant(number, feeds.clone())).collect();
+    let all: Vec<_> = (1..=tenants).map(|number| cloud::tenant(number, &feeds)).collect();
     println!("idle: {tenants} tenants with {} content types, poll 60 s", CONTENT_TYPES.len());
-    let cloud = Cloud::start(&json!({ "seed": 3, "tenants": all })).await?;
+    let cloud = Cloud::start(json!({ "seed": 3, "tenants": all })).await?;
     let mut daemon = Daemon::start(&cloud, "60s", &CONTENT_TYPES)?;
     daemon
-        .wait(Duration::from_secs(300), "every tenant has listed every content type", |status| {
+        .wait(Duration::from_mins(5), "every tenant has listed every content type", |status| {
             status["tenants"].as_array().is_some_and(|all| {
                 all.iter().all(|tenant| {
                     tenant["content"].as_object().is_some_and(|types| {
@@ -160,7 +160,9 @@ async fn idle(tenants: u32, seconds: u64) -> anyhow::Result<()> {
     let before = daemon.figures()?;
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let after = daemon.figures()?;
-    let share = (after.cpu - before.cpu).as_secs_f64() / (after.wall - before.wall).as_secs_f64() * 100.0;
+    let share = after.cpu.checked_sub(before.cpu).unwrap().as_secs_f64()
+        / after.wall.checked_sub(before.wall).unwrap().as_secs_f64()
+        * 100.0;
     println!(
         "  over {seconds} s: {share:.1} % of a core (at most 6), resident {:.0} MiB, peak {:.0} MiB (at most 100)\n",
         after.resident_mib, after.peak_mib
@@ -174,7 +176,7 @@ async fn collect_all(cloud: &mut Cloud, blobs: u64) -> anyhow::Result<Figures> {
     // Each turn begins as the first did: nothing subscribed lately, no throttling left over.
     let mut daemon = Daemon::start(cloud, "10s", &CONTENT_TYPES[2..3])?;
     daemon
-        .wait(Duration::from_secs(600), "every blob is stored", |status| {
+        .wait(Duration::from_mins(10), "every blob is stored", |status| {
             status["tenants"][0]["stored_today"]["blobs"].as_u64() == Some(blobs)
         })
         .await?;

@@ -23,9 +23,9 @@ impl Figures {
     /// Reads them for `pid`, which was started at `start`.
     pub(crate) fn of(pid: u32, start: Instant) -> anyhow::Result<Self> {
         let wall = start.elapsed();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the measured process is gone")?;
+        let times = fs::read_to_string(format!("/proc/{pid}/stat")).context("the measured process is gone")?;
         // The command's name is in parentheses and may hold anything; the numbers follow the last one.
-        let fields: Vec<&str> = stat.rsplit_once(')').context("odd stat")?.1.split_whitespace().collect();
+        let fields: Vec<&str> = times.rsplit_once(')').context("odd stat")?.1.split_whitespace().collect();
         let ticks = |index: usize| -> anyhow::Result<u64> { Ok(fields.get(index).context("short stat")?.parse()?) };
         let cpu = Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS);
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
