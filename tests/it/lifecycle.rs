@@ -31,11 +31,10 @@ async fn a_reload_adds_removes_and_disables_tenants_without_touching_the_others(
 
     // One goes, one comes, one is switched off.
     world.configure(&named(&[1, 4]), "");
-    let mut text = fs::read_to_string(&world.config).unwrap();
-    text += &format!(
-        "[[tenants]]\nid = \"{}\"\nname = \"tenant-3\"\ncloud = \"simulated\"\nenabled = false\n",
-        tenant_id(3)
-    );
+    let text = fs::read_to_string(&world.config).unwrap();
+    let third = tenant_id(3);
+    let text =
+        format!("{text}[[tenants]]\nid = \"{third}\"\nname = \"tenant-3\"\ncloud = \"simulated\"\nenabled = false\n");
     fs::write(&world.config, text).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon
