@@ -8,22 +8,44 @@
 //!            retrieve blob (bounded, fair, throttle-aware) ─► store (durable) ─► read: export, tail
 //! ```
 //!
+//! # What holds
+//!
+//! 1. Nothing is acknowledged before it is durable: a watermark, a queue entry's removal and a command's answer follow
+//!    what would survive a power cut.
+//! 2. Every content blob that Microsoft lists is stored, or its loss is a dead letter with its reason and an error line.
+//! 3. Late blobs are found: recent windows are listed again, and a sweep lists all that the service still holds.
+//! 4. Bodies are kept exactly as received, with a SHA-256 that is chained per tenant.
+//! 5. Copies of a record are flagged, not dropped; an export carries one of each.
+//! 6. A tenant's trouble, a panic included, stays in its own task tree, and nobody waits for a tenant that stalls.
+//! 7. A token goes only to the host it was issued for; redirects are not followed.
+//! 8. Memory is bounded, whatever the size of a blob, a backlog or the number of tenants.
+//! 9. Secrets have no `Display`, a silent `Debug`, and are never stored.
+//! 10. What needs a person is said in the same words in the journal and in `status`, with what to do.
+//!
 //! # The parts, in reading order
 //!
-//! Dependencies point one way: `cli → tenant → token, activity, store → content, cloud, clock, retry`.
+//! Dependencies point one way: `cli → web, tenant → token, activity, store → report, retry, clock, content`. Nothing
+//! lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
 //! - [`clock`]: the host's time and the service's. Nothing else asks what time it is.
 //! - [`retry`]: what to do after an error, and how long to wait.
 //! - [`cloud`]: the table of clouds. Nothing else knows a host name.
+//! - [`secret`]: texts that must never be seen.
+//! - [`http`]: the one place where HTTP clients are built.
 //! - [`config`]: the configuration as written, merged and validated.
 //! - [`token`]: certificates, client assertions, the token endpoint and the renewal loop.
-//! - [`activity`]: the Management Activity API on the wire.
+//! - [`activity`]: the Management Activity API on the wire. It retries nothing.
 //! - [`store`]: what is kept, and how it survives. Nothing else names sled.
 //! - [`report`]: what the operator is told.
-//! - [`tenant`]: one supervised task tree per tenant.
-//! - [`lifecycle`]: signals, systemd, an orderly end.
+//! - [`tenant`]: one supervised task tree per tenant: listing, retrieval, subscriptions.
+//! - [`export`]: records as text, the same for the daemon and the command line.
+//! - [`web`]: the admin socket.
+//! - [`logging`], [`lifecycle`]: the journal; signals, systemd, an orderly end.
 //! - [`cli`]: one file per command; `run` is the only place where the parts are put together.
+//!
+//! Deliberately absent: a queue in memory (what waits is in the store), a retry outside [`retry`]'s vocabulary, a
+//! second way to build an HTTP client, a clock read that a test cannot set.
 
 pub mod content;
 pub mod clock;

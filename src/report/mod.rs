@@ -3,7 +3,7 @@
 //!
 //! The parts of a tenant's tree tell their [`TenantReport`] what happened; `status`, systemd's `STATUS=` and the hourly
 //! summary read the [`Report`]. The journal gets a line when something changes and then at growing intervals
-//! ([`announce`](self::announce)), never one per attempt.
+//! ([`announce`]), never one per attempt.
 //!
 //! **Invariant:** nothing here waits or does I/O apart from logging; memory is a fixed size per tenant.
 

@@ -4,7 +4,7 @@
 //! for them, the oldest because they will be gone first. The turn is kept from call to call.
 //!
 //! Urgent entries are found without reading the whole queue. Content lives seven days as a rule, so what expires soon
-//! is at the old end; what lives shorter than that is remembered by its expiry in the [book](super::book).
+//! is at the old end; what lives shorter than that is remembered by its expiry in the [`super::book`].
 //!
 //! What a scan has passed by, because it is handed out or deferred, later scans do not look at again.
 //!
