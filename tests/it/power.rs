@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tenantry_simulator::{BlobSpec, ContentType, Feed, Scenario};
 
-use crate::skip::skip;
+use crate::skip::not_here;
 use crate::world::{World, tenant, tenant_id};
 
 /// A file system of its own in a file.
@@ -81,7 +81,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
     world.set("store", "partition_size", "\"20 MiB\"");
     let disk = match Disk::new(world.dir.path()) {
         Ok(disk) => disk,
-        Err(reason) => return skip(&format!("no loop device with ext4 can be made here: {reason}")),
+        Err(reason) => return not_here(&format!("no loop device with ext4 can be made here: {reason}")),
     };
     let mut random = fastrand::Rng::with_seed(u64::from(rounds()));
     for round in 0..rounds() {
