@@ -48,6 +48,9 @@ pub struct RefusedEntry {
     pub reason: String,
     /// The entry itself, cut to 300 characters.
     pub entry: String,
+    /// The blob, if nothing but its `contentUri` is wrong: the loss can be kept on record under its name. Fetching it
+    /// is refused as well.
+    pub blob: Option<ContentBlob>,
 }
 
 /// One page of a webhook's notifications.
@@ -174,7 +177,7 @@ pub(super) fn read_content(
     asked: ContentType,
     address: &Address,
 ) -> Result<Entries<ContentBlob>, serde_json::Error> {
-    read_entries(body, |entry| read_blob(entry, asked, address))
+    read_entries(body, asked, |entry| read_blob(entry, asked, address))
 }
 
 /// Reads a page of notifications.
@@ -183,7 +186,7 @@ pub(super) fn read_notifications(
     asked: ContentType,
     address: &Address,
 ) -> Result<Entries<Notification>, serde_json::Error> {
-    read_entries(body, |entry| {
+    read_entries(body, asked, |entry| {
         let blob = read_blob(entry, asked, address)?;
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let sent = text("notificationSent").and_then(read_time);
@@ -191,10 +194,17 @@ pub(super) fn read_notifications(
     })
 }
 
+/// The label of an entry whose `contentUri` may not see the tenant's token.
+const FOREIGN: &str = "foreign_uri";
+
 /// Why an entry is refused: label and words.
 type Refused = (&'static str, String);
 
-fn read_entries<T>(body: &[u8], read: impl Fn(&Value) -> Result<T, Refused>) -> Result<Entries<T>, serde_json::Error> {
+fn read_entries<T>(
+    body: &[u8],
+    asked: ContentType,
+    read: impl Fn(&Value) -> Result<T, Refused>,
+) -> Result<Entries<T>, serde_json::Error> {
     // Bytes that are not UTF-8 spoil the entry that holds them, not the page.
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -214,6 +224,7 @@ fn read_entries<T>(body: &[u8], read: impl Fn(&Value) -> Result<T, Refused>) -> 
         match result {
             Ok(entry) => entries.good.push(entry),
             Err((kind, reason)) => entries.refused.push(RefusedEntry {
+                blob: value.as_ref().ok().filter(|_| kind == FOREIGN).and_then(|value| read_fields(value, asked).ok()),
                 content_id: value.ok().and_then(|value| read_id(&value).ok()),
                 kind,
                 reason,
@@ -225,6 +236,15 @@ fn read_entries<T>(body: &[u8], read: impl Fn(&Value) -> Result<T, Refused>) -> 
 }
 
 fn read_blob(entry: &Value, asked: ContentType, address: &Address) -> Result<ContentBlob, Refused> {
+    let blob = read_fields(entry, asked)?;
+    address.given(&blob.content_uri).map_err(|why| {
+        (FOREIGN, format!("its `contentUri` is not used (`{}`): {why}", super::error::host_of(&blob.content_uri)))
+    })?;
+    Ok(blob)
+}
+
+/// All but the question whether its address may be asked.
+fn read_fields(entry: &Value, asked: ContentType) -> Result<ContentBlob, Refused> {
     let malformed = |what: &str| ("malformed", what.to_owned());
     if !entry.is_object() {
         return Err(malformed("the entry is not an object"));
@@ -238,9 +258,6 @@ fn read_blob(entry: &Value, asked: ContentType, address: &Address) -> Result<Con
     };
     let content_id = read_id(entry)?;
     let content_uri = text("contentUri").ok_or_else(|| malformed("`contentUri` is missing"))?;
-    address.given(content_uri).map_err(|why| {
-        ("foreign_uri", format!("its `contentUri` is not used (`{}`): {why}", super::error::host_of(content_uri)))
-    })?;
     let created = text("contentCreated").and_then(read_time);
     let expiration = text("contentExpiration").and_then(read_time);
     let created = created

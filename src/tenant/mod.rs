@@ -18,7 +18,8 @@
 //! - [`gate`]: no request of a tenant before a wait that was read is over.
 //! - [`slots`]: the process's places for blobs, fair across tenants.
 //!
-//! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve`, `driver`, `supervisor`, [`registry`].
+//! The tasks: `tree` (what they share), `failure` (what can keep them from it), `subscription`, `poll`, `retrieve`,
+//! `backlog` (the retrievals), `driver`, `supervisor`, [`registry`].
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
 //! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
@@ -29,10 +30,12 @@ mod schedule;
 pub mod limit;
 pub mod gate;
 pub mod slots;
+mod failure;
 mod tree;
 mod subscription;
 mod poll;
 mod retrieve;
+mod backlog;
 mod driver;
 mod supervisor;
 pub mod registry;

@@ -8,15 +8,17 @@
 //! listing that leads in a circle ends with an error; an entry that cannot be collected is reported, not dropped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{Instrument as _, debug, error, info_span};
 
+use super::failure::Failure;
 use super::plan::{self, Gap};
-use super::tree::{Failure, Tree};
+use super::tree::{Tree, later};
 use crate::activity::{Page, PageLink, RefusedEntry, Window};
-use crate::content::{ContentId, ContentType, Tier};
+use crate::content::{ContentBlob, ContentId, ContentType, Tier};
 use crate::retry::{Advice, Backoff, Stage};
 use crate::store::Watermark;
 
@@ -27,6 +29,9 @@ const ATTEMPTS: u32 = 5;
 const TELLING: u32 = 3;
 /// How often a window is begun again because the service no longer accepts a link to one of its pages.
 const BEGINNINGS: u32 = 3;
+
+/// What is still listed wrongly so shortly before the service ceases to list it is given up.
+const LAST_CHANCE: Duration = Duration::from_hours(1);
 
 /// What an activation found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -163,13 +168,15 @@ async fn list_window(
                 Err(failure) => return Err(failure),
             };
             dates.add(page.date);
-            for entry in &page.refused {
-                refuse(tree, content_type, entry);
-            }
             all.refused += page.refused.len();
+            let mut blobs = page.blobs;
+            for refused in page.refused {
+                refuse(tree, content_type, &refused);
+                blobs.extend(refused.blob.filter(|blob| is_last_chance(blob, tree.time.now())));
+            }
             // Most pages of an idle tenant are empty, and cost the store nothing.
-            if !page.blobs.is_empty() {
-                let enqueued = tree.store.enqueue(tree.tenant, tier, page.blobs).await.map_err(Failure::Store)?;
+            if !blobs.is_empty() {
+                let enqueued = tree.store.enqueue(tree.tenant, tier, blobs).await.map_err(Failure::Store)?;
                 tree.works(Stage::Store, None);
                 all.new += enqueued.new;
                 all.known += enqueued.known;
@@ -208,7 +215,7 @@ async fn page(
             // The gate knows how long.
             Advice::Throttled { .. } => {
                 backoff.failed(None);
-                std::time::Duration::ZERO
+                Duration::ZERO
             }
             _ => return Err(failure),
         };
@@ -225,8 +232,8 @@ async fn page(
     }
 }
 
-/// The service lists something that cannot be collected as it is listed. It is no dead letter: another listing may name
-/// it rightly, so the whole span is listed again before long.
+/// The service lists something that cannot be collected as it is listed. It is no dead letter yet: another listing may
+/// name it rightly, so the whole span is listed again before long.
 fn refuse(tree: &Tree, content_type: ContentType, refused: &RefusedEntry) {
     if tree.is_new_refusal(refused) {
         error!(
@@ -239,6 +246,13 @@ fn refuse(tree: &Tree, content_type: ContentType, refused: &RefusedEntry) {
             refused.reason
         );
     }
+}
+
+/// Whether a blob that is listed wrongly will hardly be listed rightly any more. Queued like the others, it then becomes
+/// a dead letter without a request, and its loss is on record.
+fn is_last_chance(blob: &ContentBlob, now: Timestamp) -> bool {
+    let soon = later(now, LAST_CHANCE);
+    blob.content_expiration < soon || later(blob.content_created, plan::OLDEST) < soon
 }
 
 /// The earliest `Date` of several answers; none if one of them has none.

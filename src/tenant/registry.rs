@@ -30,12 +30,17 @@ use crate::config::{App, Collect, Settings, TokenSettings};
 use crate::content::{ContentType, TenantId};
 use crate::http::Http;
 use crate::report::{Report, TenantReport, TenantState};
+use crate::retry::Stage;
 use crate::store::Store;
 use crate::token::{AppAlarms, TokenRequest, TokenSource};
 
 /// Each tenant that starts adds this to the time over which all of them start, so that a few start at once and a
 /// thousand do not.
 const SPREAD_EACH: Duration = Duration::from_millis(100);
+
+/// All stages that a tree can be troubled at.
+const STAGES: [Stage; 7] =
+    [Stage::Token, Stage::Subscribe, Stage::List, Stage::Retrieve, Stage::Store, Stage::Paused, Stage::Restart];
 
 /// What all trees of the process share.
 #[derive(Debug, Clone)]
@@ -174,6 +179,10 @@ impl Registry {
             if !known {
                 report.stored_before(self.shared.store.stored_today(id));
             }
+            // What troubled the last tree, the next one finds out anew.
+            for stage in STAGES {
+                report.trouble(stage, None);
+            }
             let (running, token) = before.map_or((None, None), |entry| (entry.running, entry.token));
             // A tenant that comes back while it is leaving waits for its old tree too.
             let last = running.or_else(|| books.leaving.remove(&id));
@@ -191,7 +200,7 @@ impl Registry {
             let entry = if order.enabled {
                 report.state(TenantState::Starting);
                 let token = token.map_or_else(|| self.token_source(id, &order.identity), |(_, token)| token);
-                let tree = self.tree(id, &order, token.clone(), report);
+                let tree = self.tree(id, &order, token.clone(), report, known);
                 let running = self.start(tree, last, delay, settings.daemon.drain);
                 Entry { running: Some(running), token: Some((order.identity.clone(), token)), order }
             } else {
@@ -277,7 +286,14 @@ impl Registry {
         TokenSource::new(request, http.control.clone(), Arc::clone(clock), Arc::clone(time), apps)
     }
 
-    fn tree(&self, tenant: TenantId, order: &Order, token: TokenSource, report: TenantReport) -> Arc<Tree> {
+    fn tree(
+        &self,
+        tenant: TenantId,
+        order: &Order,
+        token: TokenSource,
+        report: TenantReport,
+        mended: bool,
+    ) -> Arc<Tree> {
         let Shared { store, http, time, .. } = &self.shared;
         let bytes = order.collect.max_blob_bytes;
         let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
@@ -293,6 +309,7 @@ impl Registry {
             time: Arc::clone(time),
             report,
             slots: self.slots.clone(),
+            mended,
         })
     }
 

@@ -17,7 +17,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::tree::{Failure, Fetching, Tree, later};
+use super::failure::Failure;
+use super::tree::{Fetching, Tree, later};
 use crate::report::Trouble;
 use crate::retry::{Advice, Stage, jittered};
 use crate::store::{Fetched, IntakeError, QueueEntry, StoreError, Stored};
@@ -34,8 +35,10 @@ const TELLING: u32 = 3;
 /// What became of a retrieval, in the eyes of the tree.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The service answered; the entry is out of the queue.
+    /// The blob is durable, and the entry out of the queue.
     Done,
+    /// The entry has become a dead letter.
+    GivenUp,
     /// The entry waits for another attempt.
     Deferred,
     /// Nothing was learnt about the blob: its entry is to be released.
@@ -162,7 +165,7 @@ async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<
                     let reason = failure.trouble().to_string();
                     entry.last_error = Some(reason.clone());
                     give_up(tree, entry, &reason).await?;
-                    return Ok(Outcome::Done);
+                    return Ok(Outcome::GivenUp);
                 }
                 // The gate is closed; or the tree must do something first. None of it is the blob's fault.
                 Advice::Throttled { .. } | Advice::PauseApp | Advice::CheckSubscription => {
@@ -184,7 +187,7 @@ async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<
     if has_expired(&entry, tree.time.confirmed()) {
         let reason = format!("it expired before it could be retrieved; the last failure: {trouble}");
         give_up(tree, entry, &reason).await?;
-        return Ok(Outcome::Done);
+        return Ok(Outcome::GivenUp);
     }
     if telling {
         tree.troubled(Stage::Retrieve, Some(entry.blob.content_type), &trouble);
@@ -219,6 +222,8 @@ async fn give_up(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), Sto
     let (content_type, content_id) = (entry.blob.content_type, entry.blob.content_id.clone());
     tree.store.dead_letter(tree.tenant, entry, reason).await?;
     tree.report.dead_letter(content_type, &content_id, reason);
+    // Nothing is being tried any more.
+    tree.works(Stage::Retrieve, Some(content_type));
     Ok(())
 }
 

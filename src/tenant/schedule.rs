@@ -43,11 +43,21 @@ struct Lane {
     backoff: Backoff,
     /// It failed because the token was refused.
     refused: bool,
+    /// Its span was listed in this run.
+    listed: bool,
 }
 
 impl Lane {
     fn new(tier: Tier, due: Instant) -> Self {
-        Self { tier, running: false, due, resume: None, backoff: Backoff::new(Stage::List), refused: false }
+        Self {
+            tier,
+            running: false,
+            due,
+            resume: None,
+            backoff: Backoff::new(Stage::List),
+            refused: false,
+            listed: false,
+        }
     }
 }
 
@@ -130,6 +140,7 @@ impl Schedule {
             };
             if lane.tier == tier {
                 lane.running = false;
+                lane.listed = true;
                 lane.resume = None;
                 // The cadence is kept, and turns that were missed are left out.
                 lane.due = (lane.due + interval).max(now);
@@ -216,6 +227,14 @@ impl Schedule {
         self.feeds.iter().all(|feed| !feed.ready || feed.blocked_until.is_some_and(|until| until > now))
     }
 
+    /// Whether a feed is still being polled for the first time, and nothing has gone wrong with that.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.feeds.iter().filter(|feed| feed.ready && feed.blocked_until.is_none()).any(|feed| {
+            let poll = &feed.lanes[0];
+            !poll.listed && poll.backoff.attempts() == 0
+        })
+    }
+
     /// Whether the polls of all feeds fail.
     pub(super) fn is_failing(&self) -> bool {
         self.feeds.iter().all(|feed| feed.lanes[0].backoff.attempts() > 0)
@@ -231,5 +250,166 @@ impl Schedule {
 
     fn lane(&mut self, content_type: ContentType, tier: Tier) -> Option<&mut Lane> {
         self.feed(content_type)?.lanes.iter_mut().find(|lane| lane.tier == tier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXCHANGE: ContentType = ContentType::Exchange;
+    const GENERAL: ContentType = ContentType::General;
+
+    fn time() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    fn listed(minutes: i64) -> Watermark {
+        let at = Some(time() - jiff::SignedDuration::from_mins(minutes));
+        Watermark { listed_to: at, recent_at: at, sweep_at: at }
+    }
+
+    fn schedule(marks: &[(ContentType, Watermark)], now: Instant) -> Schedule {
+        Schedule::new(TenantId::from_bytes([1; 16]), marks.iter().copied(), Collect::default(), now, time())
+    }
+
+    fn started(schedule: &mut Schedule, now: Instant) -> Vec<(ContentType, Tier)> {
+        std::iter::from_fn(|| schedule.start(now)).map(|due| (due.content_type, due.tier)).collect()
+    }
+
+    fn after(now: Instant, seconds: u64) -> Instant {
+        now + Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_feed_waits_for_its_subscription_and_a_known_one_does_not() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(1)), (GENERAL, Watermark::default())], now);
+        assert!(schedule.is_fresh());
+        assert_eq!(started(&mut schedule, now), [(EXCHANGE, Tier::Poll)]);
+        schedule.set_ready(GENERAL, true);
+        assert_eq!(started(&mut schedule, now), [(GENERAL, Tier::Poll)]);
+        assert_eq!(started(&mut schedule, now), [], "once at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_poll_keeps_its_cadence_and_leaves_out_turns_that_were_missed() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(1))], now);
+        started(&mut schedule, now);
+        schedule.succeeded(EXCHANGE, Tier::Poll, false, after(now, 20));
+        assert_eq!(schedule.next_due(), Some(after(now, 60)));
+        assert!(!schedule.is_fresh());
+        started(&mut schedule, after(now, 60));
+        schedule.succeeded(EXCHANGE, Tier::Poll, false, after(now, 400));
+        assert_eq!(schedule.next_due(), Some(after(now, 400)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wider_tiers_are_due_an_interval_after_they_were_last_listed() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(10))], now);
+        started(&mut schedule, now);
+        assert_eq!(started(&mut schedule, after(now, 5 * 60 - 1)), []);
+        assert_eq!(started(&mut schedule, after(now, 5 * 60)), [(EXCHANGE, Tier::Recent)]);
+        assert_eq!(started(&mut schedule, after(now, 350 * 60)), [(EXCHANGE, Tier::Sweep)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_poll_of_all_seven_days_stands_for_the_first_sweep() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, Watermark::default())], now);
+        schedule.set_ready(EXCHANGE, true);
+        assert_eq!(started(&mut schedule, now), [(EXCHANGE, Tier::Poll)]);
+        schedule.succeeded(EXCHANGE, Tier::Poll, true, after(now, 30));
+        started(&mut schedule, after(now, 60));
+        assert_eq!(started(&mut schedule, after(now, 15 * 60)), []);
+        assert_eq!(started(&mut schedule, after(now, 15 * 60 + 30)), [(EXCHANGE, Tier::Recent)]);
+        assert_eq!(started(&mut schedule, after(now, 6 * 3600 + 30)), [(EXCHANGE, Tier::Sweep)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_sweep_at_a_time() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(600)), (GENERAL, listed(600))], now);
+        let later = after(now, 3600);
+        let begun = started(&mut schedule, later);
+        assert_eq!(begun.iter().filter(|(_, tier)| *tier == Tier::Sweep).count(), 1, "{begun:?}");
+        schedule.succeeded(EXCHANGE, Tier::Sweep, false, later);
+        assert_eq!(started(&mut schedule, later), [(GENERAL, Tier::Sweep)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_delays_its_lane_and_keeps_the_start_of_its_window() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(1)), (GENERAL, listed(1))], now);
+        started(&mut schedule, now);
+        schedule.succeeded(GENERAL, Tier::Poll, false, now);
+        schedule.failed(EXCHANGE, Tier::Poll, Some(time()), Some(Duration::from_secs(30)), now);
+        schedule.failed(EXCHANGE, Tier::Poll, None, Some(Duration::from_secs(30)), now);
+        assert_eq!(started(&mut schedule, after(now, 29)), []);
+        let due = schedule.start(after(now, 34)).unwrap();
+        assert_eq!(due, Due { content_type: EXCHANGE, tier: Tier::Poll, resume: Some(time()) });
+        assert!(!schedule.is_failing(), "the other feed is well");
+        schedule.succeeded(EXCHANGE, Tier::Poll, false, after(now, 34));
+        let due = schedule.start(after(now, 100)).unwrap();
+        assert_eq!(due.resume, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_feed_is_blocked_for_growing_whiles_and_no_other() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(1)), (GENERAL, listed(1))], now);
+        let mut at = now;
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            started(&mut schedule, at);
+            schedule.succeeded(GENERAL, Tier::Poll, false, at);
+            schedule.put_off(EXCHANGE, Tier::Poll, None, at);
+            schedule.block(EXCHANGE, at);
+            schedule.block(EXCHANGE, at);
+            assert!(!schedule.is_idle_by_refusal(at));
+            let mut until = at;
+            while !started(&mut schedule, until).contains(&(EXCHANGE, Tier::Poll)) {
+                schedule.succeeded(GENERAL, Tier::Poll, false, until);
+                until += Duration::from_secs(10);
+            }
+            waits.push((until - at).as_secs());
+            at = until;
+            schedule.put_off(EXCHANGE, Tier::Poll, None, at);
+        }
+        assert!(waits[0] >= 240 && waits[0] <= 370 && waits[3] > 3 * waits[0], "{waits:?}");
+        schedule.block(GENERAL, at);
+        schedule.block(EXCHANGE, at);
+        assert!(schedule.is_idle_by_refusal(at));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_refused_token_put_off_is_due_with_the_next_token() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(1)), (GENERAL, listed(1))], now);
+        started(&mut schedule, now);
+        for content_type in [EXCHANGE, GENERAL] {
+            schedule.failed(content_type, Tier::Poll, None, Some(Duration::from_mins(2)), now);
+        }
+        schedule.refused(EXCHANGE, Tier::Poll);
+        schedule.retry_refused(after(now, 1));
+        assert_eq!(started(&mut schedule, after(now, 1)), [(EXCHANGE, Tier::Poll)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_back_of_time_makes_every_tier_due() {
+        let now = Instant::now();
+        let mut schedule = schedule(&[(EXCHANGE, listed(1))], now);
+        started(&mut schedule, now);
+        schedule.list_all_again(EXCHANGE, now);
+        assert_eq!(started(&mut schedule, now), [(EXCHANGE, Tier::Recent), (EXCHANGE, Tier::Sweep)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_ever_due_without_a_subscription() {
+        let schedule = schedule(&[(EXCHANGE, Watermark::default())], Instant::now());
+        assert_eq!(schedule.next_due(), None);
+        assert!(schedule.is_idle_by_refusal(Instant::now()) && !schedule.is_fresh());
     }
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info_span};
 
-use super::tree::{Failure, Tree, later};
+use super::failure::Failure;
+use super::tree::{Tree, later};
 use crate::activity::{ActivityError, Fault, Reason};
 use crate::content::ContentType;
 use crate::retry::{Advice, Stage};

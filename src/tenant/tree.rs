@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::failure::Failure;
 use super::gate::Gate;
 use super::limit::Limit;
 use super::slots::{Place, Slots};
@@ -28,67 +29,7 @@ use crate::content::{ContentType, TenantId};
 use crate::report::{TenantReport, Trouble};
 use crate::retry::{Advice, Backoff, REMEMBERED, Stage};
 use crate::store::{Store, StoreError, WaitKey, Watermark};
-use crate::token::{AccessToken, TokenError, TokenSource};
-
-/// Why a request, or what follows from its answer, failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// There is no token.
-    #[error("no token")]
-    Token(#[source] TokenError),
-    /// The service did not answer, or answered with an error.
-    #[error("the service did not do as asked")]
-    Service(#[source] Box<ActivityError>),
-    /// The service refuses tokens: this one, and the one that replaced it.
-    #[error("the service refuses the tenant's tokens")]
-    Refused(#[source] Box<ActivityError>),
-    /// The store failed.
-    #[error("the store failed")]
-    Store(#[source] StoreError),
-    /// The tree is being stopped: nothing more is sent.
-    #[error("the tenant's collection is being stopped")]
-    Stopping,
-}
-
-impl Failure {
-    /// What to do next.
-    pub(super) fn advice(&self) -> Advice {
-        match self {
-            Self::Token(error) => error.advice(),
-            Self::Service(error) => match error.advice() {
-                // It was renewed already, or could not be yet.
-                Advice::RenewToken => Advice::Retry { after: None },
-                advice => advice,
-            },
-            Self::Refused(_) => Advice::PauseTenant,
-            Self::Store(_) | Self::Stopping => Advice::Retry { after: None },
-        }
-    }
-
-    /// Whether the service refused the token, and there is no other one yet.
-    pub(super) fn is_refused_token(&self) -> bool {
-        matches!(self, Self::Service(error) if error.advice() == Advice::RenewToken)
-    }
-
-    /// What the operator reads.
-    pub(super) fn trouble(&self) -> Trouble {
-        match self {
-            Self::Token(error) => error.trouble(),
-            Self::Service(error) | Self::Refused(error) => error.trouble(),
-            Self::Store(error) => error.trouble(),
-            Self::Stopping => Trouble::passing("stopping", self.to_string()),
-        }
-    }
-
-    /// Which stage's trouble it is, when it was met at `stage`.
-    pub(super) const fn stage(&self, stage: Stage) -> Stage {
-        match self {
-            Self::Token(_) => Stage::Token,
-            Self::Service(_) | Self::Refused(_) | Self::Stopping => stage,
-            Self::Store(_) => Stage::Store,
-        }
-    }
-}
+use crate::token::{AccessToken, TokenSource};
 
 /// One tenant's tree.
 #[derive(Debug)]
@@ -103,6 +44,8 @@ pub(super) struct Tree {
     pub(super) report: TenantReport,
     pub(super) gate: Gate,
     pub(super) slots: Slots,
+    /// Its settings were changed: what it was paused for may be mended.
+    mended: bool,
     /// Cancelled when the tree is to end.
     pub(super) stop: CancellationToken,
     /// Something may be retrieved: new entries in the queue, or room for one more retrieval.
@@ -134,11 +77,12 @@ pub(super) struct Parts {
     pub(super) time: Arc<ServiceTime>,
     pub(super) report: TenantReport,
     pub(super) slots: Slots,
+    pub(super) mended: bool,
 }
 
 impl Tree {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, content_types, collect, client, token, store, time, report, slots } = parts;
+        let Parts { tenant, content_types, collect, client, token, store, time, report, slots, mended } = parts;
         Arc::new(Self {
             limit: Mutex::new(Limit::new(collect.concurrency_per_tenant)),
             tenant,
@@ -150,6 +94,7 @@ impl Tree {
             time,
             report,
             slots,
+            mended,
             stop: CancellationToken::new(),
             gate: Gate::default(),
             work: Notify::new(),
@@ -164,19 +109,20 @@ impl Tree {
         })
     }
 
-    /// Reads what outlived the last process or the last run of the tree.
-    pub(super) async fn restore(&self) -> Result<(), StoreError> {
+    /// Reads what outlived the last process or the last run of the tree. Answers how long the tenant is paused yet.
+    pub(super) async fn restore(&self) -> Result<Option<Duration>, StoreError> {
         *lock(&self.marks) = self.store.watermarks(self.tenant).await?;
         let now = self.time.now();
+        let mut paused = None;
         for (key, until) in self.store.waits(self.tenant).await? {
             let Ok(left) = Duration::try_from(until.duration_since(now)) else { continue };
             match key {
                 WaitKey::Throttled => self.gate.close_for(left),
                 WaitKey::SubscriptionStart(content_type) => self.cool_down(content_type, left),
-                WaitKey::Paused => {}
+                WaitKey::Paused => paused = Some(left),
             }
         }
-        Ok(())
+        Ok(paused.filter(|left| !left.is_zero()).filter(|_| !self.mended))
     }
 
     /// Sends one request of the tenant: with its token, through its gate. A refused token is replaced once, if that
