@@ -293,7 +293,10 @@ async fn foreign_addresses_are_reported_and_never_followed() {
     world.until("more polls", |world| world.cloud.summary().requests(tenant(1), Endpoint::List) > lists + 20).await;
     assert_eq!(world.status(tenant(1)).dead_letters, 1);
     let letter = dead_letters(&world, 1).await.remove(0);
-    assert_eq!(letter.entry.blob.content_id.as_str(), world.cloud.ledger().blobs[old as usize].content_id);
+    assert_eq!(
+        letter.entry.blob.content_id.as_str(),
+        world.cloud.ledger().blobs[usize::try_from(old).unwrap()].content_id
+    );
     assert!(letter.reason.contains("is not on the management host"), "{}", letter.reason);
     let mark = world.shared.store.watermarks(tenant(1).into()).await.unwrap();
     assert_eq!(
