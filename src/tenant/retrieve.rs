@@ -134,11 +134,7 @@ async fn finish(tree: &Tree, entry: QueueEntry, stored: Stored, defect: Option<S
         tree.report.stored(content_type, &stored, lag.unwrap_or_default());
     }
     if stored.foreign > 0 {
-        warn!(
-            foreign = stored.foreign,
-            records = stored.records,
-            "records name another tenant in `OrganizationId`; they are flagged"
-        );
+        tell_foreign(tree, &stored);
     }
     debug!(seq = stored.seq, bytes = stored.bytes, records = stored.records, new = stored.new, "stored");
     match defect {
@@ -148,6 +144,19 @@ async fn finish(tree: &Tree, entry: QueueEntry, stored: Stored, defect: Option<S
     tree.works(Stage::Retrieve, Some(content_type));
     tree.works(Stage::Store, None);
     Ok(Outcome::Done)
+}
+
+/// Told at the first such record, the tenth, the hundredth and so on: a tenant that has one may have many.
+fn tell_foreign(tree: &Tree, stored: &Stored) {
+    let (before, total) = tree.count_foreign(stored.foreign);
+    if before.checked_ilog10() < total.checked_ilog10() {
+        warn!(
+            tenant = %tree.tenant,
+            name = %tree.report.name(),
+            foreign = total,
+            "records name another tenant in `OrganizationId`; they are stored and flagged"
+        );
+    }
 }
 
 /// The blob was not stored.
@@ -202,14 +211,17 @@ pub(super) async fn panicked(tree: &Tree, mut entry: QueueEntry, message: &str) 
     entry.panics += 1;
     entry.attempts += 1;
     entry.last_error = Some(format!("the retrieval panicked: {message}"));
-    warn!(
+    debug!(
         tenant = %tree.tenant,
-        content_type = %entry.blob.content_type,
         content_id = %entry.blob.content_id,
         attempt = entry.attempts,
         error = message,
-        "the retrieval of a blob panicked; please report this with the blob"
+        "the retrieval of a blob panicked"
     );
+    let cause = format!("reading a blob made the program panic: {message}");
+    let remedy = "report this; a blob that does it three times is kept unparsed, see its dead letter";
+    let trouble = Trouble::for_operator("blob_panic", cause, remedy);
+    tree.troubled(Stage::Retrieve, Some(entry.blob.content_type), &trouble);
     if entry.panics >= HOPELESS {
         let reason = format!("its retrieval panicked {} times, without parsing too: {message}", entry.panics);
         return give_up(tree, entry, &reason).await;

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub(super) struct Tree {
     fetching: AtomicUsize,
     /// Retrievals that failed since a body last came whole.
     failures: AtomicUsize,
+    /// Records of other tenants among the stored ones.
+    foreign: AtomicU64,
     /// How long the service throttles, if it does not say.
     throttled: Mutex<Backoff>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
@@ -101,6 +103,7 @@ impl Tree {
             queued: AtomicBool::new(true),
             fetching: AtomicUsize::new(0),
             failures: AtomicUsize::new(0),
+            foreign: AtomicU64::new(0),
             throttled: Mutex::new(Backoff::new(Stage::List)),
             marks: Mutex::default(),
             cooldowns: Mutex::default(),
@@ -286,6 +289,12 @@ impl Tree {
     /// A retrieval failed: how many did since a body last came whole.
     pub(super) fn fetch_failed(&self) -> usize {
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts records of other tenants: how many there were before, and how many there are now.
+    pub(super) fn count_foreign(&self, records: u32) -> (u64, u64) {
+        let before = self.foreign.fetch_add(u64::from(records), Ordering::Relaxed);
+        (before, before + u64::from(records))
     }
 
     pub(super) fn mark(&self, content_type: ContentType) -> Watermark {
