@@ -97,9 +97,7 @@ async fn a_second_signal_ends_at_once_what_the_first_one_lets_finish() {
         effect: stall,
     });
     let mut daemon = world.run();
-    daemon
-        .wait("it has something to fetch", |status| status["tenants"][0]["queue"]["entries"].as_u64() > Some(0))
-        .await;
+    daemon.wait("it is fetching", |_| world.cloud.summary().requests(tenant_id(1), Endpoint::Blob) > 0).await;
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("stopping").await;
     daemon.signal(Signal::SIGTERM);
