@@ -112,6 +112,13 @@ impl ServiceTime {
         self.estimate().and_then(|(now, age)| (age <= CONFIRMED_FOR).then_some(now))
     }
 
+    /// What the host's clock says, right or wrong: for what is compared after a restart, before the service has said a
+    /// time.
+    #[must_use]
+    pub fn host(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// How far the host's clock is ahead of the service's (negative: behind); `None` before the first answer.
     #[must_use]
     pub fn host_ahead_by(&self) -> Option<SignedDuration> {

@@ -3,15 +3,15 @@
 //! Every error that a stage can meet answers [`advice()`](Advice); the driver of that stage obeys it. Waits grow
 //! by the `backoff` crate's exponential policy, are jittered, and never undercut what the service asked for.
 //!
-//! **Invariant:** nothing in this module sleeps or does I/O; a wait that is longer than [`REMEMBERED`] is written
-//! to the store by its owner, so that a restart does not shorten it.
+//! **Invariant:** nothing in this module sleeps or does I/O; a wait that the service asked for, and one of our own that
+//! is longer than [`REMEMBERED`], is written to the store by its owner, so that a restart does not shorten it.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-/// Waits longer than this survive a restart.
+/// Waits of our own that are longer than this survive a restart.
 pub const REMEMBERED: Duration = Duration::from_mins(1);
 
 /// What the caller does next.

@@ -2,7 +2,6 @@
 //!
 //! Memory does not grow with the blob: one chunk is held at a time.
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::body::Body;
@@ -24,7 +23,7 @@ impl BlobBody {
     /// The next decoded bytes, at most 128 KiB; `None` once all of the body has come and its end is verified:
     /// `Content-Length` or the last chunk, gzip's checksum and length. Until then nothing that was handed out may
     /// be taken for a blob. After an error the body is good for nothing more.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ActivityError> {
+    pub async fn chunk(&mut self) -> Result<Option<&[u8]>, ActivityError> {
         self.body.chunk().await
     }
 

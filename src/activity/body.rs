@@ -1,5 +1,6 @@
 //! A body as a stream of decoded bytes, with limits on both sides of the compression and on its pace.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,10 +63,12 @@ pub(super) struct Body {
     limits: Limits,
     /// Received and not decoded yet.
     input: Bytes,
-    /// Decoded and not handed on yet. Kept here, so that dropping the future of `chunk` loses nothing.
-    output: Vec<u8>,
-    /// How much room the next output is given.
-    room: usize,
+    /// What `chunk` hands on of a body that is not encoded.
+    plain: Bytes,
+    /// What it hands on of one that is. Kept here, so that dropping its future loses nothing.
+    output: Output,
+    /// `output` has been handed on.
+    handed_on: bool,
     /// The end of the body was seen and verified.
     ended: bool,
     received: u64,
@@ -78,13 +81,14 @@ impl Body {
     pub(super) fn new(response: Response, operation: Operation, limits: Limits) -> Result<Self, ActivityError> {
         let coding =
             Coding::of(response.headers()).map_err(|encoding| ActivityError::Encoding { operation, encoding })?;
-        let mut body = Self {
+        let body = Self {
             operation,
             coding,
             limits,
             input: Bytes::new(),
-            output: Vec::new(),
-            room: CHUNK,
+            plain: Bytes::new(),
+            output: Output::default(),
+            handed_on: false,
             ended: false,
             received: 0,
             decoded: 0,
@@ -94,8 +98,6 @@ impl Body {
         // No need to read what is announced as too much.
         if let Some(length) = body.response.content_length() {
             body.check(Side::Compressed, length)?;
-            // A small body needs no large buffer: audit records are packed to a tenth and less.
-            body.room = usize::try_from(length.saturating_mul(16)).unwrap_or(CHUNK).clamp(4096, CHUNK);
         }
         Ok(body)
     }
@@ -113,33 +115,38 @@ impl Body {
     /// The next decoded bytes, at most [`CHUNK`]; `None` once the end was seen and verified.
     ///
     /// Dropping the future of this call loses nothing: what was received stays here.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ActivityError> {
+    pub(super) async fn chunk(&mut self) -> Result<Option<&[u8]>, ActivityError> {
         // A small input can hold a large output: between two reads, others get their turn too.
         tokio::task::coop::consume_budget().await;
-        let chunk = match self.coding {
-            Coding::Identity => self.plain_chunk().await?,
-            Coding::Gzip(_) => self.gunzipped_chunk().await?,
+        let decoded = match self.coding {
+            Coding::Identity => self.next_plain().await?,
+            Coding::Gzip(_) => self.gunzip().await?,
         };
-        if let Some(chunk) = &chunk {
-            self.decoded += chunk.len() as u64;
-            self.check(Side::Decompressed, self.decoded)?;
+        self.decoded += decoded as u64;
+        self.check(Side::Decompressed, self.decoded)?;
+        if decoded == 0 {
+            return Ok(None);
         }
-        Ok(chunk)
+        Ok(Some(match self.coding {
+            Coding::Identity => &self.plain,
+            Coding::Gzip(_) => &self.output.0,
+        }))
     }
 
     /// The whole body, for answers that are small as a rule.
     pub(super) async fn read(mut self) -> Result<Vec<u8>, ActivityError> {
         let mut all = Vec::new();
-        loop {
+        let error = loop {
             match self.chunk().await {
-                Ok(Some(chunk)) => all.extend_from_slice(&chunk),
+                Ok(Some(chunk)) => all.extend_from_slice(chunk),
                 Ok(None) => return Ok(all),
-                // An empty body needs no encoding, whatever its header says.
-                Err(ActivityError::Gzip { source: GunzipError::Truncated, .. }) if self.received == 0 => {
-                    return Ok(all);
-                }
-                Err(error) => return Err(error),
+                Err(error) => break error,
             }
+        };
+        match error {
+            // An empty body needs no encoding, whatever its header says.
+            ActivityError::Gzip { source: GunzipError::Truncated, .. } if self.received == 0 => Ok(all),
+            error => Err(error),
         }
     }
 
@@ -160,35 +167,33 @@ impl Body {
         all
     }
 
-    async fn plain_chunk(&mut self) -> Result<Option<Bytes>, ActivityError> {
+    /// How many bytes come next; none at the end.
+    async fn next_plain(&mut self) -> Result<usize, ActivityError> {
         while self.input.is_empty() {
             if !self.receive().await? {
-                return Ok(None);
+                return Ok(0);
             }
         }
-        let length = self.input.len().min(CHUNK);
-        Ok(Some(self.input.split_to(length)))
+        self.plain = self.input.split_to(self.input.len().min(CHUNK));
+        Ok(self.plain.len())
     }
 
-    async fn gunzipped_chunk(&mut self) -> Result<Option<Bytes>, ActivityError> {
+    /// The same, decoded. Full chunks, so that the work around each is worth it; only the last may be shorter.
+    async fn gunzip(&mut self) -> Result<usize, ActivityError> {
+        if std::mem::take(&mut self.handed_on) {
+            self.output.0.clear();
+        }
         loop {
-            if self.output.capacity() == 0 {
-                self.output = Vec::with_capacity(self.room);
-            }
+            let output = self.output.room();
             if let Coding::Gzip(gunzip) = &mut self.coding {
                 let operation = self.operation;
-                let used = gunzip
-                    .inflate(&self.input, &mut self.output)
-                    .map_err(|source| ActivityError::Gzip { operation, source })?;
+                let used =
+                    gunzip.inflate(&self.input, output).map_err(|source| ActivityError::Gzip { operation, source })?;
                 let _ = self.input.split_to(used);
             }
-            // Full chunks, so that the work around each is worth it; only the last may be shorter.
-            if self.output.len() == self.output.capacity() {
-                return Ok(Some(std::mem::take(&mut self.output).into()));
-            }
-            if !self.receive().await? {
-                let rest = std::mem::take(&mut self.output);
-                return Ok((!rest.is_empty()).then(|| rest.into()));
+            if output.len() == output.capacity() || !self.receive().await? {
+                self.handed_on = true;
+                return Ok(self.output.0.len());
             }
         }
     }
@@ -225,6 +230,36 @@ impl Body {
             Side::Decompressed => self.limits.max_decompressed,
         };
         if bytes <= limit { Ok(()) } else { Err(ActivityError::TooLarge { operation: self.operation, side, limit }) }
+    }
+}
+
+/// Room for what is decoded. It is used again for later bodies: the allocator gives so much memory back to the system
+/// at once, and to have it anew for each body was most of the page faults of the threads that retrieve.
+#[derive(Debug, Default)]
+struct Output(Vec<u8>);
+
+static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// How many are kept.
+const KEPT: usize = 16;
+
+impl Output {
+    fn room(&mut self) -> &mut Vec<u8> {
+        if self.0.capacity() == 0 {
+            let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            self.0 = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK));
+        }
+        &mut self.0
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let mut room = std::mem::take(&mut self.0);
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        if room.capacity() > 0 && spare.len() < KEPT {
+            room.clear();
+            spare.push(room);
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! What the listings mean: content blobs, notifications, pages.
 //!
 //! A listing is a JSON array of small objects. Each entry is read on its own: one that is malformed, of an unknown
-//! content type, or whose `contentUri` may not see the tenant's token is reported among the page's
+//! content type, too large to be kept, or whose `contentUri` may not see the tenant's token is reported among the page's
 //! [`refused`](Page::refused) entries and spoils no other. It is never dropped without a word: what the service
-//! lists is stored, or its loss is reported.
+//! lists is stored, or its loss is reported, under a name in any case.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -19,6 +20,8 @@ use crate::content::{ContentBlob, ContentId, ContentType};
 const LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Ids have about 120 bytes; they become keys of the store.
 const LONGEST_ID: usize = 1024;
+/// URIs have about 250 bytes; they are kept with the blob.
+const LONGEST_URI: usize = 4096;
 /// What is shown of a refused entry.
 const EXCERPT: usize = 300;
 /// A listing of more pages than this, at a hundred blobs and more each, does not end.
@@ -40,17 +43,52 @@ pub struct Page {
 /// An entry of a listing that cannot be collected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedEntry {
-    /// The blob's name, if it has a good one.
-    pub content_id: Option<ContentId>,
+    /// The blob's name. If it has no good one, one that is made of the entry, and is the same whenever the same is listed.
+    pub content_id: ContentId,
     /// A stable label: `malformed`, `unknown_content_type` or `foreign_uri`.
     pub kind: &'static str,
     /// What is wrong with it, in words.
     pub reason: String,
     /// The entry itself, cut to 300 characters.
     pub entry: String,
-    /// The blob, if nothing but its `contentUri` is wrong: the loss can be kept on record under its name. Fetching it
-    /// is refused as well.
-    pub blob: Option<ContentBlob>,
+    /// Where it is said to be, cut to 300 characters; empty if nothing is said.
+    pub content_uri: String,
+    /// When it became available, if that can be read.
+    pub content_created: Option<Timestamp>,
+    /// When the service deletes it, if that can be read.
+    pub content_expiration: Option<Timestamp>,
+}
+
+impl RefusedEntry {
+    fn new(raw: &str, value: Option<&Value>, (kind, reason): Refused) -> Self {
+        let (content_created, content_expiration) = value.map_or((None, None), read_life);
+        Self {
+            content_id: value.and_then(|value| read_id(value).ok()).unwrap_or_else(|| made_name(raw)),
+            kind,
+            reason,
+            entry: excerpt(raw),
+            content_uri: value.and_then(|value| value.get("contentUri")?.as_str()).map(excerpt).unwrap_or_default(),
+            content_created,
+            content_expiration,
+        }
+    }
+}
+
+/// One line of a text, not too long.
+fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A name for what has none.
+fn made_name(entry: &str) -> ContentId {
+    use std::fmt::Write as _;
+    let digest = digest(&SHA256, entry.as_bytes());
+    let mut name = "unnamed-".to_owned();
+    for byte in &digest.as_ref()[..16] {
+        // Writing to a string cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.into()
 }
 
 /// One page of a webhook's notifications.
@@ -177,7 +215,7 @@ pub(super) fn read_content(
     asked: ContentType,
     address: &Address,
 ) -> Result<Entries<ContentBlob>, serde_json::Error> {
-    read_entries(body, asked, |entry| read_blob(entry, asked, address))
+    read_entries(body, |entry| read_blob(entry, asked, address))
 }
 
 /// Reads a page of notifications.
@@ -186,7 +224,7 @@ pub(super) fn read_notifications(
     asked: ContentType,
     address: &Address,
 ) -> Result<Entries<Notification>, serde_json::Error> {
-    read_entries(body, asked, |entry| {
+    read_entries(body, |entry| {
         let blob = read_blob(entry, asked, address)?;
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let sent = text("notificationSent").and_then(read_time);
@@ -194,17 +232,10 @@ pub(super) fn read_notifications(
     })
 }
 
-/// The label of an entry whose `contentUri` may not see the tenant's token.
-const FOREIGN: &str = "foreign_uri";
-
 /// Why an entry is refused: label and words.
 type Refused = (&'static str, String);
 
-fn read_entries<T>(
-    body: &[u8],
-    asked: ContentType,
-    read: impl Fn(&Value) -> Result<T, Refused>,
-) -> Result<Entries<T>, serde_json::Error> {
+fn read_entries<T>(body: &[u8], read: impl Fn(&Value) -> Result<T, Refused>) -> Result<Entries<T>, serde_json::Error> {
     // Bytes that are not UTF-8 spoil the entry that holds them, not the page.
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -223,13 +254,7 @@ fn read_entries<T>(
         };
         match result {
             Ok(entry) => entries.good.push(entry),
-            Err((kind, reason)) => entries.refused.push(RefusedEntry {
-                blob: value.as_ref().ok().filter(|_| kind == FOREIGN).and_then(|value| read_fields(value, asked).ok()),
-                content_id: value.ok().and_then(|value| read_id(&value).ok()),
-                kind,
-                reason,
-                entry: raw.get().chars().take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect(),
-            }),
+            Err(refused) => entries.refused.push(RefusedEntry::new(raw.get(), value.as_ref().ok(), refused)),
         }
     }
     Ok(entries)
@@ -238,7 +263,7 @@ fn read_entries<T>(
 fn read_blob(entry: &Value, asked: ContentType, address: &Address) -> Result<ContentBlob, Refused> {
     let blob = read_fields(entry, asked)?;
     address.given(&blob.content_uri).map_err(|why| {
-        (FOREIGN, format!("its `contentUri` is not used (`{}`): {why}", super::error::host_of(&blob.content_uri)))
+        ("foreign_uri", format!("its `contentUri` is not used (`{}`): {why}", super::error::host_of(&blob.content_uri)))
     })?;
     Ok(blob)
 }
@@ -258,14 +283,12 @@ fn read_fields(entry: &Value, asked: ContentType) -> Result<ContentBlob, Refused
     };
     let content_id = read_id(entry)?;
     let content_uri = text("contentUri").ok_or_else(|| malformed("`contentUri` is missing"))?;
-    let created = text("contentCreated").and_then(read_time);
-    let expiration = text("contentExpiration").and_then(read_time);
-    let created = created
-        .or_else(|| expiration?.checked_sub(LIFE).ok())
-        .ok_or_else(|| malformed("`contentCreated` is missing or not a time"))?;
-    let expiration = expiration
-        .or_else(|| created.checked_add(LIFE).ok())
-        .ok_or_else(|| malformed("`contentCreated` is not a time of this age"))?;
+    if content_uri.len() > LONGEST_URI {
+        return Err(malformed("`contentUri` is longer than 4096 bytes"));
+    }
+    let (created, expiration) = read_life(entry);
+    let created = created.ok_or_else(|| malformed("`contentCreated` is missing or not a time"))?;
+    let expiration = expiration.ok_or_else(|| malformed("`contentCreated` is not a time of this age"))?;
     Ok(ContentBlob {
         content_id,
         content_type,
@@ -273,6 +296,14 @@ fn read_fields(entry: &Value, asked: ContentType) -> Result<ContentBlob, Refused
         content_created: created,
         content_expiration: expiration,
     })
+}
+
+/// From when until when the service holds a blob; what is missing is filled in.
+fn read_life(entry: &Value) -> (Option<Timestamp>, Option<Timestamp>) {
+    let time = |name: &str| entry.get(name).and_then(Value::as_str).and_then(read_time);
+    let expiration = time("contentExpiration");
+    let created = time("contentCreated").or_else(|| expiration?.checked_sub(LIFE).ok());
+    (created, expiration.or_else(|| created?.checked_add(LIFE).ok()))
 }
 
 fn read_id(entry: &Value) -> Result<ContentId, Refused> {
@@ -379,6 +410,7 @@ mod tests {
             (json!({"contentId": "a\nb"}), "malformed"),
             (json!({"contentId": "x".repeat(1025)}), "malformed"),
             (json!({"contentUri": null}), "malformed"),
+            (json!({"contentUri": format!("{FEED}/audit/{}", "x".repeat(40_000))}), "malformed"),
             (json!({"contentCreated": null, "contentExpiration": null}), "malformed"),
             (json!({"contentCreated": "9999-12-31T00:00:00Z", "contentExpiration": null}), "malformed"),
             (json!({"contentType": 4}), "malformed"),
@@ -404,8 +436,11 @@ mod tests {
             let [refused] = &page.refused[..] else { panic!("{changes}: {:?}", page.refused) };
             assert_eq!(refused.kind, kind, "{refused:?}");
             let good_id = !changes.as_object().unwrap().contains_key("contentId");
-            assert_eq!(refused.content_id.is_some(), good_id, "{refused:?}");
+            assert_eq!(!refused.content_id.as_str().starts_with("unnamed-"), good_id, "{refused:?}");
+            let again = read(json!([bad]).to_string().as_bytes()).unwrap();
+            assert_eq!(again.refused, page.refused, "the same is called the same");
             assert!(refused.entry.starts_with('{') && refused.entry.len() <= 300, "{refused:?}");
+            assert!(refused.content_uri.len() <= 300, "{refused:?}");
         }
         let page = read(br#"[null, 7, "x", [], {}, {"a":1,"a":2}]"#).unwrap();
         assert_eq!((page.good.len(), page.refused.len()), (0, 6));

@@ -201,7 +201,7 @@ async fn read(mut body: BlobBody) -> Result<Vec<u8>, ActivityError> {
     let mut all = Vec::new();
     while let Some(chunk) = body.chunk().await? {
         assert!(!chunk.is_empty() && chunk.len() <= 256 << 10, "{} bytes at once", chunk.len());
-        all.extend_from_slice(&chunk);
+        all.extend_from_slice(chunk);
     }
     assert!(body.chunk().await?.is_none(), "the end stays the end");
     assert_eq!(body.decoded(), all.len() as u64);
@@ -514,7 +514,7 @@ async fn bodies_arrive_as_they_were_sent_whatever_their_coding_and_framing() {
         assert_eq!(body.date().is_some(), name != "chunked");
         let mut all = Vec::new();
         while let Some(chunk) = body.chunk().await.unwrap() {
-            all.extend_from_slice(&chunk);
+            all.extend_from_slice(chunk);
         }
         assert!(all == plain, "{name}");
         assert_eq!((body.received(), body.decoded()), (received as u64, plain.len() as u64), "{name}");
@@ -661,7 +661,7 @@ async fn dropping_a_read_loses_nothing() {
     loop {
         let patience = if dropped < 20 { Duration::from_millis(5) } else { Duration::from_secs(30) };
         match tokio::time::timeout(patience, body.chunk()).await {
-            Ok(Ok(Some(chunk))) => all.extend_from_slice(&chunk),
+            Ok(Ok(Some(chunk))) => all.extend_from_slice(chunk),
             Ok(end) => break assert!(end.unwrap().is_none()),
             Err(_) => {
                 dropped += 1;

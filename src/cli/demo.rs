@@ -50,6 +50,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<Exit> {
         () = stop_requested(&mut lifecycle) => Ok(()),
     };
     demo.stop().await?;
+    say("\nThe demo has ended; nothing is left of it.\n")?;
     shown.map(|()| Exit::Done)
 }
 
@@ -110,6 +111,12 @@ impl Demo {
         if args.once {
             return Ok(());
         }
+        say(&format!(
+            "While this runs, try in another terminal:\n\n  \
+             {exe} --config {config} status\n  {exe} --config {config} tail\n",
+            exe = std::env::current_exe()?.display(),
+            config = self.config.display(),
+        ))?;
         let mut screen = Screen::default();
         loop {
             if let Some(snapshot) = self.status().await? {
@@ -144,13 +151,10 @@ impl Demo {
         let record: serde_json::Value = serde_json::from_str(last)?;
         say(&format!(
             "\n$ tenantry export --tenant '{}' --content-type Audit.Exchange | tail -n 1 | jq .\n{}\n\n\
-             {} records of that tenant and type so far. While this runs, try in another terminal:\n\n  \
-             {exe} --config {config} status\n  {exe} --config {config} tail\n",
+             {} records of that tenant and type so far.\n",
             tenant.name,
             serde_json::to_string_pretty(&record)?,
             records.lines().count(),
-            exe = std::env::current_exe()?.display(),
-            config = self.config.display(),
         ))
     }
 

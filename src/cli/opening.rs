@@ -3,6 +3,7 @@
 //! A command that root runs first becomes the store's owner, so that it leaves no file behind that the service cannot
 //! open. It gives way when a daemon waits for the store.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use super::{Ended, Exit};
 use crate::clock::{ServiceTime, SystemClock};
 use crate::config::Settings;
-use crate::report::{ContentStatus, StatusSnapshot, TenantState, TenantStatus};
+use crate::report::{ContentStatus, StatusSnapshot, TenantState, TenantStatus, TroubleStatus};
 use crate::store::{Options, Store, StoreError};
 
 /// How long the daemon waits for a held lock.
@@ -89,6 +90,10 @@ pub(super) async fn stopped_status(settings: &Settings) -> anyhow::Result<Status
         "the daemon does not run, and nothing was collected yet".clone_into(&mut snapshot.sentence);
         None
     };
+    let notes = match &store {
+        Some(store) => store.notes().await?,
+        None => BTreeMap::new(),
+    };
     for tenant in settings.tenants.values() {
         let mut status = TenantStatus::new(
             tenant.id,
@@ -101,6 +106,8 @@ pub(super) async fn stopped_status(settings: &Settings) -> anyhow::Result<Status
                 status.last_poll = status.last_poll.max(watermark.listed_to);
                 status.content.insert(content_type, content);
             }
+            status.trouble =
+                notes.get(&tenant.id).filter(|_| tenant.enabled).and_then(|note| TroubleStatus::from_note(note));
             status.queue = store.queue_depth(tenant.id);
             status.stored_today = store.stored_today(tenant.id);
             status.dead_letters = store.dead_letters(tenant.id).await?;

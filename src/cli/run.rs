@@ -96,9 +96,6 @@ impl Daemon {
             message: format!("the HTTP client cannot be built ({error}): are the host's CA certificates installed?"),
         })?;
         let store = opening::for_daemon(&settings, Arc::clone(&time)).await?;
-        for event in store.events() {
-            error!("{event}");
-        }
         let report = Report::new(Arc::clone(&time));
         let stop_admin = CancellationToken::new();
         let admin = AdminSocket::bind(
@@ -158,7 +155,10 @@ impl Daemon {
                     error!(?served, "the admin socket has ended");
                     break Exit::Failed;
                 }
-                _ = status.tick() => self.systemd.status(&self.report.sentence()),
+                _ = status.tick() => {
+                    self.systemd.status(&self.report.sentence());
+                    self.leave_notes(false);
+                }
                 _ = feed.tick(), if watchdog.is_some() => self.systemd.alive(),
                 () = &mut summaries => unreachable!("the summaries have no end"),
             }
@@ -194,11 +194,19 @@ impl Daemon {
         Ok(())
     }
 
+    /// Leaves in the store what `status` shows of troubles while no daemon runs.
+    fn leave_notes(&self, last: bool) {
+        for (tenant, note) in self.report.take_notes(last) {
+            self.store.set_note(tenant, note);
+        }
+    }
+
     /// Lets what is under way finish, within the drain limit; a second request to stop ends it at once.
     async fn stop(self, lifecycle: &mut Lifecycle, exit: Exit) -> Exit {
         let limit = self.settings.daemon.drain;
         self.systemd.stopping(limit);
         info!(limit_s = limit.as_secs(), "stopping");
+        self.leave_notes(true);
         let orderly = async {
             self.registry.drain(limit).await;
             self.stop_admin.cancel();

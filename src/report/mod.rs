@@ -3,7 +3,8 @@
 //!
 //! The parts of a tenant's tree tell their [`TenantReport`] what happened; `status`, systemd's `STATUS=` and the hourly
 //! summary read the [`Report`]. The journal gets a line when something changes and then at growing intervals
-//! ([`announce`]), never one per attempt.
+//! ([`announce`]), never one per attempt. What `status` shows of a trouble while no daemon runs are notes, which the
+//! daemon fetches here and leaves in the store.
 //!
 //! **Invariant:** nothing here waits or does I/O apart from logging; memory is a fixed size per tenant.
 
@@ -14,6 +15,7 @@ mod trouble;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,11 +27,17 @@ pub use self::status::{ContentStatus, StatusSnapshot, StoredToday, TenantState, 
 pub use self::tenant::TenantReport;
 pub use self::trouble::Trouble;
 
+use self::tenant::Note;
+
 use crate::clock::ServiceTime;
 use crate::content::TenantId;
 
-/// Up to this many tenants get a line of their own in the hourly summary.
+/// Up to this many tenants get a line of their own when they start and in the hourly summary.
 const TENANT_LINES: usize = 20;
+/// How often it is looked whether the tenants that start have started.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Those that have not by then are told as such: one that the service refuses in silence keeps nobody waiting.
+const STARTED_BY: Duration = Duration::from_mins(10);
 
 /// Every tenant's status. One for the process.
 #[derive(Debug)]
@@ -37,6 +45,10 @@ pub struct Report {
     time: Arc<ServiceTime>,
     started: Timestamp,
     tenants: Mutex<BTreeMap<TenantId, TenantReport>>,
+    /// There are more tenants than get lines of their own.
+    quiet: Arc<AtomicBool>,
+    /// Since when tenants are starting whose start has not been summed up.
+    starting: Mutex<Option<Instant>>,
 }
 
 impl Report {
@@ -44,15 +56,23 @@ impl Report {
     #[must_use]
     pub fn new(time: Arc<ServiceTime>) -> Arc<Self> {
         let started = time.now();
-        Arc::new(Self { time, started, tenants: Mutex::default() })
+        Arc::new(Self { time, started, tenants: Mutex::default(), quiet: Arc::default(), starting: Mutex::default() })
     }
 
     /// The tenant's part of the report, made if it is new, renamed if it is known.
     pub fn tenant(&self, id: TenantId, name: &str) -> TenantReport {
         let mut tenants = self.tenants();
-        let tenant = tenants.entry(id).or_insert_with(|| TenantReport::new(id, name, Arc::clone(&self.time)));
+        let new = || TenantReport::new(id, name, Arc::clone(&self.time), Arc::clone(&self.quiet));
+        let tenant = tenants.entry(id).or_insert_with(new);
         tenant.rename(name);
         tenant.clone()
+    }
+
+    /// There will be so many tenants. Told before any of them starts.
+    pub fn expect(&self, tenants: usize) {
+        self.quiet.store(tenants > TENANT_LINES, Ordering::Relaxed);
+        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        starting.get_or_insert_with(Instant::now);
     }
 
     /// Forgets a tenant that is no longer configured.
@@ -82,15 +102,49 @@ impl Report {
         sentence(&tenants)
     }
 
-    /// Writes the summary line every hour, for ever.
+    /// What the store should keep for a `status` without a daemon, where that has changed. `last`: the daemon ends.
+    #[must_use]
+    pub fn take_notes(&self, last: bool) -> Vec<(TenantId, Option<Vec<u8>>)> {
+        let tenants = self.tenants();
+        let changed = tenants.iter().filter_map(|(id, tenant)| Some((*id, tenant.take_note(last)?)));
+        let written = |note| match note {
+            Note::Well => None,
+            Note::Trouble(trouble) => trouble.to_note(),
+        };
+        changed.map(|(id, note)| (id, written(note))).collect()
+    }
+
+    /// Writes the summary line every hour, and one when many tenants have started, for ever.
     pub async fn summarise(&self) {
         let hour = Duration::from_hours(1);
         let mut next = Instant::now() + hour;
         loop {
-            tokio::time::sleep_until(next).await;
-            next += hour;
-            self.log_summary();
+            tokio::time::sleep_until(next.min(Instant::now() + LOOK_EVERY)).await;
+            self.log_start();
+            if Instant::now() >= next {
+                next += hour;
+                self.log_summary();
+            }
         }
+    }
+
+    /// One line for all tenants that have started.
+    fn log_start(&self) {
+        let Some(since) = self.starting() else { return };
+        let tenants: Vec<_> = self.tenants().values().cloned().collect();
+        let starting = tenants.iter().filter(|tenant| tenant.is_arriving()).count();
+        if starting > 0 && since.elapsed() < STARTED_BY {
+            return;
+        }
+        *self.starting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if self.quiet.load(Ordering::Relaxed) {
+            let troubled = tenants.iter().filter(|tenant| tenant.is_troubled()).count();
+            info!(tenants = tenants.len(), troubled, starting, "the tenants have started");
+        }
+    }
+
+    fn starting(&self) -> Option<Instant> {
+        *self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn log_summary(&self) {
@@ -181,6 +235,46 @@ mod tests {
         fabrikam.trouble(Stage::Token, None);
         assert_eq!(report.sentence(), "collecting from 2 tenants, all well");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_note_is_left_when_the_trouble_changes_and_seldom() {
+        let report = report();
+        let contoso = report.tenant(tenant_id(1), "contoso");
+        let notes = |last| {
+            let notes = report.take_notes(last);
+            notes
+                .into_iter()
+                .map(|(_, note)| note.map(|note| TroubleStatus::from_note(&note).unwrap()))
+                .collect::<Vec<_>>()
+        };
+        contoso.starts();
+        assert_eq!(notes(false), [], "what an earlier process noted stands while nothing is known");
+        let off = Trouble::for_operator("audit_log_off", "x".repeat(100_000), "turn it on");
+        contoso.trouble(Stage::Subscribe, Some(&off));
+        let told = notes(false).remove(0).unwrap().trouble;
+        assert_eq!((told.kind.as_str(), told.remedy.as_str()), ("audit_log_off", "turn it on"));
+        assert_eq!(told.cause.len(), 1000);
+        assert_eq!(notes(false), []);
+        // It flaps.
+        for second in 1..NOTES {
+            contoso.trouble(Stage::Subscribe, Some(&off).filter(|_| second % 2 == 0));
+            contoso.state(TenantState::Collecting);
+            assert_eq!(notes(false), [], "at {second} s");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        contoso.trouble(Stage::Subscribe, Some(&off));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(notes(false), [], "it is the same as the last one noted");
+        assert_eq!(notes(true).remove(0).unwrap().attempts, 1 + NOTES / 2, "the end tells all that is known");
+        contoso.trouble(Stage::Subscribe, None);
+        assert_eq!(notes(false), []);
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert_eq!(notes(false), [None]);
+        assert_eq!(notes(false), []);
+    }
+
+    /// Seconds within which a note is not written again.
+    const NOTES: u64 = 60;
 
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_survives_json() {

@@ -93,7 +93,7 @@ pub struct TenantStatus {
     pub queue: QueueDepth,
     /// Since midnight UTC.
     pub stored_today: StoredToday,
-    /// Blobs given up since the daemon started.
+    /// Blobs that were given up, or cannot be collected as they are listed.
     pub dead_letters: u64,
     /// How many retrievals may run at a time.
     pub concurrency: Option<usize>,
@@ -150,6 +150,26 @@ pub struct TroubleStatus {
     pub since: Timestamp,
     /// How many attempts met it.
     pub attempts: u64,
+}
+
+/// Bytes of a text in a note; the store takes 16 KiB, and JSON can make six of one.
+const NOTE_TEXT: usize = 1000;
+
+impl TroubleStatus {
+    /// What the store keeps for a `status` without a daemon.
+    #[must_use]
+    pub fn to_note(&self) -> Option<Vec<u8>> {
+        let cut = |text: &str| text[..text.floor_char_boundary(NOTE_TEXT)].to_owned();
+        let trouble =
+            Trouble { cause: cut(&self.trouble.cause), remedy: cut(&self.trouble.remedy), ..self.trouble.clone() };
+        serde_json::to_vec(&Self { trouble, ..self.clone() }).ok()
+    }
+
+    /// Undoes [`to_note`](Self::to_note); a note of another version is none.
+    #[must_use]
+    pub fn from_note(note: &[u8]) -> Option<Self> {
+        serde_json::from_slice(note).ok()
+    }
 }
 
 /// One content type of a tenant.

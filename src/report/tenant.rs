@@ -1,6 +1,7 @@
 //! One tenant's part of the report: its tasks say what happened, and the journal hears of changes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct TenantReport(Arc<Inner>);
 struct Inner {
     time: Arc<ServiceTime>,
     started: Instant,
+    /// There are so many tenants that a healthy one gets no line of its own.
+    quiet: Arc<AtomicBool>,
     current: Mutex<Current>,
 }
 
@@ -35,7 +38,35 @@ struct Current {
     last_lag: Option<Duration>,
     hour: Hour,
     troubles: HashMap<Stage, Option<Announced>>,
+    /// It has been started, and not been in any other state since.
+    arriving: bool,
+    /// The journal has heard, in this run of its tasks, that it is up to date, or need not hear of it.
+    told_collecting: bool,
+    noted: Noted,
+    noted_at: Option<Instant>,
 }
+
+/// What the store was given last to keep of a tenant's trouble.
+#[derive(Debug, Default, PartialEq)]
+enum Noted {
+    /// Nothing by this process.
+    #[default]
+    Unknown,
+    /// That there is none.
+    Well,
+    /// A trouble of this kind and code.
+    Trouble(String, Option<String>),
+}
+
+/// A note for the store.
+#[derive(Debug)]
+pub(super) enum Note {
+    Well,
+    Trouble(TroubleStatus),
+}
+
+/// A tenant's note changes this often at most: what flaps is not written each time.
+const NOTE_EVERY: Duration = Duration::from_mins(1);
 
 /// What one hour brought.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,10 +78,20 @@ pub(super) struct Hour {
 }
 
 impl TenantReport {
-    pub(super) fn new(id: TenantId, name: &str, time: Arc<ServiceTime>) -> Self {
+    pub(super) fn new(id: TenantId, name: &str, time: Arc<ServiceTime>, quiet: Arc<AtomicBool>) -> Self {
         let status = TenantStatus::new(id, name, TenantState::Starting);
-        let current = Current { status, day: None, last_lag: None, hour: Hour::default(), troubles: HashMap::new() };
-        Self(Arc::new(Inner { time, started: Instant::now(), current: Mutex::new(current) }))
+        let current = Current {
+            status,
+            day: None,
+            last_lag: None,
+            hour: Hour::default(),
+            troubles: HashMap::new(),
+            arriving: false,
+            told_collecting: false,
+            noted: Noted::default(),
+            noted_at: None,
+        };
+        Self(Arc::new(Inner { time, started: Instant::now(), quiet, current: Mutex::new(current) }))
     }
 
     /// Whose report this is.
@@ -70,13 +111,24 @@ impl TenantReport {
     }
 
     /// The tenant is in this state now. A change is a line in the journal only where a person wants to know of it:
-    /// the troubles that lead to most changes have lines of their own.
+    /// the troubles that lead to most changes have lines of their own, and many tenants that start share one.
     pub fn state(&self, state: TenantState) {
         let mut current = self.current();
-        let before = std::mem::replace(&mut current.status.state, state);
-        if before == TenantState::Starting && state == TenantState::Collecting {
+        current.status.state = state;
+        current.arriving &= state == TenantState::Starting;
+        if state != TenantState::Collecting || std::mem::replace(&mut current.told_collecting, true) {
+            return;
+        }
+        if !self.0.quiet.load(Ordering::Relaxed) {
             info!(tenant = %current.status.id, name = %current.status.name, "collecting");
         }
+    }
+
+    /// The tenant's tasks start.
+    pub fn starts(&self) {
+        let mut current = self.current();
+        current.status.state = TenantState::Starting;
+        (current.arriving, current.told_collecting) = (true, false);
     }
 
     /// A stage met `trouble`, or with `None` works.
@@ -155,6 +207,44 @@ impl TenantReport {
         current.status.stored_today = today;
     }
 
+    /// How many dead letters the store holds, read when the tenant starts.
+    pub fn dead_letters(&self, count: u64) {
+        self.current().status.dead_letters = count;
+    }
+
+    /// The service lists an entry that cannot be collected as it is listed. It is kept as a dead letter in the store,
+    /// until it is listed rightly.
+    pub fn listed_wrongly(
+        &self,
+        content_type: ContentType,
+        content_id: &ContentId,
+        kind: &str,
+        reason: &str,
+        entry: &str,
+    ) {
+        let mut current = self.current();
+        current.status.dead_letters += 1;
+        let status = &current.status;
+        error!(
+            tenant = %status.id,
+            name = %status.name,
+            %content_type,
+            %content_id,
+            kind,
+            entry,
+            reason,
+            "the service lists an entry that cannot be collected; it is a dead letter, and is asked for again until it is listed rightly"
+        );
+    }
+
+    /// What was listed wrongly is listed rightly: its dead letter is withdrawn.
+    pub fn listed_rightly(&self, content_type: ContentType, content_id: &ContentId) {
+        let mut current = self.current();
+        current.status.dead_letters = current.status.dead_letters.saturating_sub(1);
+        let status = &current.status;
+        info!(tenant = %status.id, name = %status.name, %content_type, %content_id, "content that was listed wrongly is listed rightly now, its dead letter is withdrawn");
+    }
+
     /// A blob was given up: its loss is reported here and kept as a dead letter in the store.
     pub fn dead_letter(&self, content_type: ContentType, content_id: &ContentId, reason: &str) {
         let mut current = self.current();
@@ -211,18 +301,34 @@ impl TenantReport {
         let waiting = status.queue.oldest.map(|oldest| now.duration_since(oldest).as_secs().max(0));
         let last = current.last_lag.and_then(|lag| i64::try_from(lag.as_secs()).ok());
         status.lag_seconds = waiting.or(last);
-        status.trouble = current
-            .troubles
-            .values()
-            .flatten()
-            .filter(|known| known.is_open())
-            .max_by_key(|known| (known.trouble.needs_operator, std::cmp::Reverse(known.since)))
-            .map(|known| TroubleStatus {
-                trouble: known.trouble.clone(),
-                since: known.since,
-                attempts: known.attempts,
-            });
+        status.trouble = current.worst_trouble();
         status
+    }
+
+    /// What `status` should know of the tenant's trouble while no daemon runs, if that has changed: the trouble, or that
+    /// there is none. Seldom, save at the `last` time: then, whatever goes on.
+    pub(super) fn take_note(&self, last: bool) -> Option<Note> {
+        let now = Instant::now();
+        let mut current = self.current();
+        let worst = current.worst_trouble();
+        let noted = match &worst {
+            Some(worst) => Noted::Trouble(worst.trouble.kind.clone(), worst.trouble.code.clone()),
+            None => Noted::Well,
+        };
+        // What an earlier process has noted stands until something is known of the tenant.
+        let unknown =
+            worst.is_none() && current.noted == Noted::Unknown && current.status.state == TenantState::Starting;
+        let same = current.noted == noted && !(last && worst.is_some());
+        let early = current.noted_at.is_some_and(|at| now - at < NOTE_EVERY) && !last;
+        if unknown || same || early {
+            return None;
+        }
+        (current.noted, current.noted_at) = (noted, Some(now));
+        Some(worst.map_or(Note::Well, Note::Trouble))
+    }
+
+    pub(super) fn is_arriving(&self) -> bool {
+        self.current().arriving
     }
 
     pub(super) fn is_troubled(&self) -> bool {
@@ -243,6 +349,13 @@ impl TenantReport {
 }
 
 impl Current {
+    /// Of those that go on, the one that needs a person most, and has for the longest time.
+    fn worst_trouble(&self) -> Option<TroubleStatus> {
+        let open = self.troubles.values().flatten().filter(|known| known.is_open());
+        let worst = open.max_by_key(|known| (known.trouble.needs_operator, std::cmp::Reverse(known.since)))?;
+        Some(TroubleStatus { trouble: worst.trouble.clone(), since: worst.since, attempts: worst.attempts })
+    }
+
     /// "Today" begins at midnight UTC.
     fn turn_day(&mut self, now: Timestamp) {
         let today = now.to_zoned(TimeZone::UTC).date();

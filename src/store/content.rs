@@ -18,11 +18,12 @@ use super::durable;
 use super::error::StoreError;
 use super::holdings::Holdings;
 use super::intake::{Intake, Part, Tools};
+use super::job::{Answer, Job, Parts, Received, UploadId};
 use super::partition::{self, Label};
 use super::partitions::{Partition, Partitions};
 use super::roll::{self, Sealer};
 use super::seen::SeenKey;
-use super::writer::{Answer, Job, Parts, Received, UploadId, Writer};
+use super::writer::Writer;
 use super::{Fetched, IntakeError, Stored};
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, TenantId};
@@ -138,10 +139,17 @@ impl Content {
         }
     }
 
-    /// Which of these content ids are stored, durably. Blocking.
-    pub(crate) fn are_stored(&self, tenant: TenantId, ids: &[ContentId]) -> Result<Vec<bool>, StoreError> {
-        let recent = self.holdings.partitions.recent();
-        ids.iter().map(|id| Ok(self.holdings.find_content(&recent, tenant, id)?.is_some())).collect()
+    /// As what these content ids are stored, durably. Blocking.
+    pub(crate) fn find_stored(&self, tenant: TenantId, ids: &[ContentId]) -> Result<Vec<As>, StoreError> {
+        let recent = self.holdings.recent();
+        let find = |id| {
+            Ok(match self.holdings.find_content(&recent, tenant, id)? {
+                None => As::Nothing,
+                Some(header) if header.defect.is_some() => As::Defect,
+                Some(_) => As::Records,
+            })
+        };
+        ids.iter().map(find).collect()
     }
 
     /// Puts the state's snapshot into the newest partition; it goes along when the next one begins. False if there is
@@ -201,6 +209,17 @@ impl Content {
         let writing = self.writing.as_ref().ok_or(StoreError::Closed)?;
         writing.jobs.send(job).map_err(|_| StoreError::Closed)
     }
+}
+
+/// As what a content id is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum As {
+    /// It is not.
+    Nothing,
+    /// As an array of records.
+    Records,
+    /// As bytes that were given up on.
+    Defect,
 }
 
 /// What a body is received as.
@@ -379,7 +398,7 @@ fn find_partitions(content: &Path, key: SeenKey) -> Result<Vec<Arc<Partition>>, 
         let after = found.last().map_or(0, |before| before.ordinal);
         let partition = match Label::read(&directory) {
             Ok(label) if label.ordinal > after => {
-                let partition = Partition::new(name, label.ordinal, directory, key);
+                let partition = Partition::new(name, label.ordinal, Some(label.begun()), directory, key);
                 match partition::read_sealed(&partition.directory) {
                     Ok(Some(sums)) => partition.seal(sums),
                     // It is sealed again.
@@ -405,10 +424,5 @@ fn find_partitions(content: &Path, key: SeenKey) -> Result<Vec<Arc<Partition>>, 
 
 /// Makes what was seen in the last days known again; the newest partition is read when it is opened to write.
 fn load_seen(holdings: &Holdings) -> Result<(), StoreError> {
-    for partition in holdings.partitions.recent().iter().skip(1) {
-        if let Err(error) = holdings.load_seen(partition) {
-            holdings.pass_over(partition, error)?;
-        }
-    }
-    Ok(())
+    holdings.recent().iter().skip(1).try_for_each(|partition| holdings.remember(partition))
 }

@@ -54,6 +54,7 @@ pub(super) type Slice = sled::IVec;
 #[derive(Debug, Default, Clone)]
 pub(super) struct Batch {
     inner: sled::Batch,
+    ahead: Vec<Slice>,
     entries: usize,
     bytes: usize,
     largest: usize,
@@ -74,6 +75,12 @@ impl Batch {
     pub(super) fn remove(&mut self, key: impl Into<Slice>) {
         self.entries += 1;
         self.inner.remove(key);
+    }
+
+    /// Puts nothing at `key`, over whatever is there, before the batch is applied and in the order of the calls. Whether
+    /// it is there after a crash has nothing to do with the rest.
+    pub(super) fn insert_ahead(&mut self, key: impl Into<Slice>) {
+        self.ahead.push(key.into());
     }
 
     /// How many writes it holds.
@@ -178,6 +185,9 @@ impl Database {
         }
         let handle = self.handle()?;
         let written = self.guarded(Doing::Write, || {
+            for key in batch.ahead {
+                handle.sled().insert(key, Slice::default())?;
+            }
             handle.sled().apply_batch(batch.inner)?;
             handle.sled().flush()?;
             // `flush` has only waited for the pages it wrote: neither the file's size nor the drive's cache.

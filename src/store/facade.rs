@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,7 +15,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use tokio::sync::watch;
 
-use super::content::{BlobWriter, Content, ContentOptions, Kind};
+use super::content::{As, BlobWriter, Content, ContentOptions, Kind};
 use super::error::StoreError;
 use super::format::Format;
 use super::lock::{Holder, LockRequest, StoreLock};
@@ -26,8 +25,8 @@ use super::state::{DeadLetter, Event, State, StateOptions};
 use super::tree::Ledger;
 use super::verify;
 use super::{
-    Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, Verification,
-    WaitKey, Watermark,
+    Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, Refused,
+    Verification, WaitKey, Watermark,
 };
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
@@ -35,8 +34,6 @@ use crate::report::StoredToday;
 
 /// How often what Microsoft cannot give back is copied from the state into the newest partition, if it has changed.
 const SNAPSHOT_EVERY: Duration = Duration::from_mins(1);
-/// The most dead letters that are counted.
-const MOST_LETTERS: usize = 100_000;
 
 /// The open store; cheap to clone.
 #[derive(Debug, Clone)]
@@ -58,7 +55,7 @@ impl Store {
     /// Opens or makes the store. Blocking: takes the lock, opens the newest partition and the state, rebuilds what is
     /// lost.
     pub fn open(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
-        let lock = StoreLock::take(&options.path, options.lock_request(&time, true))?;
+        let lock = StoreLock::take(&options.path, &options.lock_request(&time, true))?;
         let content = Content::open(&options.content()?, Arc::clone(&time))?;
         let (state, events) = open_state(options, &content, &time)?;
         let snapshots = Snapshots::start(&content, &state, &time)?;
@@ -67,7 +64,7 @@ impl Store {
 
     /// Opens what a query needs while no daemon runs. Blocking. The path may be `.`.
     pub fn open_to_read(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
-        let lock = StoreLock::take(&options.path, options.lock_request(&time, false))?;
+        let lock = StoreLock::take(&options.path, &options.lock_request(&time, false))?;
         let content = Content::open_to_read(&options.content()?, Arc::clone(&time))?;
         let (state, events) = open_state(options, &content, &time)?;
         Ok(Self::new(content, state, events, time, None, lock))
@@ -110,11 +107,6 @@ impl Store {
             error = self.0.content.failed() => error,
             error = self.0.state.failed() => error,
         }
-    }
-
-    /// Writes into the lock file where this process can be asked.
-    pub fn announce_socket(&self, socket: PathBuf) -> Result<(), StoreError> {
-        self.lock().as_mut().map_or(Err(StoreError::Closed), |lock| lock.announce_socket(socket))
     }
 
     /// Whether a daemon waits for this store's lock: a command gives way.
@@ -176,7 +168,11 @@ impl Store {
     }
 
     async fn are_stored(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<bool>, StoreError> {
-        self.read(move |content| content.are_stored(tenant, &ids)).await
+        Ok(self.find_stored(tenant, ids).await?.into_iter().map(|stored| stored != As::Nothing).collect())
+    }
+
+    async fn find_stored(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<As>, StoreError> {
+        self.read(move |content| content.find_stored(tenant, &ids)).await
     }
 
     /// Begins a new partition, whatever the day and the size.
@@ -227,7 +223,8 @@ impl Store {
 
     /// Up to `limit` entries to retrieve next: those that expire within 24 h first, then newest and oldest in turn;
     /// entries handed out and not yet completed, deferred or released are left out, and so are those deferred beyond
-    /// `now`. Entries whose content is stored already are completed on the way.
+    /// `now`. Entries whose content is stored already are completed on the way, except those that are stored as defects:
+    /// their dead letters are still to be written.
     pub async fn take_queued(
         &self,
         tenant: TenantId,
@@ -238,7 +235,7 @@ impl Store {
         loop {
             let taken = self.0.state.take_queued(tenant, limit - ready.len(), now).await?;
             let ids = taken.iter().map(|entry| entry.blob.content_id.clone()).collect();
-            let stored = match self.are_stored(tenant, ids).await {
+            let stored = match self.find_stored(tenant, ids).await {
                 Ok(stored) => stored,
                 Err(error) => {
                     for entry in ready.iter().chain(&taken) {
@@ -249,7 +246,7 @@ impl Store {
             };
             let before = ready.len() + taken.len();
             for (entry, stored) in taken.into_iter().zip(stored) {
-                if stored {
+                if stored == As::Records {
                     self.complete(tenant, &entry);
                 } else {
                     ready.push(entry);
@@ -295,9 +292,44 @@ impl Store {
         self.0.state.dead_letter(tenant, entry, reason, self.0.time.now()).await
     }
 
+    /// The service lists these in a way that they cannot be fetched, for these reasons. Each that is neither queued, stored
+    /// nor given up becomes a dead letter, durably when this returns. It does not keep the content from being queued when
+    /// it is listed rightly; [`withdraw`](Self::withdraw) is for then.
+    pub async fn refuse(
+        &self,
+        tenant: TenantId,
+        tier: Tier,
+        listed: Vec<(ContentBlob, String)>,
+    ) -> Result<Refused, StoreError> {
+        let ids = listed.iter().map(|(blob, _)| blob.content_id.clone()).collect();
+        let stored = self.are_stored(tenant, ids).await?;
+        let at = self.0.time.now();
+        let letter = |(blob, reason)| {
+            let entry = QueueEntry {
+                blob,
+                tier,
+                queued_at: at,
+                attempts: 0,
+                panics: 0,
+                malformed: 0,
+                not_before: None,
+                last_error: None,
+            };
+            DeadLetter { entry, reason, at }
+        };
+        let letters = listed.into_iter().zip(stored).filter(|(_, stored)| !stored).map(|(listed, _)| letter(listed));
+        self.0.state.refuse(tenant, letters.collect()).await
+    }
+
+    /// These are listed rightly now: the dead letters that [`refuse`](Self::refuse) made of some of them are withdrawn,
+    /// durably, and these are named.
+    pub async fn withdraw(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
+        self.0.state.withdraw(tenant, ids).await
+    }
+
     /// How many dead letters the tenant has.
     pub async fn dead_letters(&self, tenant: TenantId) -> Result<u64, StoreError> {
-        Ok(self.0.state.dead_letters(tenant, MOST_LETTERS).await?.len() as u64)
+        self.0.state.count_dead_letters(tenant).await
     }
 
     /// Up to `limit` of the tenant's dead letters, in no particular order.
@@ -429,12 +461,7 @@ impl Store {
 impl Options {
     fn lock_request(&self, time: &ServiceTime, urgent: bool) -> LockRequest {
         LockRequest {
-            holder: Holder {
-                pid: std::process::id(),
-                purpose: self.purpose.to_owned(),
-                socket: None,
-                since: time.now(),
-            },
+            holder: Holder { pid: std::process::id(), purpose: self.purpose.to_owned(), since: time.now() },
             wait: self.lock_wait,
             urgent,
         }

@@ -16,7 +16,8 @@ use super::header::BlobHeader;
 use super::ids::PackedIds;
 use super::keys::BlobNumber;
 use super::partitions::{Partition, Partitions};
-use super::seen::{Seen, SeenError, SeenHash, SeenKey};
+use super::recent::{Moment, Reckoning};
+use super::seen::{Knows, Seen, SeenError, SeenHash, SeenKey};
 use super::tree::{Head, Ledger, Tree, hour_of};
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId};
@@ -30,6 +31,7 @@ pub(crate) struct Holdings {
     /// The key of the hashes of what was seen.
     pub(crate) seen_key: SeenKey,
     pub(crate) partitions: Partitions,
+    reckoning: Reckoning,
     /// Of durable blobs only: readers go no further than these.
     heads: RwLock<HashMap<TenantId, Head>>,
     day: Mutex<Day>,
@@ -66,6 +68,8 @@ impl Day {
 
 /// Of a day.
 const HOURS: u32 = 24;
+/// How often an index is read or made again before nothing is expected of it.
+const ATTEMPTS: usize = 3;
 
 impl Holdings {
     pub(crate) fn new(
@@ -75,11 +79,13 @@ impl Holdings {
         partitions: Partitions,
         anchors: Anchors,
     ) -> Self {
+        let reckoning = Reckoning::new(partitions.list().iter().rev().find_map(|partition| partition.begun));
         Self {
             store,
             time,
             seen_key,
             partitions,
+            reckoning,
             heads: RwLock::default(),
             day: Mutex::default(),
             anchors: Mutex::new(anchors),
@@ -272,41 +278,128 @@ impl Holdings {
         Ok(None)
     }
 
+    /// Those in which what comes now may have been seen before, newest first.
+    pub(crate) fn recent(&self) -> Vec<Arc<Partition>> {
+        let mut list = self.partitions.list();
+        let begun: Vec<_> = list.iter().map(|partition| partition.begun).collect();
+        list.drain(..self.reckoning.first_recent(&begun, &self.time));
+        list.reverse();
+        list
+    }
+
+    /// What the label of a partition says that is begun at this time of the service's.
+    pub(crate) fn begin(&self, at: Timestamp) -> Moment {
+        self.reckoning.begin(at, &self.time)
+    }
+
+    /// Frees the memory of what was seen too long ago.
+    pub(crate) fn forget_what_is_old(&self) {
+        let mut list = self.partitions.list();
+        list.truncate(list.len() - self.recent().len());
+        for partition in list {
+            *partition.seen_mut() = Seen::forgotten(&partition.directory, self.seen_key);
+        }
+    }
+
+    /// Sees to it that what was seen in a partition is in memory.
+    pub(crate) fn remember(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
+        let mut seen = partition.seen_mut();
+        if seen.knows() == Knows::Nothing { self.load_seen(partition, &mut seen) } else { Ok(()) }
+    }
+
     /// The blobs of a partition in which something with this hash may stand. A damaged index is made again.
     pub(crate) fn suspects(&self, partition: &Arc<Partition>, hash: SeenHash) -> Result<Vec<BlobNumber>, StoreError> {
-        for _ in 0..2 {
-            match partition.seen().candidates(hash) {
-                Ok(blobs) => return Ok(blobs),
-                Err(SeenError::Store(error)) => return Err(error),
-                Err(damaged @ SeenError::Damaged { .. }) => {
+        for _ in 0..ATTEMPTS {
+            let found = {
+                let seen = partition.seen();
+                (seen.knows() != Knows::Nothing).then(|| seen.candidates(hash))
+            };
+            match found {
+                Some(Ok(blobs)) => return Ok(blobs),
+                // To read it would mean to write, too; and nobody stores anything.
+                None if self.unread.is_some() => return Ok(Vec::new()),
+                // It was too old as far as was known when it might have been read.
+                None => self.remember(partition)?,
+                Some(Err(SeenError::Store(error))) => return Err(error),
+                Some(Err(damaged @ SeenError::Damaged { .. })) => {
                     tracing::warn!(partition = %partition.name, %damaged, "an index is made again");
-                }
-            }
-            let mut seen = partition.seen_mut();
-            seen.discard()?;
-            match self.partitions.read(partition).and_then(|reading| see(&mut seen, self.seen_key, &reading, 0)) {
-                Ok(()) => {}
-                Err(error) => {
-                    self.pass_over(partition, error)?;
-                    return Ok(Vec::new());
+                    let mut seen = partition.seen_mut();
+                    seen.discard()?;
+                    let reading = self.partitions.read(partition);
+                    let made = reading.and_then(|reading| see(&mut seen, self.seen_key, &reading, 0));
+                    made.or_else(|error| self.part_seen(partition, &mut seen, error))?;
                 }
             }
         }
         Ok(partition.seen().candidates(hash).unwrap_or_default())
     }
 
+    /// Makes one run of what was seen in a partition that is being sealed. Questions are answered meanwhile. A damaged
+    /// index is made again from the partition.
+    pub(crate) fn merge_seen(
+        &self,
+        partition: &Arc<Partition>,
+        tree: &Tree,
+        complete_to: BlobNumber,
+    ) -> Result<(), StoreError> {
+        let mut made_again = false;
+        loop {
+            let merged = {
+                let seen = partition.seen();
+                // What is too old is not in memory, and what is not complete must not be said to be.
+                if seen.knows() != Knows::All {
+                    return Ok(());
+                }
+                seen.merge(complete_to)
+            };
+            match merged {
+                Ok(merged) => {
+                    if partition.seen_mut().adopt(merged)? {
+                        return Ok(());
+                    }
+                    // Somebody else has made it again, or it was forgotten.
+                }
+                Err(damaged @ SeenError::Damaged { .. }) if !made_again => {
+                    tracing::warn!(partition = %partition.name, %damaged, "an index is made again");
+                    let mut seen = partition.seen_mut();
+                    seen.discard()?;
+                    if let Err(error) = see(&mut seen, self.seen_key, tree, 0) {
+                        seen.knows_only_a_part();
+                        return Err(error);
+                    }
+                    made_again = true;
+                }
+                Err(error) => return Err(error.into_store()),
+            }
+        }
+    }
+
     /// Makes known again what was seen in a partition: from its runs, and from its database what those do not have.
-    pub(crate) fn load_seen(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
+    fn load_seen(&self, partition: &Arc<Partition>, known: &mut Seen) -> Result<(), StoreError> {
         let (mut seen, opened) = Seen::open(&partition.directory, self.seen_key)?;
         for damaged in &opened.damaged {
             tracing::warn!(partition = %partition.name, %damaged, "an index is made again");
         }
         // The sums of a sealed partition say whether anything is missing without opening it.
+        let mut rest = Ok(());
         if partition.sealed().is_none_or(|sums| sums.next_blob > opened.covered_to) {
-            let reading = self.partitions.read(partition)?;
-            see(&mut seen, self.seen_key, &reading, opened.covered_to)?;
+            let reading = self.partitions.read(partition);
+            rest = reading.and_then(|reading| see(&mut seen, self.seen_key, &reading, opened.covered_to));
         }
-        *partition.seen_mut() = seen;
+        match rest {
+            Ok(()) => *known = seen,
+            Err(error) => {
+                self.part_seen(partition, &mut seen, error)?;
+                *known = seen;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was seen in a partition cannot be read in full. If that will not pass, a part of it has to do.
+    fn part_seen(&self, partition: &Partition, seen: &mut Seen, error: StoreError) -> Result<(), StoreError> {
+        self.pass_over(partition, error)?;
+        seen.knows_only_a_part();
         Ok(())
     }
 

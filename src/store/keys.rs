@@ -12,7 +12,7 @@
 //! | `L` hour u32, tenant 16, content type u8 | what was stored in that hour |
 //! | `M` | the partition's sums |
 //! | `O` blob u32 | nothing: parts of this blob went ahead of its header |
-//! | `P` blob u32, part u32 | one compressed part of a body |
+//! | `P` blob u32, part u32 | one compressed part of a body; nothing: room for the part of a blob to come |
 //! | `S` piece u32 | the state's snapshot, cut into pieces |
 //! | `X` tenant 16 | the head of the tenant's chain |
 //!

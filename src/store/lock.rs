@@ -1,8 +1,7 @@
 //! Whose store it is: one process at a time.
 //!
 //! The lock is the operating system's lock on `<store>/lock`; it ends with the process, however that ends. What the
-//! file says (JSON: pid, purpose, admin socket, since when) only serves the message to those who must wait, and
-//! the command line to find the daemon's socket.
+//! file says (JSON: pid, purpose, since when) only serves the message to those who must wait.
 //!
 //! A daemon that waits holds a second lock, `<store>/waiting`. A command that reads the store offline asks for it
 //! from time to time ([`StoreLock::someone_waits`]) and gives way: the daemon waits 30 s, a reader looks at least every
@@ -33,8 +32,6 @@ pub struct Holder {
     pub pid: u32,
     /// What it does: `tenantry run`, `tenantry export`.
     pub purpose: String,
-    /// Where it can be asked, if it is a daemon.
-    pub socket: Option<PathBuf>,
     /// Since when, by the host's clock.
     pub since: Timestamp,
 }
@@ -60,14 +57,14 @@ pub struct LockRequest {
 #[derive(Debug)]
 pub struct StoreLock {
     directory: PathBuf,
-    file: File,
-    holder: Holder,
+    /// Locked as long as it is open.
+    _file: File,
 }
 
 impl StoreLock {
     /// Makes the store's directory if it is missing, and takes its lock. Blocking, for at most the time that the
     /// request says.
-    pub fn take(directory: &Path, request: LockRequest) -> Result<Self, StoreError> {
+    pub fn take(directory: &Path, request: &LockRequest) -> Result<Self, StoreError> {
         durable::make_directory(directory)?;
         usable(directory)?;
         let path = directory.join("lock");
@@ -92,16 +89,8 @@ impl StoreLock {
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
         }
-        let mut lock = Self { directory: directory.to_owned(), file, holder: request.holder };
-        lock.describe().map_err(failed)?;
-        Ok(lock)
-    }
-
-    /// Writes into the lock file where this process can be asked.
-    pub fn announce_socket(&mut self, socket: PathBuf) -> Result<(), StoreError> {
-        self.holder.socket = Some(socket);
-        self.describe()
-            .map_err(|error| StoreError::LockFile { path: self.directory.join("lock"), source: Arc::new(error) })
+        describe(&file, &request.holder).map_err(failed)?;
+        Ok(Self { directory: directory.to_owned(), _file: file })
     }
 
     /// Whether a daemon waits for this store: an offline reader ends what it does and drops the lock.
@@ -113,25 +102,15 @@ impl StoreLock {
             Err(_) => false,
         }
     }
-
-    fn describe(&mut self) -> io::Result<()> {
-        let text = serde_json::to_vec(&self.holder)?;
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.file.write_all(&text)?;
-        self.file.flush()
-    }
 }
 
-/// Who holds the store now; `None` if nobody does or nobody can tell.
-#[must_use]
-pub fn holder(directory: &Path) -> Option<Holder> {
-    let path = directory.join("lock");
-    let file = File::open(&path).ok()?;
-    match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => read_holder(&path),
-        _ => None,
-    }
+/// Says in the lock file who holds it.
+fn describe(mut file: &File, holder: &Holder) -> io::Result<()> {
+    let text = serde_json::to_vec(holder)?;
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(&text)?;
+    file.flush()
 }
 
 /// Reads what the lock file says. It may be caught half written; then it says nothing.
@@ -180,7 +159,6 @@ mod tests {
             holder: Holder {
                 pid: std::process::id(),
                 purpose: purpose.to_owned(),
-                socket: None,
                 since: "2026-11-22T12:00:00Z".parse().unwrap(),
             },
             wait,
@@ -192,33 +170,29 @@ mod tests {
     fn the_second_is_told_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("made/for/it");
-        assert_eq!(holder(&store), None);
-        let mut first = StoreLock::take(&store, request("tenantry export", Duration::ZERO)).unwrap();
-        let error = StoreLock::take(&store, request("tenantry tail", Duration::from_millis(120))).unwrap_err();
+        let first = StoreLock::take(&store, &request("tenantry export", Duration::ZERO)).unwrap();
+        let error = StoreLock::take(&store, &request("tenantry tail", Duration::from_millis(120))).unwrap_err();
         assert_eq!((error.exit_code(), error.kind()), (75, "in_use"));
         assert!(error.to_string().contains("`tenantry export`"), "{error}");
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
 
-        first.announce_socket("/run/tenantry/admin.sock".into()).unwrap();
-        assert_eq!(holder(&store).unwrap().socket, Some("/run/tenantry/admin.sock".into()));
         drop(first);
-        assert_eq!(holder(&store), None);
-        StoreLock::take(&store, request("tenantry tail", Duration::ZERO)).unwrap();
+        StoreLock::take(&store, &request("tenantry tail", Duration::ZERO)).unwrap();
     }
 
     #[test]
     fn a_reader_sees_a_waiting_daemon_and_gives_way() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().to_owned();
-        let reader = StoreLock::take(&store, request("tenantry export", Duration::ZERO)).unwrap();
+        let reader = StoreLock::take(&store, &request("tenantry export", Duration::ZERO)).unwrap();
         assert!(!reader.someone_waits());
         // Another reader waits for its turn; that is no reason to stop.
-        StoreLock::take(&store, request("tenantry tail", Duration::from_millis(60))).unwrap_err();
+        StoreLock::take(&store, &request("tenantry tail", Duration::from_millis(60))).unwrap_err();
         assert!(!reader.someone_waits());
 
         let daemon = std::thread::spawn({
             let store = store.clone();
-            move || StoreLock::take(&store, request("tenantry run", Duration::from_secs(30))).unwrap()
+            move || StoreLock::take(&store, &request("tenantry run", Duration::from_secs(30))).unwrap()
         });
         let began = Instant::now();
         while !reader.someone_waits() {
@@ -228,7 +202,7 @@ mod tests {
         drop(reader);
         let daemon = daemon.join().unwrap();
         assert!(!daemon.someone_waits());
-        assert_eq!(holder(&store).unwrap().purpose, "tenantry run");
+        assert_eq!(read_holder(&store.join("lock")).unwrap().purpose, "tenantry run");
     }
 
     #[cfg(unix)]
@@ -240,7 +214,7 @@ mod tests {
         std::fs::create_dir(&store).unwrap();
         std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o555)).unwrap();
         // Permissions do not bind root, whom some build machines run tests as.
-        let Err(error) = StoreLock::take(&store, request("tenantry run", Duration::ZERO)) else {
+        let Err(error) = StoreLock::take(&store, &request("tenantry run", Duration::ZERO)) else {
             assert!(rustix::process::geteuid().is_root());
             return;
         };

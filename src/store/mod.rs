@@ -8,7 +8,8 @@
 //! - What is acknowledged survives a power cut, and what is read was acknowledged.
 //! - A blob is stored once, whole, and byte for byte as it was received, or not at all.
 //! - Each tenant's content type numbers its blobs without ever giving a smaller number later.
-//! - Of every record that was repeated within nine days, one copy is unmarked as long as it can be read.
+//! - Of every record that was repeated within nine days, one copy is unmarked as long as it can be read; and no step of
+//!   one clock makes the store forget what it has seen ([`recent`]).
 //! - Damage never removes anything and never stops collecting; a full disk, an I/O error, missing permission or a held
 //!   lock never moves anything.
 //!
@@ -39,7 +40,7 @@
 //! # The parts
 //!
 //! A body is received on the caller's task (`content`, [`intake`], [`records`]), made visible by one thread (`writer`,
-//! `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
+//! with `job`, `stage`, `confirm`, `newest`, `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
 //! thread of its own (`state`). `database` makes sled keep its promises; `durable` does the same for files.
 
 pub mod error;
@@ -59,8 +60,13 @@ mod keys;
 mod tree;
 mod partition;
 mod partitions;
+mod recent;
 mod anchors;
 mod holdings;
+mod job;
+mod stage;
+mod confirm;
+mod newest;
 mod writer;
 mod roll;
 mod content;
@@ -78,7 +84,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::anchors::{Anchor, Gone};
@@ -88,6 +94,7 @@ pub use self::facade::Store;
 pub use self::header::{BlobHeader, Duplicate};
 pub use self::read::Page;
 pub use self::records::minify::minify;
+pub use self::seen::measure;
 pub use self::snapshot::Counts;
 pub use self::state::{DeadLetter, Event};
 pub use self::verify::{BlobName, Finding, Verification};
@@ -121,10 +128,19 @@ pub struct QueueEntry {
     pub panics: u32,
     /// How many of them by a body that was complete but no JSON array of records.
     pub malformed: u32,
-    /// Not before this time (service's time).
+    /// Not before this time (service's time), unless that is [beyond belief](is_due).
     pub not_before: Option<Timestamp>,
     /// The last failure, for `status` and the dead letter.
     pub last_error: Option<String>,
+}
+
+/// No entry is deferred for longer than this: a day is the longest that a service is obeyed, and an hour is to spare.
+const LONGEST_DEFERRAL: SignedDuration = SignedDuration::from_hours(25);
+
+/// Whether what was deferred until a time is due. What would have to wait for too long is: the service's time was
+/// ahead when it was deferred and has stepped back since, and until then the content could be gone.
+pub(crate) fn is_due(until: Timestamp, now: Timestamp) -> bool {
+    until <= now || until.duration_since(now) > LONGEST_DEFERRAL
 }
 
 /// How far the listing of a tenant's content type has come. All in the service's time.
@@ -147,6 +163,15 @@ pub struct Enqueued {
     pub known: usize,
 }
 
+/// What became of entries that are listed wrongly.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Those that are on record now and were not before.
+    pub new: Vec<ContentId>,
+    /// How many are on record. The others are queued, stored or given up: how they are listed now is of no interest.
+    pub standing: usize,
+}
+
 /// A wait that outlives the process, per tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum WaitKey {
@@ -156,6 +181,8 @@ pub enum WaitKey {
     Throttled,
     /// The tenant is paused until a person has acted.
     Paused,
+    /// The token endpoint asked for a wait.
+    Token,
 }
 
 /// How much waits to be retrieved.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! content/2026-11-22.001/
-//!     partition   JSON: format, ordinal, when it was made; written before the directory gets its name
+//!     partition   JSON: format, ordinal, when it was made by which clock; written before the directory gets its name
 //!     sealed      JSON: the sums of a partition that is written no more
 //!     seen-*      runs of the index "seen before?"
 //!     db/         sled
@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::durable;
 use super::error::StoreError;
 use super::header::BlobHeader;
+use super::recent::Moment;
 
 /// The version of what stands in a partition. A program that knows less refuses it.
 pub(crate) const FORMAT: u32 = 1;
@@ -74,12 +75,24 @@ impl FromStr for PartitionName {
 pub(crate) struct Label {
     pub(crate) format: u32,
     pub(crate) ordinal: u32,
+    /// In the service's time.
     pub(crate) created: Timestamp,
+    /// What the host's clock said then. This and the next are missing in the first stores: then they are the same.
+    #[serde(default)]
+    pub(crate) host: Option<Timestamp>,
+    /// What the store reckoned then: see [`recent`](super::recent).
+    #[serde(default)]
+    pub(crate) reckoned: Option<Timestamp>,
     /// Every number given here is greater.
     pub(crate) floor: u64,
 }
 
 impl Label {
+    pub(crate) fn new(ordinal: u32, begun: Moment, floor: u64) -> Self {
+        let Moment { service, host, reckoned } = begun;
+        Self { format: FORMAT, ordinal, created: service, host: Some(host), reckoned: Some(reckoned), floor }
+    }
+
     pub(crate) fn read(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("partition");
         let label: Self = read_json(&path)?.ok_or_else(|| damaged(&path, "it is missing"))?;
@@ -91,6 +104,12 @@ impl Label {
 
     pub(crate) fn write(&self, dir: &Path) -> Result<(), StoreError> {
         write_json(&dir.join("partition"), self)
+    }
+
+    /// When the partition was begun.
+    pub(crate) fn begun(&self) -> Moment {
+        let same = self.created;
+        Moment { service: same, host: self.host.unwrap_or(same), reckoned: self.reckoned.unwrap_or(same) }
     }
 }
 

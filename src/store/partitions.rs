@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
-use jiff::civil::Date;
-
 use super::database::{Access, Database};
 use super::error::StoreError;
 use super::partition::{PartitionName, Sums};
+use super::recent::Moment;
 use super::seen::{Seen, SeenKey};
 use super::tree::Tree;
 
@@ -25,22 +24,24 @@ use super::tree::Tree;
 const KEPT_OPEN: usize = 4;
 /// sled's cache for one of them.
 const OLD_CACHE: u64 = 8 << 20;
-/// For how many days a record or a content id is looked for: Microsoft keeps content for seven, and repeats records
-/// "even days later".
-const DAYS_BACK: i64 = 9;
 
 /// A partition that is there.
 pub(crate) struct Partition {
     pub(crate) name: PartitionName,
     pub(crate) ordinal: u32,
     pub(crate) directory: PathBuf,
-    /// What was seen in it; empty for those that are too old to matter.
+    /// When it was begun, if its label says so.
+    pub(crate) begun: Option<Moment>,
+    /// What was seen in it; forgotten until somebody asks, and again when it is too old to matter.
     seen: RwLock<Seen>,
     /// Its database, if anybody has it open. Locked while it is being opened, so that it is opened once.
     open: Mutex<Weak<Tree>>,
     inner: Mutex<Inner>,
     /// Tells when the last reader has gone.
     left: Condvar,
+    /// How often its database was opened to read it.
+    #[cfg(test)]
+    pub(crate) openings: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -71,15 +72,24 @@ impl fmt::Debug for Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(name: PartitionName, ordinal: u32, directory: PathBuf, key: SeenKey) -> Self {
+    pub(crate) fn new(
+        name: PartitionName,
+        ordinal: u32,
+        begun: Option<Moment>,
+        directory: PathBuf,
+        key: SeenKey,
+    ) -> Self {
         Self {
             name,
             ordinal,
-            seen: RwLock::new(Seen::empty(&directory, key)),
+            begun,
+            seen: RwLock::new(Seen::forgotten(&directory, key)),
             directory,
             open: Mutex::default(),
             inner: Mutex::default(),
             left: Condvar::new(),
+            #[cfg(test)]
+            openings: std::sync::atomic::AtomicUsize::default(),
         }
     }
 
@@ -91,7 +101,7 @@ impl Partition {
         key: SeenKey,
         error: &StoreError,
     ) -> Self {
-        let partition = Self::new(name, ordinal, directory, key);
+        let partition = Self::new(name, ordinal, None, directory, key);
         partition.mark_unreadable(error);
         partition
     }
@@ -247,24 +257,6 @@ impl Partitions {
         })
     }
 
-    /// Those in which what comes now may have been seen before, newest first. The newest's date is what counts: it
-    /// was confirmed by the service.
-    pub(crate) fn recent(&self) -> Vec<Arc<Partition>> {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(newest) = list.last() else { return Vec::new() };
-        let first = newest.name.date.checked_sub(jiff::Span::new().days(DAYS_BACK)).unwrap_or(Date::MIN);
-        list.iter().rev().take_while(|partition| partition.name.date >= first).cloned().collect()
-    }
-
-    /// Frees the memory of what was seen too long ago.
-    pub(crate) fn forget_what_is_old(&self, key: SeenKey) {
-        let recent = self.recent().len();
-        let list = self.list();
-        for partition in &list[..list.len() - recent] {
-            *partition.seen_mut() = Seen::empty(&partition.directory, key);
-        }
-    }
-
     pub(crate) fn push(&self, partition: Arc<Partition>) {
         self.list.write().unwrap_or_else(PoisonError::into_inner).push(partition);
     }
@@ -303,6 +295,8 @@ impl Partitions {
             self.keep(partition, &tree, false);
             return Ok(tree);
         }
+        #[cfg(test)]
+        partition.openings.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let access = Access { cache_bytes: OLD_CACHE, create: false };
         match Database::open(&partition.database(), access) {
             Ok(database) => {

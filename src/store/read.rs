@@ -165,7 +165,8 @@ fn read_partition(
         for content_type in query.content_types() {
             let mut after = 0;
             loop {
-                let page = page(holdings, reading, tenant, content_type, after, PAGE)?;
+                let durable = holdings.last_seq(tenant, content_type);
+                let page = page(reading, tenant, content_type, (after, durable), PAGE)?;
                 let Some((last, _)) = page.last() else { break };
                 after = *last;
                 for (seq, header) in page {
@@ -198,16 +199,15 @@ fn read_partition(
 /// being opened again after a write error.
 pub type Page = Vec<(u64, Result<BlobHeader, StoreError>)>;
 
+/// The headers in a partition after a number and up to the last durable one, as far as they fit on a page.
 fn page(
-    holdings: &Holdings,
     reading: &Reading,
     tenant: TenantId,
     content_type: ContentType,
-    after: u64,
+    (after, durable): (u64, u64),
     limit: usize,
 ) -> Result<Page, StoreError> {
     reading.go_on()?;
-    let durable = holdings.last_seq(tenant, content_type);
     if durable <= after {
         return Ok(Vec::new());
     }
@@ -338,8 +338,19 @@ pub(crate) fn read_blob(
     Ok(Some(header))
 }
 
-/// The records of the blobs after a number, copies left out or marked as [`for_each_record`] does; answers the last
-/// number whose blob was read whole.
+/// What is read after a cursor: one tenant's content type, and how far it was durable when the reading began.
+///
+/// That is asked before the partitions are listed: so whatever is read stands in one of them, also when a partition is
+/// begun meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Following {
+    tenant: TenantId,
+    content_type: ContentType,
+    durable: u64,
+}
+
+/// The records of the blobs after a number, copies marked as [`for_each_record`] does; answers the last number whose
+/// blob was read whole. Goes through the partitions once, whatever is stored meanwhile.
 pub(crate) fn for_each_record_after(
     holdings: &Holdings,
     tenant: TenantId,
@@ -347,34 +358,119 @@ pub(crate) fn for_each_record_after(
     after: u64,
     mut each: impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<u64, StoreError> {
-    let query = Query { include_duplicates: true, ..Query::default() };
+    let following = Following { tenant, content_type, durable: holdings.last_seq(tenant, content_type) };
     let mut last = after;
-    loop {
-        let headers = read_after(holdings, tenant, content_type, last, PAGE)?;
-        if headers.is_empty() {
-            return Ok(last);
+    for partition in following.partitions(holdings, after)? {
+        match following.read(holdings, &partition, &mut last, &mut each) {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => break,
+            Err(error) => holdings.pass_over(&partition, error)?,
         }
-        for (seq, _) in headers {
-            let read = find(holdings, tenant, content_type, seq).and_then(|found| {
-                let Some((reading, header)) = found else { return Ok(ControlFlow::Continue(())) };
-                let originals = header
-                    .duplicates
-                    .iter()
-                    .map(|duplicate| duplicate.original)
-                    .filter(|&ordinal| holdings.partitions.is_readable(ordinal))
-                    .collect();
-                read_records(&reading, tenant, &header, &query, &originals, &mut 0, &mut each)
-            });
-            match read {
-                // What retention drops in between is not mourned.
-                Ok(ControlFlow::Continue(())) | Err(StoreError::PartitionDropped { .. }) => {}
-                Ok(ControlFlow::Break(())) => return Ok(last),
-                Err(error @ (StoreError::Undecodable { .. } | StoreError::Damaged { .. })) => {
-                    tracing::error!(%tenant, %content_type, seq, %error, "a stored blob is damaged and was passed over");
-                }
-                Err(error) => return Err(error),
+    }
+    Ok(last)
+}
+
+/// Up to `limit` blobs after a number, in their order. A header that cannot be understood is an error of its own.
+pub(crate) fn read_after(
+    holdings: &Holdings,
+    tenant: TenantId,
+    content_type: ContentType,
+    after: u64,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let following = Following { tenant, content_type, durable: holdings.last_seq(tenant, content_type) };
+    let mut found = Vec::new();
+    for partition in following.partitions(holdings, after)? {
+        if found.len() >= limit {
+            break;
+        }
+        let page = holdings
+            .partitions
+            .read(&partition)
+            .and_then(|reading| page(&reading, tenant, content_type, (after, following.durable), limit - found.len()));
+        match page {
+            Ok(page) => found.extend(page),
+            Err(error) => holdings.pass_over(&partition, error)?,
+        }
+    }
+    Ok(found)
+}
+
+impl Following {
+    /// The partitions that can hold what comes after a number, oldest first.
+    ///
+    /// Opens few to find the first of them: the newest, where a cursor is as a rule, then by halves.
+    fn partitions(&self, holdings: &Holdings, after: u64) -> Result<Vec<Arc<Partition>>, StoreError> {
+        if self.durable <= after {
+            return Ok(Vec::new());
+        }
+        let mut list = holdings.partitions.list();
+        // All from `high` on begin after the number, and `low` does not, unless it is the oldest.
+        let (mut low, mut high) = (0, list.len());
+        let mut probe = high.saturating_sub(1);
+        while low < probe {
+            if self.begins_by(holdings, &list[probe], after)? {
+                low = probe;
+            } else {
+                high = probe;
             }
-            last = seq;
+            probe = low.midpoint(high);
+        }
+        list.drain(..low);
+        Ok(list)
+    }
+
+    /// Whether nothing after this number stands in an older partition. It is not known of one that cannot be read: then
+    /// more is read than need be.
+    fn begins_by(&self, holdings: &Holdings, partition: &Arc<Partition>, after: u64) -> Result<bool, StoreError> {
+        match holdings.partitions.read(partition).and_then(|reading| reading.head(self.tenant)) {
+            Ok(head) => {
+                // Without a head it is older than the tenant's first blob.
+                let before = head.and_then(|head| head.start.last.get(&self.content_type.code()).copied());
+                Ok(before.unwrap_or(0) <= after)
+            }
+            Err(StoreError::Undecodable { .. }) => Ok(false),
+            Err(error) => holdings.pass_over(partition, error).map(|()| false),
+        }
+    }
+
+    /// Hands out what stands in one partition after `last`, and moves that on.
+    fn read(
+        &self,
+        holdings: &Holdings,
+        partition: &Arc<Partition>,
+        last: &mut u64,
+        each: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let Self { tenant, content_type, durable } = *self;
+        let query = Query { include_duplicates: true, ..Query::default() };
+        let reading = holdings.partitions.read(partition)?;
+        loop {
+            let page = page(&reading, tenant, content_type, (*last, durable), PAGE)?;
+            if page.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            for (seq, header) in page {
+                let read = header.and_then(|header| {
+                    let originals = header
+                        .duplicates
+                        .iter()
+                        .map(|duplicate| duplicate.original)
+                        .filter(|&ordinal| holdings.partitions.is_readable(ordinal))
+                        .collect();
+                    read_records(&reading, tenant, &header, &query, &originals, &mut 0, each)
+                });
+                match read {
+                    // What retention drops in between is not mourned.
+                    Ok(ControlFlow::Continue(())) | Err(StoreError::PartitionDropped { .. }) => {}
+                    Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
+                    Err(error @ (StoreError::Undecodable { .. } | StoreError::Damaged { .. })) => {
+                        tracing::error!(%tenant, %content_type, seq, %error, "a stored blob is damaged and was passed over");
+                    }
+                    Err(error) => return Err(error),
+                }
+                *last = seq;
+            }
         }
     }
 }
@@ -418,61 +514,4 @@ pub(crate) fn heads_at(holdings: &Holdings, since: Timestamp) -> Result<Heads, S
         }
     }
     Ok(heads)
-}
-
-/// Up to `limit` blobs after a number, in their order. A header that cannot be understood is an error of its own.
-pub(crate) fn read_after(
-    holdings: &Holdings,
-    tenant: TenantId,
-    content_type: ContentType,
-    seq: u64,
-    limit: usize,
-) -> Result<Page, StoreError> {
-    let mut found = Vec::new();
-    if holdings.last_seq(tenant, content_type) <= seq {
-        return Ok(found);
-    }
-    for partition in from(holdings, tenant, content_type, seq)? {
-        let reading = match holdings.partitions.read(&partition) {
-            Ok(reading) => reading,
-            Err(error) => {
-                holdings.pass_over(&partition, error)?;
-                continue;
-            }
-        };
-        let page = page(holdings, &reading, tenant, content_type, seq, limit - found.len())?;
-        found.extend(page);
-        if found.len() >= limit {
-            break;
-        }
-    }
-    Ok(found)
-}
-
-/// The partitions that can hold what comes after a number, oldest first: a cursor is near the end as a rule, so they
-/// are looked for from there.
-fn from(
-    holdings: &Holdings,
-    tenant: TenantId,
-    content_type: ContentType,
-    seq: u64,
-) -> Result<Vec<Arc<Partition>>, StoreError> {
-    let mut partitions = Vec::new();
-    for partition in holdings.partitions.list().into_iter().rev() {
-        let start = holdings.partitions.read(&partition).and_then(|reading| reading.head(tenant));
-        partitions.push(Arc::clone(&partition));
-        match start {
-            // Before the tenant's first blob.
-            Ok(None) => break,
-            Ok(Some(head)) => {
-                let before = head.start.last.get(&content_type.code()).copied().unwrap_or(0);
-                if before <= seq {
-                    break;
-                }
-            }
-            Err(error) => holdings.pass_over(&partition, error)?,
-        }
-    }
-    partitions.reverse();
-    Ok(partitions)
 }

@@ -32,13 +32,15 @@ use super::database::{self, Access, Database};
 use super::durable;
 use super::error::StoreError;
 use super::holdings::Holdings;
+use super::job::UploadId;
 use super::keys::BlobNumber;
-use super::partition::{self, FORMAT, Label, PartitionName};
+use super::newest::{CACHE, Newest, Upload};
+use super::partition::{self, Label, PartitionName};
 use super::partitions::Partition;
-use super::seen::SeenError;
+use super::seen::Seen;
 use super::tree::{Changes, Head, Position, Tree};
 use super::verify::heads_digest;
-use super::writer::{CACHE, Newest, Upload, UploadId, Writer};
+use super::writer::Writer;
 use crate::content::TenantId;
 
 /// For how long readers of a partition that is to be dropped may go on.
@@ -118,7 +120,7 @@ impl Writer {
         match opened {
             Ok((newest, heads)) => {
                 remove_open(&newest.tree, newest.tree.open_blobs()?)?;
-                self.holdings.load_seen(&partition)?;
+                self.holdings.remember(&partition)?;
                 self.holdings.set_heads(heads);
                 self.newest = Some(newest);
                 Ok(())
@@ -145,7 +147,7 @@ impl Writer {
         };
         let beginning = Beginning {
             name,
-            label: Label { format: FORMAT, ordinal, created: at, floor },
+            label: Label::new(ordinal, self.holdings.begin(at), floor),
             heads,
             snapshot,
             uploads,
@@ -161,7 +163,7 @@ impl Writer {
             drop(old);
             self.sealer.seal(partition);
         }
-        self.holdings.partitions.forget_what_is_old(self.holdings.seen_key);
+        self.holdings.forget_what_is_old();
         // The copy outside of the store: whoever rebuilds the chains cannot change what the journal says of them.
         let tenants = self.holdings.heads().len();
         let heads = heads_digest(self.holdings.heads().iter().map(|(tenant, head)| (*tenant, head.start.link)));
@@ -209,12 +211,8 @@ impl Writer {
             Head { now: start.clone(), start }
         };
         let heads = known.into_iter().map(|(tenant, head)| (tenant, restarted(tenant, head))).collect();
-        let label = Label {
-            format: FORMAT,
-            ordinal,
-            created: self.holdings.time.now(),
-            floor: u64::from(ordinal) << FLOOR_STEP,
-        };
+        let floor = u64::from(ordinal) << FLOOR_STEP;
+        let label = Label::new(ordinal, self.holdings.begin(self.holdings.time.now()), floor);
         let snapshot = self.holdings.snapshot()?;
         let beginning = Beginning { name, label, heads, snapshot, uploads: Vec::new(), from: None };
         let (newest, _) = self.begin(&beginning)?;
@@ -229,8 +227,10 @@ impl Writer {
         let directory = content.join(beginning.name.to_string());
         let (making, uploads) = make(content, beginning)?;
         durable::rename(&making, &directory)?;
-        let partition =
-            Arc::new(Partition::new(beginning.name, beginning.label.ordinal, directory, self.holdings.seen_key));
+        let (begun, key) = (Some(beginning.label.begun()), self.holdings.seen_key);
+        let partition = Partition::new(beginning.name, beginning.label.ordinal, begun, directory, key);
+        *partition.seen_mut() = Seen::empty(&partition.directory, key);
+        let partition = Arc::new(partition);
         let (mut newest, _) = Newest::open(&partition)?;
         newest.pending = uploads.values().map(|upload| upload.blob).collect();
         self.holdings.partitions.push(partition);
@@ -359,12 +359,7 @@ fn seal(holdings: &Holdings, partition: &Arc<Partition>) -> Result<(), StoreErro
     let reading = holdings.partitions.read(partition)?;
     remove_open(&reading, reading.open_blobs()?)?;
     let sums = reading.sums()?;
-    // What is older is not in memory, and nobody asks for it.
-    if holdings.partitions.recent().iter().any(|recent| recent.ordinal == partition.ordinal) {
-        // Questions are answered meanwhile.
-        let merged = partition.seen().merge(sums.next_blob).map_err(SeenError::into_store)?;
-        partition.seen_mut().adopt(merged).map_err(SeenError::into_store)?;
-    }
+    holdings.merge_seen(partition, &reading, sums.next_blob)?;
     partition::write_sealed(&partition.directory, &sums)?;
     drop(reading);
     partition.seal(sums);

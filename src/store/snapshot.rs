@@ -49,7 +49,7 @@ pub(super) fn take(database: &Database, now: Timestamp) -> Result<Vec<u8>, Store
         }
     }
     let mut newest = BinaryHeap::with_capacity(LETTERS + 1);
-    for row in database.scan_prefix([kind::LETTER])? {
+    for row in database.scan_prefix([kind::LETTER])?.chain(database.scan_prefix([kind::REFUSED])?) {
         let (key, value) = row?;
         if let Ok(letter) = records::decode_letter(&value) {
             newest.push(Reverse((letter.at, key, value)));
@@ -77,7 +77,7 @@ pub(super) fn restore(bytes: &[u8]) -> Result<(Vec<Batch>, Counts), Undecodable>
         for Row(key, value) in rows {
             match key.first() {
                 Some(&kind::WAIT) => counts.waits += 1,
-                Some(&kind::LETTER) => counts.letters += 1,
+                Some(&(kind::LETTER | kind::REFUSED)) => counts.letters += 1,
                 other => return Err(Undecodable(format!("it holds something of kind {other:?}"))),
             }
             batch.insert(key.as_slice(), value.as_slice());

@@ -6,7 +6,7 @@
 //!
 //! What holds:
 //!
-//! - **Durable when acknowledged.** `enqueue`, `defer`, `dead_letter` and `remember_wait` return when a power
+//! - **Durable when acknowledged.** `enqueue`, `defer`, `dead_letter`, `refuse` and `remember_wait` return when a power
 //!   cut could not undo them.
 //! - **A watermark never precedes what it stands for.** It is kept in memory and written with the tenant's next batch, or
 //!   after ten minutes; both come after every batch that was acknowledged before it was set.
@@ -38,7 +38,7 @@ use tokio::sync::oneshot;
 use super::database::{Access, Database, Slice};
 use super::error::StoreError;
 use super::snapshot::{self, Counts};
-use super::{Enqueued, QueueDepth, QueueEntry, WaitKey, Watermark};
+use super::{Enqueued, QueueDepth, QueueEntry, Refused, WaitKey, Watermark};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 use self::book::Book;
@@ -347,12 +347,65 @@ impl State {
         self.ask(|answer| Task::DeadLetter { tenant, letter, answer }).await
     }
 
+    /// These are listed in a way that they cannot be fetched: each that is neither queued nor a dead letter becomes one
+    /// that a right listing withdraws. Durable. What is stored already the caller leaves out.
+    pub(super) async fn refuse(&self, tenant: TenantId, letters: Vec<DeadLetter>) -> Result<Refused, StoreError> {
+        if letters.is_empty() {
+            return Ok(Refused::default());
+        }
+        self.ask(|answer| Task::Refuse { tenant, letters, answer }).await
+    }
+
+    /// These are listed rightly: withdraws the dead letters of those that were not before, and says which. Durable.
+    pub(super) async fn withdraw(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        let on_record = self
+            .read(move |shared| {
+                let database = shared.database();
+                let on_record = |id: &ContentId| database.contains(keys::refused(tenant, id));
+                let mut found = Vec::new();
+                for id in ids {
+                    if on_record(&id)? {
+                        found.push(id);
+                    }
+                }
+                Ok(found)
+            })
+            .await?;
+        if on_record.is_empty() {
+            return Ok(on_record);
+        }
+        self.ask(|answer| Task::Withdraw { tenant, ids: on_record, answer }).await
+    }
+
     /// Up to `limit` of the tenant's dead letters, in no particular order.
     pub(super) async fn dead_letters(&self, tenant: TenantId, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.read(move |shared| {
             let database = shared.database();
             let rows = database.scan_prefix(keys::head(kind::LETTER, tenant))?;
-            rows.take(limit).map(|row| decoded(&database, "a dead letter", records::decode_letter(&row?.1))).collect()
+            let refused = database.scan_prefix(keys::head(kind::REFUSED, tenant))?;
+            rows.chain(refused)
+                .take(limit)
+                .map(|row| decoded(&database, "a dead letter", records::decode_letter(&row?.1)))
+                .collect()
+        })
+        .await
+    }
+
+    /// How many dead letters the tenant has; none of them is read.
+    pub(super) async fn count_dead_letters(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        self.read(move |shared| {
+            let database = shared.database();
+            let mut count = 0;
+            for kind in [kind::LETTER, kind::REFUSED] {
+                for row in database.scan_prefix(keys::head(kind, tenant))? {
+                    row?;
+                    count += 1;
+                }
+            }
+            Ok(count)
         })
         .await
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -214,7 +215,7 @@ impl Tree {
     }
 
     pub(crate) fn part(&self, blob: BlobNumber, part: u32) -> Result<Option<Slice>, StoreError> {
-        self.database.get(keys::part(blob, part))
+        Ok(self.database.get(keys::part(blob, part))?.filter(|part| !part.is_empty()))
     }
 
     /// The numbers of the blobs whose parts went ahead and whose header never came.
@@ -349,6 +350,13 @@ pub(crate) struct Changes {
 impl Changes {
     pub(crate) fn put_part(&mut self, blob: BlobNumber, part: u32, bytes: &[u8]) {
         self.batch.insert(&keys::part(blob, part), bytes);
+    }
+
+    /// Room for the first parts of blobs to come, whose numbers nobody has been given yet.
+    pub(crate) fn keep_room(&mut self, blobs: Range<BlobNumber>) {
+        for blob in blobs {
+            self.batch.insert_ahead(&keys::part(blob, 0));
+        }
     }
 
     pub(crate) fn put_open(&mut self, blob: BlobNumber) {

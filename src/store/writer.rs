@@ -14,8 +14,8 @@
 //! that was not acknowledged is relied upon: the writer forgets what it knows and reads it again from the disk.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,22 +23,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::Stored;
 use super::chain;
+use super::confirm::Indices;
 use super::error::StoreError;
 use super::header::{BlobHeader, Duplicate};
 use super::holdings::Holdings;
-use super::ids::{PackedIds, RecordId};
-use super::intake::Body;
+use super::ids::PackedIds;
+use super::job::{Job, Parts, Received, UploadId};
 use super::keys::BlobNumber;
-use super::partition::{Label, Sums};
+use super::newest::{Newest, Upload};
 use super::partitions::Partition;
 use super::roll::{self, Sealer};
-use super::seen::{SeenError, SeenHash};
-use super::tree::{BlobIndex, Changes, Head, Ledger, Tree, hour_of};
-use super::{Fetched, Stored};
-use crate::content::{ContentBlob, ContentId, ContentType, TenantId};
+use super::stage::{Known, Stage};
+use super::tree::{BlobIndex, Head, Ledger, hour_of};
 use crate::retry::{Backoff, Stage as RetryStage};
 
 /// The most blobs in one batch.
@@ -49,196 +48,12 @@ const GROUP_WAIT: Duration = Duration::from_millis(50);
 const GROUP_GAP: Duration = Duration::from_millis(4);
 /// A group is written in several batches if it is larger.
 const BATCH_BYTES: usize = 4 << 20;
-/// sled's cache for the partition that is written.
-pub(super) const CACHE: u64 = 32 << 20;
-/// How often the size of the partition is measured: each time this much more has been written.
-const MEASURE_EVERY: u64 = 64 << 20;
 /// How often the writer looks after itself when nothing comes.
 const IDLE: Duration = Duration::from_secs(30);
 /// How often the files of the database are looked at.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// About how many ids of older blobs are kept while a group is checked for duplicates.
-const INDEXED_IDS: usize = 100_000;
 /// How many records a batch holds at most, or one blob.
 const BATCH_RECORDS: usize = 50_000;
-
-/// The reception of one body, as the writer knows it.
-pub(crate) type UploadId = u64;
-
-/// Compressed parts, in their order, with the memory that they may take.
-#[derive(Debug, Default)]
-pub(crate) struct Parts {
-    /// How many went before these.
-    pub(crate) first: u32,
-    pub(crate) frames: Vec<Vec<u8>>,
-    pub(crate) permits: Vec<OwnedSemaphorePermit>,
-}
-
-impl Parts {
-    pub(crate) fn bytes(&self) -> usize {
-        self.frames.iter().map(Vec::len).sum()
-    }
-
-    pub(crate) fn hold(&mut self, part: Vec<u8>, permit: OwnedSemaphorePermit) {
-        self.frames.push(part);
-        self.permits.push(permit);
-    }
-
-    /// Takes out what is here; those to come are counted on.
-    pub(crate) fn split(&mut self) -> Self {
-        let parts = std::mem::take(self);
-        self.first = parts.first + u32::try_from(parts.frames.len()).unwrap_or(u32::MAX);
-        parts
-    }
-}
-
-/// A body that is complete.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) tenant: TenantId,
-    pub(crate) blob: ContentBlob,
-    pub(crate) fetched: Fetched,
-    /// Whether another body under a stored content id is stored as a further revision.
-    pub(crate) revision: bool,
-    pub(crate) body: Body,
-}
-
-/// What is asked of the writer.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// Parts that go ahead of their header.
-    Parts { upload: UploadId, at: Timestamp, parts: Parts },
-    /// The receiver gives up.
-    Abandon { upload: UploadId },
-    /// The last parts and all that the header says.
-    Blob { upload: UploadId, received: Box<Received>, parts: Parts, done: Answer<Stored> },
-    /// The state's snapshot. The answer is whether there is a partition to hold it.
-    Snapshot { bytes: Vec<u8>, done: Answer<bool> },
-    /// Starts a new partition.
-    Roll { at: Timestamp, done: Answer<()> },
-    /// Writes what came before, and ends.
-    Close { done: Answer<()> },
-}
-
-/// Where the answer goes.
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// The partition that is written.
-#[derive(Debug)]
-pub(super) struct Newest {
-    pub(super) partition: Arc<Partition>,
-    pub(super) tree: Arc<Tree>,
-    pub(super) sums: Sums,
-    pub(super) snapshot_pieces: u32,
-    /// No number of any tenant is this or smaller: what was given before a partition was lost.
-    pub(super) floor: u64,
-    /// Numbers that were given to blobs that are not durable yet.
-    pub(super) pending: BTreeSet<BlobNumber>,
-    /// The ledgers that were written last.
-    ledgers: HashMap<(u32, TenantId, ContentType), Ledger>,
-    /// Compressed bytes at the last measurement, and what the files took then.
-    pub(super) measured: (u64, u64),
-}
-
-impl Newest {
-    /// Opens the partition for writing, and learns what stands in it.
-    pub(super) fn open(partition: &Arc<Partition>) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
-        let floor = Label::read(&partition.directory)?.floor;
-        let tree = partition.open_to_write(CACHE)?;
-        let sums = tree.sums()?;
-        let heads = tree.heads()?.into_iter().collect();
-        let snapshot_pieces = tree.snapshot_pieces()?;
-        let size = tree.database.size_on_disk()?;
-        let measured = (sums.compressed, size);
-        let partition = Arc::clone(partition);
-        Ok((
-            Self {
-                partition,
-                tree,
-                sums,
-                snapshot_pieces,
-                floor,
-                pending: BTreeSet::new(),
-                ledgers: HashMap::new(),
-                measured,
-            },
-            heads,
-        ))
-    }
-
-    /// A number for a blob whose first part is about to be written.
-    fn take_number(&mut self) -> BlobNumber {
-        let blob = self.sums.take_number();
-        self.pending.insert(blob);
-        blob
-    }
-
-    /// All blobs below this number are durable, or never will be.
-    fn complete_to(&self) -> BlobNumber {
-        self.pending.first().copied().unwrap_or(self.sums.next_blob)
-    }
-
-    /// Writes down what was seen, so that the next opening need not find it out.
-    fn flush_seen(&self) -> Result<(), StoreError> {
-        self.partition.seen_mut().flush(self.complete_to()).map_err(SeenError::into_store)
-    }
-
-    /// Whether it has reached the size at which the next begins. Measuring is for every now and then.
-    fn is_full(&mut self, limit: u64) -> Result<bool, StoreError> {
-        if self.sums.compressed.saturating_sub(self.measured.0) >= MEASURE_EVERY.min(limit / 8) {
-            self.measured = (self.sums.compressed, self.tree.database.size_on_disk()?);
-        }
-        Ok(roll::estimated_size(self.sums.compressed, self.measured) >= limit)
-    }
-
-    fn write(&mut self, stage: &mut Stage) -> Result<(), StoreError> {
-        if stage.added.is_empty() && stage.changes.batch.is_empty() {
-            return Ok(());
-        }
-        // Before anything is written: what fails here fails nothing that is durable.
-        self.partition.seen_mut().flush_if_full(self.complete_to()).map_err(SeenError::into_store)?;
-        let mut ledgers = HashMap::new();
-        for &(hour, tenant, content_type, added) in &stage.added {
-            let ledger = match ledgers.entry((hour, tenant, content_type)) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(self.ledger(hour, tenant, content_type)?),
-            };
-            ledger.add(&added);
-        }
-        let mut changes = std::mem::take(&mut stage.changes);
-        for (&(hour, tenant, content_type), ledger) in &ledgers {
-            changes.put_ledger(hour, tenant, content_type, ledger);
-        }
-        for (&tenant, head) in &stage.heads {
-            changes.put_head(tenant, head);
-        }
-        changes.put_sums(&self.sums);
-        self.tree.database.commit(changes.batch)?;
-        let mut seen = self.partition.seen_mut();
-        for &(hash, blob) in &stage.seen {
-            seen.insert(hash, blob);
-        }
-        for blob in &stage.blobs {
-            self.pending.remove(blob);
-        }
-        self.ledgers = ledgers;
-        Ok(())
-    }
-
-    fn ledger(&self, hour: u32, tenant: TenantId, content_type: ContentType) -> Result<Ledger, StoreError> {
-        match self.ledgers.get(&(hour, tenant, content_type)) {
-            Some(ledger) => Ok(*ledger),
-            None => Ok(self.tree.ledger(hour, tenant, content_type)?.unwrap_or_default()),
-        }
-    }
-}
-
-/// A body whose parts have begun to arrive.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Upload {
-    pub(super) blob: BlobNumber,
-    pub(super) parts: u32,
-}
 
 /// The thread's own.
 #[derive(Debug)]
@@ -264,114 +79,6 @@ struct Suspended {
     error: StoreError,
     backoff: Backoff,
     again: Instant,
-}
-
-/// A blob that was stored before under the same content id.
-#[derive(Debug, Clone)]
-struct Known {
-    stored: Stored,
-    sha256: [u8; 32],
-    revision: u16,
-}
-
-impl Known {
-    fn of(header: &BlobHeader) -> Self {
-        let count = |marks: usize| u32::try_from(marks).unwrap_or(u32::MAX);
-        let stored = Stored {
-            seq: header.seq,
-            bytes: header.bytes,
-            records: header.records,
-            duplicates: count(header.duplicates.len()),
-            foreign: count(header.foreign.len()),
-            new: false,
-        };
-        Self { stored, sha256: header.sha256, revision: header.revision }
-    }
-}
-
-/// What one batch will make true.
-#[derive(Debug, Default)]
-struct Stage {
-    changes: Changes,
-    heads: HashMap<TenantId, Head>,
-    /// What was stored, to be added to the day's sums.
-    added: Vec<(u32, TenantId, ContentType, Ledger)>,
-    content: HashMap<(TenantId, ContentId), Known>,
-    /// The records in it that are no copies.
-    records: HashSet<(TenantId, RecordId)>,
-    seen: Vec<(SeenHash, BlobNumber)>,
-    /// The numbers of its blobs.
-    blobs: Vec<BlobNumber>,
-    done: Vec<(Answer<Stored>, Stored)>,
-    snapshots: Vec<(Answer<bool>, bool)>,
-}
-
-/// The ids of older blobs, read to confirm what the index of hashes suspects.
-#[derive(Debug, Default)]
-struct Indices {
-    known: HashMap<(u32, BlobNumber), Option<Confirming>>,
-    ids: usize,
-}
-
-/// Whose blob it is, and its ids.
-#[derive(Debug)]
-struct Confirming {
-    tenant: TenantId,
-    ids: HashSet<RecordId>,
-}
-
-impl Indices {
-    /// The ordinal of the newest of these partitions in which the record stands.
-    fn find_record(
-        &mut self,
-        holdings: &Holdings,
-        among: &[Arc<Partition>],
-        tenant: TenantId,
-        id: &RecordId,
-        hash: SeenHash,
-    ) -> Result<Option<u32>, StoreError> {
-        for partition in among {
-            let suspects = holdings.suspects(partition, hash)?;
-            for blob in suspects {
-                let confirming = self.get(holdings, partition, blob)?;
-                if confirming.is_some_and(|blob| blob.tenant == tenant && blob.ids.contains(id)) {
-                    return Ok(Some(partition.ordinal));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// `None` if it cannot be read, and so confirms nothing.
-    fn get(
-        &mut self,
-        holdings: &Holdings,
-        partition: &Arc<Partition>,
-        blob: BlobNumber,
-    ) -> Result<Option<&Confirming>, StoreError> {
-        let place = (partition.ordinal, blob);
-        if !self.known.contains_key(&place) {
-            let index = match holdings.partitions.read(partition).and_then(|reading| reading.index(blob)) {
-                Ok(index) => index,
-                Err(StoreError::Undecodable { .. }) => None,
-                Err(error) => {
-                    holdings.pass_over(partition, error)?;
-                    None
-                }
-            };
-            if self.ids >= INDEXED_IDS {
-                *self = Self::default();
-            }
-            let confirming = index.map(|index| Confirming {
-                tenant: index.tenant,
-                ids: PackedIds::decode(&index.ids)
-                    .map_or_else(|_| HashSet::new(), |ids| ids.iter().flatten().collect()),
-            });
-            self.ids += 1 + confirming.as_ref().map_or(0, |confirming| confirming.ids.len());
-            self.known.insert(place, confirming);
-        }
-        Ok(self.known.get(&place).and_then(Option::as_ref))
-    }
 }
 
 impl Writer {
@@ -627,7 +334,7 @@ impl Writer {
         indices: &mut Indices,
     ) -> Result<Stored, StoreError> {
         let (tenant, content_type) = (received.tenant, received.blob.content_type);
-        let recent = self.holdings.partitions.recent();
+        let recent = self.holdings.recent();
         let name = (tenant, received.blob.content_id.clone());
         let known = match stage.content.get(&name) {
             Some(known) => Some(known.clone()),
@@ -797,33 +504,6 @@ fn refuse(group: Vec<Job>, error: &StoreError) {
             Job::Blob { done, .. } => drop(done.send(Err(error.clone()))),
             Job::Snapshot { done, .. } => drop(done.send(Err(error.clone()))),
             Job::Roll { done, .. } | Job::Close { done } => drop(done.send(Err(error.clone()))),
-        }
-    }
-}
-
-impl Stage {
-    /// It is durable: first everybody can see it, then those who waited hear of it.
-    fn settle(mut self, holdings: &Holdings) {
-        holdings.add_heads(std::mem::take(&mut self.heads));
-        holdings.add_to_day(&self.added);
-        let new = self.done.iter().filter(|(_, stored)| stored.new).count();
-        if new > 0 {
-            holdings.stored.send_modify(|count| *count += new as u64);
-        }
-        for (done, stored) in self.done.drain(..) {
-            drop(done.send(Ok(stored)));
-        }
-        for (done, written) in self.snapshots.drain(..) {
-            drop(done.send(Ok(written)));
-        }
-    }
-
-    fn refuse(&mut self, error: &StoreError) {
-        for (done, _) in self.done.drain(..) {
-            drop(done.send(Err(error.clone())));
-        }
-        for (done, _) in self.snapshots.drain(..) {
-            drop(done.send(Err(error.clone())));
         }
     }
 }

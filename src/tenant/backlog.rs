@@ -18,7 +18,7 @@ use super::supervisor::panic_text;
 use super::tree::Tree;
 use crate::content::ContentType;
 use crate::retry::{Advice, Backoff, Stage};
-use crate::store::{QueueEntry, StoreError};
+use crate::store::{QueueEntry, StoreError, is_due};
 
 /// Entries taken from the queue at a time: enough to keep the retrievals busy, few enough to take account of what is
 /// queued meanwhile.
@@ -76,7 +76,7 @@ impl Backlog {
             return;
         }
         self.hold_until = None;
-        if self.tree.store.next_deferred(self.tree.tenant).is_some_and(|at| at <= self.tree.time.now()) {
+        if self.tree.store.next_deferred(self.tree.tenant).is_some_and(|at| is_due(at, self.tree.time.now())) {
             self.look = true;
         }
         let most = if self.strain.attempts() > 0 { 1 } else { self.tree.limit().now() };
@@ -189,7 +189,8 @@ impl Backlog {
         }
         let now = Instant::now();
         let deferred = self.tree.store.next_deferred(self.tree.tenant).map(|at| {
-            let left = Duration::try_from(at.duration_since(self.tree.time.now())).unwrap_or_default();
+            let left = at.duration_since(self.tree.time.now());
+            let left = if is_due(at, self.tree.time.now()) { Duration::ZERO } else { left.unsigned_abs() };
             (now + left.min(LONGEST_SLEEP)).max(self.look_at)
         });
         let looking = self.look.then_some(self.look_at);

@@ -20,7 +20,7 @@ use super::plan;
 use super::poll::{self, Listed, Setback};
 use super::schedule::{Due, Schedule};
 use super::subscription::{self, Standing};
-use super::tree::{Tree, later};
+use super::tree::Tree;
 use crate::content::{ContentType, Tier};
 use crate::report::{TenantState, Trouble};
 use crate::retry::{Advice, Backoff, REMEMBERED, Stage, jittered};
@@ -123,6 +123,7 @@ impl Driver {
     async fn run(mut self) -> Result<(), Panicked> {
         let tree = Arc::clone(&self.tree);
         let mut tokens = tree.token.changes();
+        let mut token_waits = tree.token.waits();
         self.chores.spawn({
             let tree = Arc::clone(&tree);
             async move { tree.token.renew().await }
@@ -154,6 +155,11 @@ impl Driver {
                     self.schedule.retry_refused(Instant::now());
                     tree.works(Stage::Token, None);
                     self.tell_token();
+                }
+                // The source lives as long as the tree.
+                _ = token_waits.changed() => {
+                    let until = *token_waits.borrow_and_update();
+                    self.remember_token_wait(until).await;
                 }
                 () = sleep_until(wake) => {}
             }
@@ -264,8 +270,15 @@ impl Driver {
     }
 
     async fn remember_pause(&mut self, wait: Option<Duration>) {
-        let until = wait.filter(|wait| *wait > REMEMBERED).map(|wait| later(self.tree.time.now(), wait));
-        if let Err(error) = self.tree.store.remember_wait(self.tree.tenant, WaitKey::Paused, until).await {
+        if let Err(error) = self.tree.remember(WaitKey::Paused, wait.filter(|wait| *wait > REMEMBERED)).await {
+            self.tree.troubled(Stage::Store, None, &error.trouble());
+        }
+    }
+
+    /// Entra has asked for a wait.
+    async fn remember_token_wait(&self, until: Option<Instant>) {
+        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Err(error) = self.tree.remember(WaitKey::Token, wait).await {
             self.tree.troubled(Stage::Store, None, &error.trouble());
         }
     }

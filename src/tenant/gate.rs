@@ -3,8 +3,8 @@
 //! Every request of a tenant passes its gate at the last moment before it is sent. Whoever reads a wait closes the
 //! gate before doing anything else.
 //!
-//! **Invariants:** once a wait was read, no request to the tenant's management API is sent before it ends; a wait is
-//! never shortened. Requests that are under way when the gate closes are not called back: the service has them.
+//! **Invariants:** once a wait was read, no request to the tenant's management API is sent before it ends, by this
+//! process or the next: the tree writes it to the store as soon as it is read; a wait is never shortened. Requests that are under way when the gate closes are not called back: the service has them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -5,20 +5,21 @@
 //! of the window that failed. What was queued meanwhile is known to the queue and not queued twice.
 //!
 //! **Invariants:** the watermark never passes content that is not queued; an empty page with a link is followed; a
-//! listing that leads in a circle ends with an error; an entry that cannot be collected is reported, not dropped.
+//! listing that leads in a circle ends with an error; an entry that cannot be collected is a dead letter before the
+//! watermark passes it, and no more once it is listed rightly.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::sleep;
-use tracing::{Instrument as _, debug, error, info_span};
+use tracing::{Instrument as _, debug, info_span};
 
 use super::failure::Failure;
 use super::plan::{self, Gap};
-use super::tree::{Tree, later};
+use super::tree::Tree;
 use crate::activity::{Page, PageLink, RefusedEntry, Window};
-use crate::content::{ContentBlob, ContentId, ContentType, Tier};
+use crate::content::{ContentBlob, ContentType, Tier};
 use crate::retry::{Advice, Backoff, Stage};
 use crate::store::Watermark;
 
@@ -30,9 +31,6 @@ const TELLING: u32 = 3;
 /// How often a window is begun again because the service no longer accepts a link to one of its pages.
 const BEGINNINGS: u32 = 3;
 
-/// What is still listed wrongly so shortly before the service ceases to list it is given up.
-const LAST_CHANCE: Duration = Duration::from_hours(1);
-
 /// What an activation found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Listed {
@@ -40,7 +38,7 @@ pub(super) struct Listed {
     pub(super) new: usize,
     /// Blobs that were queued or stored before.
     pub(super) known: usize,
-    /// Entries that cannot be collected as they are listed.
+    /// Entries that cannot be collected as they are listed, and were not collected before.
     pub(super) refused: usize,
     /// A first poll that has listed all that a sweep would.
     pub(super) whole: bool,
@@ -168,20 +166,21 @@ async fn list_window(
                 Err(failure) => return Err(failure),
             };
             dates.add(page.date);
-            all.refused += page.refused.len();
-            let mut blobs = page.blobs;
-            for refused in page.refused {
-                refuse(tree, content_type, &refused);
-                blobs.extend(refused.blob.filter(|blob| is_last_chance(blob, tree.time.now())));
-            }
+            all.refused += refuse(tree, content_type, tier, page.refused).await?;
+            let blobs = page.blobs;
             // Most pages of an idle tenant are empty, and cost the store nothing.
             if !blobs.is_empty() {
+                let ids = tree.has_refused().then(|| blobs.iter().map(|blob| blob.content_id.clone()).collect());
                 let enqueued = tree.store.enqueue(tree.tenant, tier, blobs).await.map_err(Failure::Store)?;
                 tree.works(Stage::Store, None);
                 all.new += enqueued.new;
                 all.known += enqueued.known;
                 if enqueued.new > 0 {
                     tree.queued();
+                }
+                // After it is queued: between the two, a crash leaves a dead letter too many, until the next listing.
+                for id in tree.store.withdraw(tree.tenant, ids.unwrap_or_default()).await.map_err(Failure::Store)? {
+                    tree.report.listed_rightly(content_type, &id);
                 }
             }
             next = page.next;
@@ -232,27 +231,44 @@ async fn page(
     }
 }
 
-/// The service lists something that cannot be collected as it is listed. It is no dead letter yet: another listing may
-/// name it rightly, so the whole span is listed again before long.
-fn refuse(tree: &Tree, content_type: ContentType, refused: &RefusedEntry) {
-    if tree.is_new_refusal(refused) {
-        error!(
-            tenant = %tree.tenant,
-            %content_type,
-            content_id = refused.content_id.as_ref().map(ContentId::as_str),
-            kind = refused.kind,
-            entry = refused.entry,
-            "the service lists an entry that cannot be collected, and will be asked again: {}",
-            refused.reason
-        );
+/// The service lists entries that cannot be collected as they are listed. What was not collected before is a dead letter
+/// from now on; since another listing may name it rightly, the whole span is listed again before long. Answers how many
+/// there are of those.
+async fn refuse(
+    tree: &Tree,
+    content_type: ContentType,
+    tier: Tier,
+    refused: Vec<RefusedEntry>,
+) -> Result<usize, Failure> {
+    if refused.is_empty() {
+        return Ok(0);
     }
+    tree.note_refused();
+    let now = tree.time.now();
+    let letters = refused.iter().map(|refused| (as_blob(refused, content_type, now), told(refused))).collect();
+    let answer = tree.store.refuse(tree.tenant, tier, letters).await.map_err(Failure::Store)?;
+    for refused in refused.iter().filter(|refused| answer.new.contains(&refused.content_id)) {
+        tree.report.listed_wrongly(content_type, &refused.content_id, refused.kind, &refused.reason, &refused.entry);
+    }
+    Ok(answer.standing)
 }
 
-/// Whether a blob that is listed wrongly will hardly be listed rightly any more. Queued like the others, it then becomes
-/// a dead letter without a request, and its loss is on record.
-fn is_last_chance(blob: &ContentBlob, now: Timestamp) -> bool {
-    let soon = later(now, LAST_CHANCE);
-    blob.content_expiration < soon || later(blob.content_created, plan::OLDEST) < soon
+/// What the dead letter says: why, and of what, since that may be all that is known of it.
+fn told(refused: &RefusedEntry) -> String {
+    format!(
+        "it is listed in a way that it cannot be collected ({}): {}; as listed: {}",
+        refused.kind, refused.reason, refused.entry
+    )
+}
+
+fn as_blob(refused: &RefusedEntry, content_type: ContentType, now: Timestamp) -> ContentBlob {
+    ContentBlob {
+        content_id: refused.content_id.clone(),
+        content_type,
+        content_uri: refused.content_uri.clone(),
+        content_created: refused.content_created.unwrap_or(now),
+        content_expiration: refused.content_expiration.unwrap_or(now),
+    }
 }
 
 /// The earliest `Date` of several answers; none if one of them has none.

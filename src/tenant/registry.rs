@@ -154,6 +154,7 @@ impl Registry {
         }
         books.leaving.retain(|_, running| !running.task.is_finished());
 
+        self.shared.report.expect(settings.tenants.len());
         let new = settings.tenants.keys().filter(|id| !books.tenants.contains_key(id)).count();
         let together = u32::try_from(new.saturating_sub(1)).unwrap_or(u32::MAX);
         let spread =
@@ -198,7 +199,7 @@ impl Registry {
             };
             let token = token.filter(|(identity, _)| *identity == order.identity && order.enabled);
             let entry = if order.enabled {
-                report.state(TenantState::Starting);
+                report.starts();
                 let token = token.map_or_else(|| self.token_source(id, &order.identity), |(_, token)| token);
                 let tree = self.tree(id, &order, token.clone(), report, known);
                 let running = self.start(tree, last, delay, settings.daemon.drain);

@@ -77,6 +77,13 @@ pub(super) async fn retrieve(tree: Arc<Tree>, entry: QueueEntry, fetching: Fetch
     );
     async move {
         let defect = defect(&entry);
+        if let Some(defect) = &defect {
+            match was_kept(&tree, &entry, defect).await {
+                Ok(false) => {}
+                Ok(true) => return Outcome::Done,
+                Err(error) => return Outcome::Released(Failure::Store(error)),
+            }
+        }
         let outcome = match fetch(&tree, &entry, defect.clone(), fetching).await {
             Ok(stored) => finish(&tree, entry, stored, defect).await,
             Err(problem) => settle(&tree, entry, problem).await,
@@ -85,6 +92,19 @@ pub(super) async fn retrieve(tree: Arc<Tree>, entry: QueueEntry, fetching: Fetch
     }
     .instrument(span)
     .await
+}
+
+/// A crash may have come between the bytes of a defect and its dead letter: then only the letter is to be written.
+async fn was_kept(tree: &Tree, entry: &QueueEntry, defect: &str) -> Result<bool, StoreError> {
+    let kept = tree.store.is_stored(tree.tenant, &entry.blob.content_id).await?;
+    if kept {
+        give_up(tree, entry.clone(), &kept_unparsed(defect)).await?;
+    }
+    Ok(kept)
+}
+
+fn kept_unparsed(defect: &str) -> String {
+    format!("{defect}; its bytes are kept unparsed")
 }
 
 /// Why the body is kept unparsed, if it is.
@@ -110,7 +130,7 @@ async fn fetch(tree: &Tree, entry: &QueueEntry, defect: Option<String>, fetching
     let mut writer = tree.store.receive(tree.tenant, blob, fetched, defect);
     while let Some(chunk) = place.during(body.chunk()).await.map_err(|error| Failure::Service(Box::new(error)))? {
         place.take().await;
-        writer.push(&chunk).await?;
+        writer.push(chunk).await?;
         place.make_way().await;
     }
     tree.fetched();
@@ -122,7 +142,8 @@ async fn fetch(tree: &Tree, entry: &QueueEntry, defect: Option<String>, fetching
             tree.report.concurrency(limit.now());
         }
     }
-    drop((place, fetching));
+    // What waits to become durable needs neither a slot nor the room of a body.
+    drop((place, fetching, body));
     Ok(writer.finish().await?)
 }
 
@@ -138,7 +159,7 @@ async fn finish(tree: &Tree, entry: QueueEntry, stored: Stored, defect: Option<S
     }
     debug!(seq = stored.seq, bytes = stored.bytes, records = stored.records, new = stored.new, "stored");
     match defect {
-        Some(defect) => give_up(tree, entry, &format!("{defect}; its bytes are kept unparsed")).await?,
+        Some(defect) => give_up(tree, entry, &kept_unparsed(&defect)).await?,
         None => tree.store.complete(tree.tenant, &entry),
     }
     tree.works(Stage::Retrieve, Some(content_type));
@@ -193,7 +214,7 @@ async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<
     entry.attempts += 1;
     entry.last_error = Some(trouble.cause.clone());
     debug!(error = trouble.cause, seconds = wait.as_secs_f64(), "retrieval failed");
-    if has_expired(&entry, tree.time.confirmed()) {
+    if has_expired(&entry, tree.time.confirmed(), tree.time.host()) {
         let reason = format!("it expired before it could be retrieved; the last failure: {trouble}");
         give_up(tree, entry, &reason).await?;
         return Ok(Outcome::GivenUp);
@@ -239,9 +260,11 @@ async fn give_up(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), Sto
     Ok(())
 }
 
-/// Whether the service has deleted the content by now. Only a time that the service confirms can say so.
-fn has_expired(entry: &QueueEntry, confirmed: Option<Timestamp>) -> bool {
-    confirmed.is_some_and(|now| entry.blob.content_expiration < now)
+/// Whether the service has deleted the content by now. Only a time that the service confirms and that the host's clock
+/// bears out can say so: either may step, and what is given up too early is lost. What is tried for too long costs
+/// requests only, and the service itself says when content has expired.
+fn has_expired(entry: &QueueEntry, confirmed: Option<Timestamp>, host: Timestamp) -> bool {
+    confirmed.is_some_and(|now| entry.blob.content_expiration < now.min(host))
 }
 
 /// After the `failures`-th failed retrieval: from a second to ten minutes, doubling.
@@ -310,11 +333,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_confirmed_time_lets_content_expire() {
-        for (confirmed, expired) in
-            [(None, false), (Some("2026-11-22T12:00:00Z"), false), (Some("2026-11-22T12:00:01Z"), true)]
-        {
-            assert_eq!(has_expired(&entry(), confirmed.map(at)), expired, "{confirmed:?}");
+    fn only_a_confirmed_time_that_the_host_bears_out_lets_content_expire() {
+        let (before, expiry, after) = ("2026-11-15T12:00:00Z", "2026-11-22T12:00:00Z", "2026-11-22T12:00:01Z");
+        let month_on = "2026-12-22T12:00:00Z";
+        for (confirmed, host, expired) in [
+            (None, before, false),
+            (None, month_on, false),
+            (Some(expiry), expiry, false),
+            (Some(expiry), month_on, false),
+            (Some(after), expiry, false),
+            (Some(month_on), before, false),
+            (Some(before), month_on, false),
+            (Some(after), after, true),
+            (Some(after), month_on, true),
+            (Some(month_on), after, true),
+        ] {
+            assert_eq!(has_expired(&entry(), confirmed.map(at), at(host)), expired, "{confirmed:?}, {host}");
         }
     }
 }

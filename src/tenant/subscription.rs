@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info_span};
 
 use super::failure::Failure;
-use super::tree::{Tree, later};
+use super::tree::Tree;
 use crate::activity::{ActivityError, Fault, Reason};
 use crate::content::ContentType;
 use crate::retry::{Advice, Stage};
@@ -132,9 +132,7 @@ async fn forget(tree: &Tree, content_type: ContentType) -> Result<(), Failure> {
 }
 
 async fn remember(tree: &Tree, content_type: ContentType, wait: Option<Duration>) -> Result<(), Failure> {
-    let until = wait.map(|wait| later(tree.time.now(), wait));
-    let key = WaitKey::SubscriptionStart(content_type);
-    tree.store.remember_wait(tree.tenant, key, until).await.map_err(Failure::Store)
+    tree.remember(WaitKey::SubscriptionStart(content_type), wait).await.map_err(Failure::Store)
 }
 
 fn never_sent(error: &ActivityError) -> bool {

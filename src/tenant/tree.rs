@@ -6,8 +6,7 @@
 //! **Invariants:** no request leaves without passing the gate at the last moment; nothing here belongs to two tenants
 //! except the store, the process's slots and the clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use super::failure::Failure;
 use super::gate::Gate;
 use super::limit::Limit;
 use super::slots::{Place, Slots};
-use crate::activity::{ActivityClient, ActivityError, Reason, RefusedEntry};
+use crate::activity::{ActivityClient, ActivityError, Reason};
 use crate::clock::ServiceTime;
 use crate::config::Collect;
 use crate::content::{ContentType, TenantId};
@@ -30,6 +29,9 @@ use crate::report::{TenantReport, Trouble};
 use crate::retry::{Advice, Backoff, REMEMBERED, Stage};
 use crate::store::{Store, StoreError, WaitKey, Watermark};
 use crate::token::{AccessToken, TokenSource};
+
+/// A wait is remembered for this much longer, so that others that end a moment later need not be written down.
+const SPARE: Duration = Duration::from_millis(500);
 
 /// One tenant's tree.
 #[derive(Debug)]
@@ -60,11 +62,13 @@ pub(super) struct Tree {
     foreign: AtomicU64,
     /// How long the service throttles, if it does not say.
     throttled: Mutex<Backoff>,
+    /// Until when the store knows the gate to be closed.
+    remembered: tokio::sync::Mutex<Option<Instant>>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
     cooldowns: Mutex<BTreeMap<ContentType, Instant>>,
     troubled: Mutex<HashSet<(Stage, Option<ContentType>)>>,
-    /// Hashes of the entries refused last, so that each is reported once and not with every listing.
-    refusals: Mutex<VecDeque<u64>>,
+    /// Entries that are listed wrongly may be on record.
+    refused: AtomicBool,
 }
 
 /// What a tree is made of.
@@ -105,17 +109,21 @@ impl Tree {
             failures: AtomicUsize::new(0),
             foreign: AtomicU64::new(0),
             throttled: Mutex::new(Backoff::new(Stage::List)),
+            remembered: tokio::sync::Mutex::default(),
             marks: Mutex::default(),
             cooldowns: Mutex::default(),
             troubled: Mutex::default(),
-            refusals: Mutex::default(),
+            refused: AtomicBool::new(false),
         })
     }
 
     /// Reads what outlived the last process or the last run of the tree. Answers how long the tenant is paused yet.
     pub(super) async fn restore(&self) -> Result<Option<Duration>, StoreError> {
         *lock(&self.marks) = self.store.watermarks(self.tenant).await?;
-        let now = self.time.now();
+        let letters = self.store.dead_letters(self.tenant).await?;
+        self.report.dead_letters(letters);
+        self.refused.store(letters > 0, Ordering::Relaxed);
+        let now = self.time.host();
         let mut paused = None;
         for (key, until) in self.store.waits(self.tenant).await? {
             let Ok(left) = Duration::try_from(until.duration_since(now)) else { continue };
@@ -123,6 +131,7 @@ impl Tree {
                 WaitKey::Throttled => self.gate.close_for(left),
                 WaitKey::SubscriptionStart(content_type) => self.cool_down(content_type, left),
                 WaitKey::Paused => paused = Some(left),
+                WaitKey::Token => self.token.hold(left),
             }
         }
         Ok(paused.filter(|left| !left.is_zero()).filter(|_| !self.mended))
@@ -224,13 +233,31 @@ impl Tree {
         // The driver sleeps by the gate.
         self.work.notify_one();
         debug!(tenant = %self.tenant, seconds = wait.as_secs_f64(), "the service asked for a wait");
-        if wait > REMEMBERED {
-            let until = later(self.time.now(), wait.min(super::gate::LONGEST));
-            if let Err(error) = self.store.remember_wait(self.tenant, WaitKey::Throttled, Some(until)).await {
-                // The gate is closed all the same; only a restart would not know of it.
-                debug!(tenant = %self.tenant, %error, "wait not remembered");
-            }
+        if wait > REMEMBERED || !matches!(error.advice(), Advice::Throttled { after: None }) {
+            self.remember_gate().await;
         }
+    }
+
+    /// Writes down until when the gate is closed, unless the store knows. Requests that were under way together are told
+    /// to wait together: one of them writes for all, and the others go on when it has.
+    async fn remember_gate(&self) {
+        let mut remembered = self.remembered.lock().await;
+        let Some(until) = self.gate.closed_until().filter(|until| remembered.is_none_or(|known| known < *until)) else {
+            return;
+        };
+        let wait = until.saturating_duration_since(Instant::now()) + SPARE;
+        match self.remember(WaitKey::Throttled, Some(wait)).await {
+            Ok(()) => *remembered = Some(until + SPARE),
+            // The gate is closed all the same; only a restart would not know of it.
+            Err(error) => debug!(tenant = %self.tenant, %error, "wait not remembered"),
+        }
+    }
+
+    /// Remembers a wait from now on, for the next process too; `None` forgets it. By the host's clock, since that is the
+    /// one that the next process has when it starts.
+    pub(super) async fn remember(&self, key: WaitKey, wait: Option<Duration>) -> Result<(), StoreError> {
+        let until = wait.map(|wait| later(self.time.host(), wait));
+        self.store.remember_wait(self.tenant, key, until).await
     }
 
     /// New entries are in the queue.
@@ -244,25 +271,14 @@ impl Tree {
         self.queued.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether this entry was not refused lately.
-    pub(super) fn is_new_refusal(&self, refused: &RefusedEntry) -> bool {
-        /// An entry is listed again for seven days; more than this many bad ones are reported more than once.
-        const KEPT: usize = 1000;
-        let mut hasher = DefaultHasher::new();
-        match &refused.content_id {
-            Some(content_id) => content_id.hash(&mut hasher),
-            None => refused.entry.hash(&mut hasher),
-        }
-        let hash = hasher.finish();
-        let mut refusals = lock(&self.refusals);
-        if refusals.contains(&hash) {
-            return false;
-        }
-        if refusals.len() == KEPT {
-            refusals.pop_front();
-        }
-        refusals.push_back(hash);
-        true
+    /// An entry is listed wrongly.
+    pub(super) fn note_refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether entries that are listed wrongly may be on record: of most tenants never, and looking is spared.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The limit on retrievals.

@@ -25,7 +25,7 @@ use crate::secret::Secret;
 /// Larger than any answer of Entra by far.
 const LARGEST_ANSWER: usize = 256 * 1024;
 /// The longest wait that `Retry-After` can ask for; Microsoft's own libraries cap it here.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// What proves who asks, ready to be sent.
 pub(super) enum Proof<'a> {

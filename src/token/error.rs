@@ -198,6 +198,12 @@ impl TokenError {
         Self::new(Problem::TooSoon, "too_soon", Scope::Passing, None, trouble)
     }
 
+    /// The token endpoint asked an earlier process, or an earlier source, for a wait.
+    pub(super) fn asked_to_wait() -> Self {
+        let trouble = Trouble::passing("asked_to_wait", "the token endpoint asked for a wait that is not over yet");
+        Self::new(Problem::TooSoon, "asked_to_wait", Scope::Passing, None, trouble)
+    }
+
     pub(super) fn ended() -> Self {
         let trouble = Trouble::passing("ended", "the request for a token ended without a result");
         Self::new(Problem::Ended, "ended", Scope::Passing, None, trouble)

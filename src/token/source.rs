@@ -28,7 +28,7 @@ use tracing::{Instrument as _, debug, debug_span};
 use super::TokenError;
 use super::answer::Grant;
 use super::app::{Admission, AppAlarms, AppKey, Member};
-use super::endpoint::Transport;
+use super::endpoint::{LONGEST_RETRY_AFTER, Transport};
 use super::entra::Scope;
 use super::renewal::{self, FLOOR};
 use super::request::{Asker, TokenRequest};
@@ -103,6 +103,8 @@ struct Inner {
     /// A refusal moved the next request forward.
     hurry: Notify,
     changes: watch::Sender<u64>,
+    /// Until when Entra wants no request, as far as it has said so.
+    waits: watch::Sender<Option<Instant>>,
 }
 
 type Outcome = Result<AccessToken, TokenError>;
@@ -206,6 +208,7 @@ impl TokenSource {
             state: Mutex::new(state),
             hurry: Notify::new(),
             changes: watch::Sender::new(0),
+            waits: watch::Sender::new(None),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -312,6 +315,23 @@ impl TokenSource {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
+    }
+
+    /// Until when Entra has asked to be left alone, and when that changes: whoever has a memory that survives the process
+    /// tells the next one by [`hold`](Self::hold).
+    #[must_use]
+    pub fn waits(&self) -> watch::Receiver<Option<Instant>> {
+        self.inner.waits.subscribe()
+    }
+
+    /// No request for so long: Entra asked an earlier process for this wait.
+    pub fn hold(&self, wait: Duration) {
+        let mut state = self.inner.state();
+        let until = Instant::now() + wait.min(LONGEST_RETRY_AFTER);
+        if until > state.not_before {
+            state.not_before = until;
+            state.last_error.get_or_insert_with(TokenError::asked_to_wait);
+        }
     }
 
     /// Starts the one request. A task of its own: it ends within the transport's time limits.
@@ -454,6 +474,9 @@ impl Inner {
             Scope::App => AppTrouble::Suspected,
             Scope::Tenant | Scope::Passing => AppTrouble::None,
         };
+        if let Some(asked) = error.asked() {
+            self.waits.send_replace(Some(now + asked));
+        }
         let error = error.waiting(state.not_before - now);
         state.last_error = Some(error.clone());
         debug!(kind = error.kind(), wait = ?state.not_before - now, "no token");

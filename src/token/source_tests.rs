@@ -48,6 +48,34 @@ async fn twelve_hours_take_one_request_per_renewal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_that_entra_asked_for_is_told_and_held_by_the_next_source() {
+    let bench = Bench::new(|number, _| match number {
+        0 => {
+            let incoming = Incoming { status: 429, retry_after: Some(Duration::from_secs(90)), ..Incoming::default() };
+            Reply::After(Duration::ZERO, incoming)
+        }
+        _ => granted(3600),
+    });
+    let source = bench.source(1);
+    let waits = source.waits();
+    assert_eq!(*waits.borrow(), None);
+    source.token().await.unwrap_err();
+    let left = waits.borrow().unwrap() - Instant::now();
+    assert_eq!(left, Duration::from_secs(90));
+
+    // The next process.
+    let source = bench.source(1);
+    source.hold(left);
+    assert_eq!(source.token().await.unwrap_err().advice(), Advice::Retry { after: Some(left) });
+    let _renewing = renewing(&source);
+    sleep(Duration::from_secs(89)).await;
+    assert_eq!(bench.requests(), 1);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.requests(), 2);
+    assert!(source.token().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn short_and_long_tokens_are_renewed_in_time() {
     for (life, refresh_in, least, most) in [
         (120, None, 57, 61),

@@ -1,10 +1,12 @@
 //! SIGKILL at random moments, and state that is lost.
 
 use std::fs;
-use std::time::Duration;
+use std::time::Instant;
 
-use tenantry_simulator::{BlobSpec, ContentType, Endpoint, Feed, Scenario};
+use serde_json::Value;
+use tenantry_simulator::{BlobSpec, ContentType, Effect, Endpoint, Fault, Feed, Scenario, Throttle, ThrottleShape};
 
+use crate::phases::{Met, PARTITION, Phase, reach};
 use crate::world::{World, tenant, tenant_id};
 
 /// Rounds of a test that repeats: few on a laptop, more in CI, 100 in the long run.
@@ -30,26 +32,72 @@ async fn killed_at_random_moments_it_loses_nothing_and_stores_nothing_twice() {
     }
     // Small partitions, so that kills meet a roll-over too.
     let world = World::new(scenario, WATERMARK_ONLY);
-    world.set("store", "partition_size", "\"20 MiB\"");
+    world.set("store", "partition_size", PARTITION);
     let rounds = rounds(8);
+    let mut met = Met::default();
     let mut random = fastrand::Rng::with_seed(u64::from(rounds));
     for round in 0..rounds {
-        let large = BlobSpec::new(tenant_id(1), ContentType::SharePoint).count(1).body_bytes(16_000_000);
+        let large = BlobSpec::new(tenant_id(1), ContentType::SharePoint).count(1).body_bytes(4_000_000);
         world.cloud.control().add_blobs(large);
         let daemon = world.run();
-        // Now and then at once, while it opens its store.
-        let longest = if round % 4 == 0 { 300 } else { 2500 };
-        tokio::time::sleep(Duration::from_millis(random.u64(0..longest))).await;
+        met.count(reach(&world.store(), &daemon, Phase::of_round(round), &mut random, true));
         daemon.kill();
         if round % 5 == 4 {
             world.assert_store_is_sound().await;
         }
     }
+    met.conclude("SIGKILL", rounds);
     let mut daemon = world.run();
     let ledger = daemon.wait_collected(&world).await;
     assert!(daemon.stop().await.success());
     world.assert_store_is_sound().await;
     world.assert_collected_by(&ledger);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_was_read_is_waited_for_by_the_next_process_too() {
+    let seconds = 15;
+    let throttle = Throttle { shape: ThrottleShape::TooManyRequests, retry_after_s: Some(seconds) };
+    let throttled = Fault::new(Effect::Throttled(throttle)).tenant(tenant_id(1)).on([Endpoint::List]).first(1);
+    let busy = Effect::Entra { code: 90033, retry_after_s: Some(seconds) };
+    let busy = Fault::new(busy).tenant(tenant_id(2)).on([Endpoint::Token]).first(1);
+    let scenario = (1..=3).fold(Scenario::new(33), |s, n| s.tenant(tenant(n, 2, 1.0)));
+    let world = World::new(scenario.fault(throttled).fault(busy), "[daemon]\nstart_spread = \"0s\"\n");
+    let mut daemon = world.run();
+    let named = |status: &Value, name: &str, what: &dyn Fn(&Value) -> bool| {
+        status["tenants"].as_array().is_some_and(|all| all.iter().any(|tenant| tenant["name"] == name && what(tenant)))
+    };
+    let told = |status: &Value| {
+        named(status, "tenant-1", &|tenant| tenant["state"] == "throttled")
+            && named(status, "tenant-2", &|tenant| tenant["trouble"]["code"] == "AADSTS90033")
+    };
+    daemon.wait("both have read their waits", told).await;
+    let read = Instant::now();
+    // The state is written in the order in which it is asked to: when this is stored, the waits are.
+    world.cloud.control().add_blobs(BlobSpec::new(tenant_id(3), ContentType::Exchange).records(3));
+    let third = |blobs| {
+        move |status: &Value| {
+            named(status, "tenant-3", &|tenant| tenant["stored_today"]["blobs"].as_u64() >= Some(blobs))
+        }
+    };
+    daemon.wait("the other tenant goes on", third(9)).await;
+    daemon.kill();
+    let asked = || {
+        let ledger = world.cloud.ledger();
+        let feed = [Endpoint::Subscriptions, Endpoint::Start, Endpoint::List, Endpoint::Blob];
+        (feed.map(|of| ledger.requests(tenant_id(1), of)), ledger.requests(tenant_id(2), Endpoint::Token))
+    };
+    let before = asked();
+
+    let mut daemon = world.run();
+    world.cloud.control().add_blobs(BlobSpec::new(tenant_id(3), ContentType::Exchange).records(3));
+    daemon.wait("the other tenant goes on again", third(10)).await;
+    assert!(read.elapsed().as_secs() < seconds - 1, "too slow a machine: the waits are over");
+    assert_eq!(asked(), before);
+    daemon.wait_collected(&world).await;
+    assert!(read.elapsed().as_secs() >= seconds - 1);
+    world.assert_collected();
+    assert!(daemon.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

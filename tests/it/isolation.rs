@@ -61,7 +61,7 @@ async fn lag_p99(scenario: Scenario, measured: Duration) -> (u64, World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_a_staller_and_a_panicking_parser_do_not_delay_the_others() {
     let Some(measured) = measured() else {
-        return not_here("a measurement, for an optimised build on a quiet machine: .ci/long runs it");
+        return not_here("a measurement, for a quiet machine: .ci/long runs it");
     };
     let alone = (1..=LIVE).map(live).fold(Scenario::new(41), Scenario::tenant);
     let (alone_ms, _) = lag_p99(alone.clone(), measured).await;

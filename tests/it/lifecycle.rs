@@ -167,4 +167,38 @@ async fn what_needs_a_person_is_told_in_the_same_words_everywhere() {
     let lines = daemon.log().lines().filter(|line| line.contains(cause)).count();
     assert!(lines <= 2, "one line, not one per attempt: {}", daemon.log());
     assert!(daemon.stop().await.success());
+
+    // Without the daemon, the store tells of it, with its age; and of a tenant that is well, nothing.
+    let shown = String::from_utf8(world.tenantry(&["status"]).stdout).unwrap();
+    assert!(shown.contains("does not run") && shown.contains("audit_log_off"), "{shown}");
+    assert!(shown.contains(cause) && shown.contains(remedy), "{shown}");
+    let age = shown.lines().find(|line| line.trim_start().starts_with("since ")).unwrap_or_default();
+    assert!(age.contains("s ago, ") && age.contains("attempts"), "{shown}");
+    let stopped: Value = serde_json::from_slice(&world.tenantry(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(tenant_named(&stopped, "tenant-1").unwrap()["trouble"]["since"], trouble["since"]);
+    assert_eq!(tenant_named(&stopped, "tenant-2").unwrap()["trouble"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_tenants_are_told_one_by_one_and_many_in_one_line() {
+    for (tenants, each, together) in [(2, 2, 0), (21, 0, 1)] {
+        let scenario = (1..=tenants).fold(Scenario::new(17), |s, n| s.tenant(tenant(n, 1, 1.0)));
+        let world = World::new(scenario, "[daemon]\nstart_spread = \"0s\"\n");
+        let mut daemon = world.run();
+        let all = |status: &Value| {
+            status["tenants"].as_array().is_some_and(|all| {
+                all.len() == tenants as usize && all.iter().all(|tenant| tenant["state"] == "collecting")
+            })
+        };
+        daemon.wait("all tenants collect", all).await;
+        if together > 0 {
+            daemon.wait_log("the tenants have started").await;
+        }
+        let log = daemon.log();
+        assert!(daemon.stop().await.success());
+        let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        assert_eq!((lines(" INFO collecting "), lines("the tenants have started")), (each, together), "{log}");
+        let named = log.lines().filter(|line| line.contains("tenant-")).count();
+        assert_eq!(named, each, "a healthy tenant is silent: {log}");
+    }
 }

@@ -8,6 +8,7 @@ mod crash;
 mod isolation;
 mod lifecycle;
 mod msal;
+mod phases;
 mod power;
 mod read;
 mod skip;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -115,8 +115,9 @@ impl World {
         let mut command = self.command(&["run"]);
         command.stdout(Stdio::null()).stderr(file);
         change(&mut command);
+        let logged = fs::metadata(&log).unwrap().len();
         let child = command.spawn().unwrap();
-        Daemon { child, log, socket: self.store().join("admin.sock") }
+        Daemon { child, log, logged, socket: self.store().join("admin.sock") }
     }
 
     /// The ids of all records that an export writes, by tenant of the record.
@@ -187,10 +188,18 @@ pub(crate) fn offered(ledger: &Ledger, tenant: Uuid) -> u64 {
     ledger.offered(tenant).count() as u64
 }
 
+/// How far what is waited for has come; more is closer.
+enum Progress {
+    At(u64),
+    Done,
+}
+
 /// A running daemon.
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
+    /// Bytes that earlier runs have logged.
+    logged: u64,
     socket: PathBuf,
 }
 
@@ -202,6 +211,15 @@ impl Daemon {
     /// What its log says so far (of earlier runs in this world too).
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it has opened its store and begun its work, as its log says.
+    pub(crate) fn has_started(&self) -> bool {
+        let mut file = File::open(&self.log).unwrap();
+        file.seek(SeekFrom::Start(self.logged)).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text.contains("INFO started ")
     }
 
     /// Its status, if it answers.
@@ -216,23 +234,35 @@ impl Daemon {
         what: &'a str,
         done: impl Fn(&Value) -> bool + 'a,
     ) -> impl Future<Output = Value> + 'a {
+        self.wait_for(what, move |status| if done(status) { Progress::Done } else { Progress::At(0) })
+    }
+
+    /// Waits until it is done, with patience as long as it comes closer.
+    #[track_caller]
+    fn wait_for<'a>(
+        &'a mut self,
+        what: &'a str,
+        progress: impl Fn(&Value) -> Progress + 'a,
+    ) -> impl Future<Output = Value> + 'a {
         let caller = std::panic::Location::caller();
         async move {
-            let start = Instant::now();
+            let (mut since, mut reached) = (Instant::now(), 0);
             let mut last = Value::Null;
-            while start.elapsed() < PATIENCE {
+            while since.elapsed() < PATIENCE {
                 if let Some(ended) = self.child.try_wait().unwrap() {
                     panic!("{caller}: the daemon ended with {ended}\n{}", self.log());
                 }
                 if let Some(status) = self.status().await {
-                    if done(&status) {
-                        return status;
+                    match progress(&status) {
+                        Progress::Done => return status,
+                        Progress::At(now) if now > reached => (since, reached) = (Instant::now(), now),
+                        Progress::At(_) => {}
                     }
                     last = status;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            panic!("{caller}: waited for {PATIENCE:?} until {what}; last status {last:#}\n{}", self.log());
+            panic!("{caller}: no progress for {PATIENCE:?} until {what}; last status {last:#}\n{}", self.log());
         }
     }
 
@@ -265,13 +295,14 @@ impl Daemon {
         let tenants: BTreeSet<_> = ledger.blobs.iter().map(|blob| blob.tenant).collect();
         let expected: BTreeMap<String, u64> =
             tenants.into_iter().map(|tenant| (tenant.to_string(), offered(&ledger, tenant))).collect();
-        let stored = self.wait("everything offered is stored", move |status| {
-            let tenants = status["tenants"].as_array().unwrap();
-            expected.iter().all(|(id, blobs)| {
-                tenants
-                    .iter()
-                    .any(|tenant| tenant["id"] == **id && tenant["stored_today"]["blobs"].as_u64() >= Some(*blobs))
-            })
+        let all: u64 = expected.values().sum();
+        let stored = self.wait_for("everything offered is stored", move |status| {
+            let blobs = |tenant: &Value| {
+                let expected = expected.get(tenant["id"].as_str()?)?;
+                Some(tenant["stored_today"]["blobs"].as_u64()?.min(*expected))
+            };
+            let stored = status["tenants"].as_array().unwrap().iter().filter_map(blobs).sum();
+            if stored == all { Progress::Done } else { Progress::At(stored) }
         });
         async move {
             stored.await;

@@ -20,16 +20,13 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Fields<'_>, usize)> {
         return Some((fields, json.at + 1));
     }
     loop {
-        json.next()?;
         let key = json.at;
         let escaped = json.string()?;
         let name = Name::of(&bytes[key + 1..json.at - 1]);
         if escaped {
             return None;
         }
-        json.next()?;
-        json.take(b':')?;
-        json.next()?;
+        json.colon()?;
         let value = json.at;
         json.value(DEEPEST)?;
         fields.set(name, &bytes[value..json.at]);
@@ -37,6 +34,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Fields<'_>, usize)> {
             return Some((fields, json.at + 1));
         }
         json.take(b',')?;
+        json.next()?;
     }
 }
 
@@ -46,17 +44,29 @@ struct Json<'a> {
     at: usize,
 }
 
+#[expect(clippy::inline_always, reason = "measured: the record reader takes a third less time")]
 impl Json<'_> {
+    #[inline]
     fn byte(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
+    #[inline]
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.byte()? == byte).then(|| self.at += 1)
     }
 
-    /// White space; the byte behind it stays.
+    /// White space, of which there is rarely any; the byte behind it stays.
+    #[inline(always)]
     fn next(&mut self) -> Option<u8> {
+        match self.byte()? {
+            byte if byte > b' ' => Some(byte),
+            _ => self.space(),
+        }
+    }
+
+    #[inline(never)]
+    fn space(&mut self) -> Option<u8> {
         loop {
             match self.byte()? {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
@@ -65,6 +75,15 @@ impl Json<'_> {
         }
     }
 
+    /// A colon, with the white space around it.
+    #[inline(always)]
+    fn colon(&mut self) -> Option<()> {
+        self.next()?;
+        self.take(b':')?;
+        self.next().map(drop)
+    }
+
+    #[inline(always)]
     fn value(&mut self, depth: u32) -> Option<()> {
         match self.byte()? {
             b'"' => self.string().map(drop),
@@ -81,16 +100,14 @@ impl Json<'_> {
         self.at += 1;
         if self.next()? != b'}' {
             loop {
-                self.next()?;
                 self.string()?;
-                self.next()?;
-                self.take(b':')?;
-                self.next()?;
+                self.colon()?;
                 self.value(depth)?;
                 if self.next()? == b'}' {
                     break;
                 }
                 self.take(b',')?;
+                self.next()?;
             }
         }
         self.at += 1;
@@ -101,12 +118,12 @@ impl Json<'_> {
         self.at += 1;
         if self.next()? != b']' {
             loop {
-                self.next()?;
                 self.value(depth)?;
                 if self.next()? == b']' {
                     break;
                 }
                 self.take(b',')?;
+                self.next()?;
             }
         }
         self.at += 1;
@@ -149,17 +166,12 @@ impl Json<'_> {
     }
 
     /// A string; says whether it holds an escape.
+    #[inline(always)]
     fn string(&mut self) -> Option<bool> {
         self.take(b'"')?;
         let mut escaped = false;
         loop {
-            while let Some(eight) = self.bytes[self.at..].first_chunk::<8>() {
-                let special = special(u64::from_le_bytes(*eight));
-                self.at += (special.trailing_zeros() / 8) as usize;
-                if special != 0 {
-                    break;
-                }
-            }
+            self.plain();
             match self.byte()? {
                 b'"' => {
                     self.at += 1;
@@ -169,12 +181,28 @@ impl Json<'_> {
                     escaped = true;
                     self.escape()?;
                 }
-                0..=0x1f => return None,
-                _ => self.at += 1,
+                _ => return None,
             }
         }
     }
 
+    /// A run of plain characters in a string, eight bytes at a time as long as there are eight.
+    #[inline(always)]
+    fn plain(&mut self) {
+        let (eights, _) = self.bytes[self.at..].as_chunks::<8>();
+        for eight in eights {
+            let special = special(u64::from_le_bytes(*eight));
+            self.at += (special.trailing_zeros() / 8) as usize;
+            if special != 0 {
+                return;
+            }
+        }
+        while self.byte().is_some_and(|byte| !matches!(byte, 0..=0x1f | b'"' | b'\\')) {
+            self.at += 1;
+        }
+    }
+
+    #[inline(never)]
     fn escape(&mut self) -> Option<()> {
         let rest = &self.bytes[self.at + 1..];
         self.at += match rest.first()? {

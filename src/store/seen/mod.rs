@@ -21,11 +21,13 @@
 
 mod filter;
 mod key;
+pub mod measure;
 mod merge;
 mod run;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use self::key::{SeenHash, SeenKey};
 use self::merge::Merge;
@@ -84,6 +86,26 @@ pub(crate) struct Seen {
     table: Table,
     /// In the order in which they were written.
     runs: Vec<Run>,
+    knows: Knows,
+    /// Changes when the runs are others.
+    version: u64,
+}
+
+/// How much of what was seen an index in memory knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Knows {
+    /// All of it.
+    All,
+    /// What could be read of a damaged partition.
+    Part,
+    /// Nothing: it was not read, or its memory was freed.
+    Nothing,
+}
+
+/// No two indices, and no two versions of one, have the same.
+fn new_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A merged run that is durable, but not used yet.
@@ -92,6 +114,8 @@ pub(crate) struct Merged {
     run: Run,
     /// How many of the last runs it was made from, besides the table.
     runs: usize,
+    /// Of the index that it was made from.
+    version: u64,
     /// Whether it is the only one from now on.
     sealed: bool,
 }
@@ -99,7 +123,23 @@ pub(crate) struct Merged {
 impl Seen {
     /// An index with nothing in it, which writes its runs into `directory`.
     pub(crate) fn empty(directory: &Path, key: SeenKey) -> Self {
-        Self { directory: directory.to_owned(), key, table: Table::default(), runs: Vec::new() }
+        let (table, runs) = (Table::default(), Vec::new());
+        Self { directory: directory.to_owned(), key, table, runs, knows: Knows::All, version: new_version() }
+    }
+
+    /// One that is not in memory.
+    pub(crate) fn forgotten(directory: &Path, key: SeenKey) -> Self {
+        Self { knows: Knows::Nothing, ..Self::empty(directory, key) }
+    }
+
+    /// How much it knows.
+    pub(crate) fn knows(&self) -> Knows {
+        self.knows
+    }
+
+    /// The rest could not be read.
+    pub(crate) fn knows_only_a_part(&mut self) {
+        self.knows = Knows::Part;
     }
 
     /// Opens the runs that are there. Reads their filters, not their entries.
@@ -177,7 +217,7 @@ impl Seen {
             let from = self.runs.len() - singles;
             let path = RunName::path(&self.directory, self.runs[from].first(), self.next() - 1);
             match self.write(from, &path, complete_to) {
-                Ok(merged) => self.adopt(merged)?,
+                Ok(merged) => drop(self.adopt(merged)?),
                 // No harm to the run just written; whoever asks for what is damaged is told so.
                 Err(SeenError::Damaged { .. }) => {}
                 Err(error) => return Err(error),
@@ -193,8 +233,13 @@ impl Seen {
         Ok(Merged { sealed: true, ..merged })
     }
 
-    /// Replaces what the merged run was made from by it.
-    pub(crate) fn adopt(&mut self, merged: Merged) -> Result<(), SeenError> {
+    /// Replaces what the merged run was made from by it. False if that is not there any more: the index was made again
+    /// meanwhile, or forgotten.
+    pub(crate) fn adopt(&mut self, merged: Merged) -> Result<bool, StoreError> {
+        if merged.version != self.version {
+            return Ok(false);
+        }
+        self.version = new_version();
         if merged.sealed {
             self.table = Table::default();
         } else {
@@ -208,17 +253,18 @@ impl Seen {
                 run.remove()?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes everything, after damage: the caller inserts it again.
     pub(crate) fn discard(&mut self) -> Result<(), StoreError> {
+        self.knows = Knows::All;
+        self.version = new_version();
         self.table.clear();
         self.runs.drain(..).try_for_each(Run::remove)
     }
 
     /// Bytes of memory that this takes.
-    #[cfg(test)]
     pub(crate) fn resident_bytes(&self) -> usize {
         self.table.bytes() + self.runs.iter().map(Run::resident_bytes).sum::<usize>()
     }
@@ -236,7 +282,7 @@ impl Seen {
         let last = if runs.is_empty() { first } else { self.next() - 1 };
         let merge = Merge::of(runs, self.table.sorted())?;
         let run = Run::write(path, self.key, (first, last), complete_to, merge)?;
-        Ok(Merged { run, runs: runs.len(), sealed: false })
+        Ok(Merged { run, runs: runs.len(), version: self.version, sealed: false })
     }
 }
 

@@ -265,7 +265,6 @@ impl Run {
         self.footer.complete_to
     }
 
-    #[cfg(test)]
     pub(super) fn resident_bytes(&self) -> usize {
         size_of::<Self>() + (self.fence.capacity() + self.filter.words().len()) * 8
     }

@@ -23,7 +23,6 @@ impl Table {
         self.entries == 0
     }
 
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.hashes.capacity() * 8 + self.blobs.capacity() * 4
     }

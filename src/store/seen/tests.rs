@@ -16,7 +16,8 @@ fn scratch() -> tempfile::TempDir {
 
 fn seal(seen: &mut Seen, complete_to: u32) -> Result<(), SeenError> {
     let merged = seen.merge(complete_to)?;
-    seen.adopt(merged)
+    assert!(seen.adopt(merged)?);
+    Ok(())
 }
 
 fn hash(number: u64) -> SeenHash {
@@ -103,7 +104,7 @@ fn sealing_leaves_one_run_with_everything() {
     (1000..1003).for_each(|blob| fill(&mut seen, blob));
     let merged = seen.merge(1003).unwrap();
     assert_holds(&seen, 0..1003); // while both are there
-    seen.adopt(merged).unwrap();
+    assert!(seen.adopt(merged).unwrap());
     assert_eq!(runs(dir.path()), ["seen.run"]);
     assert_holds(&seen, 0..1003);
     // What comes later, after a crash in between say, is a further run, and can be sealed again.
@@ -114,6 +115,21 @@ fn sealing_leaves_one_run_with_everything() {
     seal(&mut seen, 1004).unwrap();
     assert_eq!(runs(dir.path()), ["seen.run"]);
     assert_holds(&Seen::open(dir.path(), key()).unwrap().0, 0..1004);
+}
+
+#[test]
+fn what_was_merged_from_an_index_that_was_made_again_is_not_adopted() {
+    let dir = scratch();
+    let mut seen = filled(dir.path(), 3);
+    let merged = seen.merge(300).unwrap();
+    seen.discard().unwrap();
+    (0..310).for_each(|blob| fill(&mut seen, blob));
+    assert!(!seen.adopt(merged).unwrap());
+    assert_holds(&seen, 0..310);
+    // Its file does no harm: it holds what it says.
+    let (seen, opened) = Seen::open(dir.path(), key()).unwrap();
+    assert_eq!((opened.covered_to, opened.damaged.len()), (300, 0));
+    assert_holds(&seen, 0..300);
 }
 
 #[test]

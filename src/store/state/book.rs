@@ -15,7 +15,7 @@ use std::ops::Bound;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::{QueueDepth, QueueEntry};
+use super::super::{QueueDepth, QueueEntry, is_due};
 use super::keys::Place;
 
 /// How many deferred, how many ready and how many early entries of a tenant are kept in memory.
@@ -148,9 +148,9 @@ impl Book {
         }
     }
 
-    /// What was deferred until `now` may be handed out.
+    /// What was deferred and is due may be handed out.
     pub(super) fn wake(&mut self, now: Timestamp) {
-        while let Some(place) = self.deferred.pop_until(now) {
+        while let Some(place) = self.deferred.pop_due(now) {
             self.offer(place);
         }
     }
@@ -203,13 +203,20 @@ impl Book {
 
     /// Whether an entry may be handed out at `now`, as far as memory says: the database may say that it is deferred.
     pub(super) fn is_free(&self, place: &Place, now: Timestamp) -> bool {
-        !self.out.contains(place) && self.deferred.time(place).is_none_or(|until| until <= now)
+        !self.out.contains(place) && self.deferred.time(place).is_none_or(|until| is_due(until, now))
     }
 
-    /// Up to `limit` early entries that expire before `horizon` and may be handed out at `now`, soonest first.
-    pub(super) fn early_before(&self, horizon: Timestamp, now: Timestamp, limit: usize) -> Vec<Place> {
-        let expiring = self.early.order.iter().take_while(|(expires, _)| *expires < horizon);
-        expiring.map(|(_, place)| *place).filter(|place| self.is_free(place, now)).take(limit).collect()
+    /// The next early entry after this one, by its expiry, that expires before `horizon` and may be handed out at `now`,
+    /// as far as memory says.
+    pub(super) fn early_after(
+        &self,
+        last: Option<(Timestamp, Place)>,
+        horizon: Timestamp,
+        now: Timestamp,
+    ) -> Option<(Timestamp, Place)> {
+        let first = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let expiring = self.early.order.range((first, Bound::Unbounded)).take_while(|(expires, _)| *expires < horizon);
+        expiring.copied().find(|(_, place)| self.is_free(place, now))
     }
 
     /// Whether the next of those that are not urgent is the oldest.
@@ -296,9 +303,10 @@ impl Timed {
         }
     }
 
-    /// Removes one whose time has come, the first to come first.
-    fn pop_until(&mut self, now: Timestamp) -> Option<Place> {
-        let (time, place) = *self.order.first().filter(|(time, _)| *time <= now)?;
+    /// Removes one that is due: the first, or the last if its time is beyond belief.
+    fn pop_due(&mut self, now: Timestamp) -> Option<Place> {
+        let ends = [self.order.first(), self.order.last()];
+        let (time, place) = *ends.into_iter().flatten().find(|(time, _)| is_due(*time, now))?;
         self.order.remove(&(time, place));
         self.times.remove(&place);
         Some(place)

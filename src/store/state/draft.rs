@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use super::super::database::{Batch, Database};
 use super::super::error::StoreError;
-use super::super::{Enqueued, QueueEntry, Watermark};
+use super::super::{Enqueued, QueueEntry, Refused, Watermark};
 use super::keys::{self, Place, kind};
 use super::{DeadLetter, records};
-use crate::content::{ContentBlob, ContentType, TenantId, Tier};
+use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 /// Bytes that a queue entry may have: far more than ids and URIs of the service take.
 const MAX_QUEUED: usize = 32 << 10;
@@ -133,6 +133,39 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Puts what is listed wrongly on record, unless it is on its way or was given up.
+    pub(super) fn refuse(&mut self, tenant: TenantId, letters: &[DeadLetter]) -> Result<Refused, StoreError> {
+        let mut refused = Refused::default();
+        for letter in letters {
+            let id = &letter.entry.blob.content_id;
+            let key = keys::refused(tenant, id);
+            if self.has(&key)? {
+                refused.standing += 1;
+                continue;
+            }
+            if self.has(&super::place(&letter.entry).key(tenant))? || self.has(&keys::letter(tenant, id))? {
+                continue;
+            }
+            self.put(tenant, key, records::encode_letter(letter));
+            refused.standing += 1;
+            refused.new.push(id.clone());
+        }
+        Ok(refused)
+    }
+
+    /// Withdraws what is on record as listed wrongly.
+    pub(super) fn withdraw(&mut self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
+        let mut withdrawn = Vec::new();
+        for id in ids {
+            let key = keys::refused(tenant, &id);
+            if self.has(&key)? {
+                self.remove(tenant, key);
+                withdrawn.push(id);
+            }
+        }
+        Ok(withdrawn)
+    }
+
     /// Puts a value, or removes it; nothing is written if that is how it is.
     pub(super) fn set(&mut self, tenant: TenantId, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), StoreError> {
         let same = match self.written.get(&key) {
@@ -180,6 +213,6 @@ impl<'a> Draft<'a> {
 
     fn note(&mut self, tenant: TenantId, key: &[u8]) {
         self.tenants.insert(tenant);
-        self.changes_snapshot |= matches!(key.first(), Some(&(kind::WAIT | kind::LETTER)));
+        self.changes_snapshot |= matches!(key.first(), Some(&(kind::WAIT | kind::LETTER | kind::REFUSED)));
     }
 }

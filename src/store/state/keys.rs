@@ -6,6 +6,7 @@
 //! | `W` tenant content-type(1) | a watermark |
 //! | `T` tenant wait | until when |
 //! | `D` tenant hash(32) | a dead letter |
+//! | `R` tenant hash(32) | a dead letter of what is listed wrongly, until it is listed rightly |
 //! | `N` tenant | a note for the operator |
 //!
 //! `created` is `contentCreated` in microseconds, big-endian with the sign turned, so that keys are ordered as times
@@ -29,6 +30,8 @@ pub(in crate::store) mod kind {
     pub(in crate::store) const WAIT: u8 = b'T';
     /// A dead letter.
     pub(in crate::store) const LETTER: u8 = b'D';
+    /// A dead letter that a right listing withdraws.
+    pub(in crate::store) const REFUSED: u8 = b'R';
     /// The last trouble of a tenant.
     pub(in crate::store) const NOTE: u8 = b'N';
 }
@@ -111,6 +114,7 @@ pub(in crate::store) fn wait(tenant: TenantId, wait: &WaitKey) -> Vec<u8> {
         WaitKey::SubscriptionStart(content_type) => key.extend_from_slice(&[1, content_type.code()]),
         WaitKey::Throttled => key.push(2),
         WaitKey::Paused => key.push(3),
+        WaitKey::Token => key.push(4),
     }
     key
 }
@@ -121,12 +125,19 @@ pub(in crate::store) fn wait_key(key: &[u8]) -> Option<WaitKey> {
         [1, code] => ContentType::from_code(*code).map(WaitKey::SubscriptionStart),
         [2] => Some(WaitKey::Throttled),
         [3] => Some(WaitKey::Paused),
+        [4] => Some(WaitKey::Token),
         _ => None,
     }
 }
 
 pub(in crate::store) fn letter(tenant: TenantId, id: &ContentId) -> Vec<u8> {
     let mut key = head(kind::LETTER, tenant);
+    key.extend_from_slice(&hash(id));
+    key
+}
+
+pub(in crate::store) fn refused(tenant: TenantId, id: &ContentId) -> Vec<u8> {
+    let mut key = head(kind::REFUSED, tenant);
     key.extend_from_slice(&hash(id));
     key
 }
@@ -174,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_wait_and_watermark_is_read_back() {
-        let mut waits = vec![WaitKey::Throttled, WaitKey::Paused];
+        let mut waits = vec![WaitKey::Throttled, WaitKey::Paused, WaitKey::Token];
         waits.extend(ContentType::ALL.map(WaitKey::SubscriptionStart));
         for key in waits {
             assert_eq!(wait_key(&wait(tenant_id(), &key)), Some(key));

@@ -17,9 +17,9 @@ use std::sync::PoisonError;
 
 use jiff::Timestamp;
 
-use super::super::QueueEntry;
 use super::super::database::{Database, Rows};
 use super::super::error::StoreError;
+use super::super::{QueueEntry, is_due};
 use super::book::{self, Book};
 use super::keys::{self, Place, kind};
 use super::{Tenant, Unreadable, records};
@@ -112,8 +112,14 @@ impl Take<'_> {
 
     /// The urgent ones that the order of creation does not lead to.
     fn early(&mut self) -> Result<(), StoreError> {
-        let places = self.of.book().early_before(book::urgent_horizon(self.now), self.now, self.room());
-        for place in places {
+        let horizon = book::urgent_horizon(self.now);
+        let mut last = None;
+        while self.room() > 0 {
+            let next = self.of.book().early_after(last, horizon, self.now);
+            let Some((_, place)) = next else { break };
+            last = next;
+            // It may turn out to be deferred, which memory had no room for, or has forgotten because its time had come
+            // before the clock was set back: then it is the next one's turn.
             self.hand_out(place)?;
         }
         Ok(())
@@ -244,7 +250,7 @@ impl Take<'_> {
             }
         };
         match value.map(|value| records::decode_entry(&value)) {
-            Some(Ok(entry)) if entry.not_before.is_none_or(|until| until <= self.now) => {
+            Some(Ok(entry)) if entry.not_before.is_none_or(|until| is_due(until, self.now)) => {
                 self.taken.entries.push(entry);
                 Ok(true)
             }
@@ -308,7 +314,7 @@ impl Take<'_> {
             if book.is_out(&place) {
                 continue;
             }
-            if until > self.now {
+            if !is_due(until, self.now) {
                 call(until, place);
             } else if book.deferred.time(&place).is_none() {
                 book.offer(place);

@@ -6,6 +6,7 @@ mod kill;
 mod loss;
 mod model;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -110,6 +111,35 @@ async fn what_is_deferred_comes_when_its_time_has_come() {
 }
 
 #[tokio::test]
+async fn what_was_deferred_before_the_time_stepped_back_is_not_put_off_until_its_content_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir);
+    queue(&state, tenant(1), vec![blob("a", hours(1)), blob("b", hours(2)), blob("c", hours(3))]).await;
+    for mut entry in take(&state, tenant(1), 9, noon()).await {
+        let wait = match entry.blob.content_id.as_str() {
+            "a" => 24,
+            "b" => 30 * 24,
+            _ => 31 * 24,
+        };
+        entry.not_before = Some(noon() + hours(wait));
+        state.defer(tenant(1), entry).await.unwrap();
+    }
+    state.settle().await.unwrap();
+    let due = async |state: &State, now| {
+        let taken = take(state, tenant(1), 9, now).await;
+        taken.into_iter().map(|entry| entry.blob.content_id.to_string()).collect::<BTreeSet<_>>()
+    };
+    let set = |ids: [&str; 2]| BTreeSet::from(ids.map(str::to_owned));
+    assert_eq!(due(&state, noon() + hours(29 * 24)).await, set(["a", "c"]));
+    assert_eq!(state.release_all(tenant(1)), 2);
+    assert_eq!(due(&state, noon()).await, set(["b", "c"]));
+    state.close().await.unwrap();
+
+    let state = open(&dir);
+    assert_eq!(due(&state, noon()).await, set(["b", "c"]));
+}
+
+#[tokio::test]
 async fn more_deferred_entries_than_memory_keeps_are_found_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir);
@@ -155,6 +185,51 @@ async fn a_dead_letter_leaves_the_queue_and_stays_dead() {
     assert!(state.is_dead_letter(tenant(1), &"gone".into()).await.unwrap());
     let letters = state.dead_letters(tenant(1), 10).await.unwrap();
     assert_eq!(letters, [DeadLetter { entry, reason: "the content has expired".to_owned(), at: noon() }]);
+}
+
+/// What `refuse` is given for a blob.
+fn wrongly_listed(blob: ContentBlob) -> DeadLetter {
+    let entry = QueueEntry {
+        blob,
+        tier: Tier::Poll,
+        queued_at: noon(),
+        attempts: 0,
+        panics: 0,
+        malformed: 0,
+        not_before: None,
+        last_error: None,
+    };
+    DeadLetter { entry, reason: "foreign_uri".to_owned(), at: noon() }
+}
+
+#[tokio::test]
+async fn what_is_listed_wrongly_is_a_dead_letter_until_it_is_listed_rightly() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir);
+    queue(&state, tenant(1), vec![blob("queued", hours(1))]).await;
+    let listed = |ids: &[&str]| ids.iter().map(|id| wrongly_listed(blob(id, hours(1)))).collect::<Vec<_>>();
+    let changes = state.snapshot_changes();
+    let refused = state.refuse(tenant(1), listed(&["a", "queued", "b", "a"])).await.unwrap();
+    assert_eq!(refused, Refused { new: vec!["a".into(), "b".into()], standing: 3 });
+    assert!(state.snapshot_changes() > changes);
+    let snapshot = state.snapshot(noon()).unwrap();
+    state.close().await.unwrap();
+
+    let state = open(&dir);
+    let refused = state.refuse(tenant(1), listed(&["a"])).await.unwrap();
+    assert_eq!(refused, Refused { new: Vec::new(), standing: 1 }, "it was counted before the restart");
+    // It is queued all the same when it is listed rightly, and what is withdrawn is named.
+    assert_eq!(queue(&state, tenant(1), vec![blob("a", hours(1))]).await, Enqueued { new: 1, known: 0 });
+    let withdrawn = state.withdraw(tenant(1), vec!["queued".into(), "a".into()]).await.unwrap();
+    assert_eq!(withdrawn, ["a".into()]);
+    assert_eq!(state.withdraw(tenant(1), vec!["a".into()]).await.unwrap(), []);
+    let letters = state.dead_letters(tenant(1), 10).await.unwrap();
+    assert_eq!(letters, listed(&["b"]));
+    state.close().await.unwrap();
+
+    std::fs::remove_dir_all(dir.path().join("state-1")).unwrap();
+    let (state, _) = State::open(dir.path(), &StateOptions::new(noon()), &|| Some(snapshot.clone())).unwrap();
+    assert_eq!(state.dead_letters(tenant(1), 10).await.unwrap().len(), 2, "a lost state knows of them");
 }
 
 #[tokio::test]

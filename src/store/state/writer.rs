@@ -22,12 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::super::database::{Batch, Database, Slice};
 use super::super::error::StoreError;
-use super::super::{Enqueued, QueueEntry, Watermark};
+use super::super::{Enqueued, QueueEntry, Refused, Watermark};
 use super::draft::{Draft, Effect};
 use super::generation::{self, Found, Generation};
 use super::keys::{self, Place, kind};
 use super::{DeadLetter, Shared, StateOptions, queue};
-use crate::content::{ContentBlob, ContentType, TenantId, Tier};
+use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 use crate::retry::{Backoff, Stage};
 
 /// Tasks in one batch.
@@ -66,6 +66,18 @@ pub(super) enum Task {
         tenant: TenantId,
         letter: DeadLetter,
         answer: Answer<()>,
+    },
+    /// These are listed wrongly.
+    Refuse {
+        tenant: TenantId,
+        letters: Vec<DeadLetter>,
+        answer: Answer<Refused>,
+    },
+    /// These are listed rightly.
+    Withdraw {
+        tenant: TenantId,
+        ids: Vec<ContentId>,
+        answer: Answer<Vec<ContentId>>,
     },
     /// Puts a value, or removes it.
     Put {
@@ -602,6 +614,8 @@ impl Task {
             }
             Self::Defer { tenant, entry, answer } => waiting(answer, draft.defer(tenant, &entry)),
             Self::DeadLetter { tenant, letter, answer } => waiting(answer, draft.dead_letter(tenant, &letter)),
+            Self::Refuse { tenant, letters, answer } => waiting(answer, draft.refuse(tenant, &letters)),
+            Self::Withdraw { tenant, ids, answer } => waiting(answer, draft.withdraw(tenant, ids)),
             Self::Put { tenant, key, value, answer } => waiting(answer, draft.set(tenant, key, value)),
             Self::Settle { answer } => waiting(answer, Ok(())),
         }
@@ -611,6 +625,8 @@ impl Task {
         // Who does not wait any more needs no answer.
         match self {
             Self::Enqueue { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::Refuse { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::Withdraw { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Defer { answer, .. }
             | Self::DeadLetter { answer, .. }
             | Self::Put { answer, .. }

@@ -45,7 +45,7 @@ async fn the_day_and_the_size_begin_partitions_and_time_never_goes_back() {
     assert_eq!(store.newest_partition(), "2026-11-23.001");
     store_ids(&store, "c", "2026-11-21T00:00:00Z", &[3]).await;
     assert_eq!(store.newest_partition(), "2026-11-23.001");
-    for number in 0..12_u32 {
+    for number in 0..20_u32 {
         let writer = store.receive(
             tenant(2),
             &blob(EXCHANGE, &format!("big-{number}"), "2026-11-22T09:00:00Z"),
@@ -56,7 +56,7 @@ async fn the_day_and_the_size_begin_partitions_and_time_never_goes_back() {
     }
     assert!(store.newest_partition().as_str() > "2026-11-23.002", "{}", store.newest_partition());
     let verified = store.verify().unwrap();
-    assert!(verified.is_sound() && verified.blobs == 15, "{verified:?}");
+    assert!(verified.is_sound() && verified.blobs == 23, "{verified:?}");
     assert_eq!(
         store.read_after(tenant(2), EXCHANGE, 3, 5).unwrap().iter().map(|(seq, _)| *seq).collect::<Vec<_>>(),
         [4, 5, 6, 7, 8]
@@ -67,16 +67,27 @@ async fn the_day_and_the_size_begin_partitions_and_time_never_goes_back() {
 #[tokio::test]
 async fn copies_are_known_for_nine_days() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open_at(dir.path(), "2026-11-01T10:00:00Z");
-    store_ids(&store, "a", "2026-11-01T10:00:00Z", &[1, 2]).await;
-    assert_eq!(store_ids(&store, "b", "2026-11-10T10:00:00Z", &[2, 3, 3]).await.duplicates, 2);
-    // Nine days after the copy, ten after the original: the copy is what is recognised.
-    assert_eq!(store_ids(&store, "c", "2026-11-11T10:00:00Z", &[1, 2, 3]).await.duplicates, 2);
+    // The store is closed in between; both clocks agree when it is opened again.
+    let open = |now: &str| {
+        let service = Arc::new(ServiceTime::new(SetClock::new(time(now))));
+        service.observe(time(now));
+        Store::open(&options(dir.path()), service).unwrap()
+    };
+    let (one, ten, twenty) = ("2026-11-01T10:00:00Z", "2026-11-10T10:00:00Z", "2026-11-20T10:00:00Z");
+    let store = open(one);
+    store_ids(&store, "a", one, &[1, 2]).await;
+    store.close().await.unwrap();
+    let store = open(ten);
+    assert_eq!(store_ids(&store, "b", ten, &[2, 3, 3]).await.duplicates, 2);
+    store.close().await.unwrap();
+    // Ten days after the copy, nineteen after the original: the copy is what is recognised.
+    let store = open(twenty);
+    assert_eq!(store_ids(&store, "c", twenty, &[1, 2, 3]).await.duplicates, 2);
     assert!(!store.is_stored(tenant(1), &"a".into()).await.unwrap());
     assert!(store.is_stored(tenant(1), &"b".into()).await.unwrap());
     store.close().await.unwrap();
-    let store = open_at(dir.path(), "2026-12-31T10:00:00Z");
-    assert_eq!(store_ids(&store, "d", "2026-11-11T10:00:01Z", &[1, 2, 3, 4]).await.duplicates, 3);
+    let store = open("2026-12-31T10:00:00Z");
+    assert_eq!(store_ids(&store, "d", "2026-11-20T10:00:01Z", &[1, 2, 3, 4]).await.duplicates, 3);
     assert_eq!(exported(&store, &Query::default()), [1, 2, 3, 1, 4]);
     store.close().await.unwrap();
 }
@@ -166,8 +177,12 @@ async fn a_body_on_its_way_goes_along_into_the_next_partition() {
     for partition in store.holdings().partitions.list() {
         let reading = store.holdings().partitions.read(&partition).unwrap();
         for row in reading.database.scan_prefix([crate::store::keys::PART]).unwrap() {
-            let (blob, _) =
-                crate::store::keys::parse_numbered_twice(crate::store::keys::PART, &row.unwrap().0).unwrap();
+            let (key, part) = row.unwrap();
+            if part.is_empty() {
+                // Room for what is to come.
+                continue;
+            }
+            let (blob, _) = crate::store::keys::parse_numbered_twice(crate::store::keys::PART, &key).unwrap();
             assert!(reading.index(blob).unwrap().is_some(), "{}: part of no blob", partition.name);
             parts += 1;
         }
@@ -176,6 +191,35 @@ async fn a_body_on_its_way_goes_along_into_the_next_partition() {
     assert!(parts > 40, "{parts}");
     assert!(store.verify().unwrap().is_sound());
     store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn room_is_kept_for_the_next_blobs_and_never_taken_from_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let bodies: Vec<_> = (0..5).map(|number| body(&[number, 100 + number])).collect();
+    for (number, bytes) in (0..).zip(&bodies) {
+        let store = open_at(dir.path(), "2026-11-22T10:00:00Z");
+        let name = format!("blob-{number}");
+        let blob = blob(EXCHANGE, &name, "2026-11-22T09:59:00Z");
+        put(store.receive(tenant(1), &blob, fetched("2026-11-22T10:00:00Z"), None), bytes).await;
+        let newest = store.holdings().partitions.newest().unwrap();
+        let reading = store.holdings().partitions.read(&newest).unwrap();
+        let kept: Vec<u32> = reading
+            .database
+            .scan_prefix([crate::store::keys::PART])
+            .unwrap()
+            .map(Result::unwrap)
+            .filter(|(_, part)| part.is_empty())
+            .map(|(key, _)| crate::store::keys::parse_numbered_twice(crate::store::keys::PART, &key).unwrap().0)
+            .collect();
+        assert!(kept.len() >= 64 && kept.iter().copied().eq((number + 1..).take(kept.len())), "{kept:?}");
+        assert_eq!(reading.part(number + 1, 0).unwrap(), None);
+        drop(reading);
+        for (seq, bytes) in (1..).zip(&bodies[..=number as usize]) {
+            assert_eq!(&stored_body(&store, tenant(1), EXCHANGE, seq), bytes);
+        }
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -312,3 +312,76 @@ async fn a_crash_while_dropping_is_made_up_for() {
     assert!(store.verify().unwrap().is_sound());
     store.close().await.unwrap();
 }
+
+/// Overwrites a byte of the first entry of each index file; the filter still says that something is there.
+fn ruin_runs(partition: &Path) -> usize {
+    let names = fs::read_dir(partition).unwrap().map(|entry| entry.unwrap().path());
+    let runs: Vec<_> = names.filter(|path| path.extension().is_some_and(|extension| extension == "run")).collect();
+    for run in &runs {
+        let mut bytes = fs::read(run).unwrap();
+        bytes[10] ^= 0x40;
+        fs::write(run, bytes).unwrap();
+    }
+    runs.len()
+}
+
+async fn until_sealed(store: &Store) {
+    let partition = store.holdings().partitions.list()[0].clone();
+    let sealed = async {
+        while partition.sealed().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), sealed).await.expect("the partition is not sealed");
+}
+
+#[tokio::test]
+async fn a_damaged_index_is_made_again_when_its_partition_is_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    for first in [1, 11] {
+        let store = open_at(dir.path(), NOW);
+        for number in first..first + 10 {
+            store_one(&store, &format!("c{number}"), NOW, &[number]).await;
+        }
+        store.close().await.unwrap();
+    }
+    let partition = dir.path().join("content/2026-11-22.001");
+    assert_eq!(ruin_runs(&partition), 2);
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "c21", NOW, &[21]).await;
+    store.roll().await.unwrap();
+    until_sealed(&store).await;
+    store.close().await.unwrap();
+
+    // One run has it all, those that were in the damaged ones included, and is read without the database.
+    let (seen, opened) = crate::store::seen::Seen::open(&partition, store_key(dir.path())).unwrap();
+    assert_eq!((opened.covered_to, opened.damaged.len()), (21, 0));
+    drop(seen);
+    let store = open_at(dir.path(), NOW);
+    for number in 1..=21 {
+        assert!(!store_one(&store, &format!("c{number}"), NOW, &[number]).await.new, "c{number} was stored twice");
+        let copy = store_one(&store, &format!("copy-{number}"), NOW, &[number]).await;
+        assert_eq!((copy.new, copy.duplicates), (true, 1), "{number}");
+    }
+    store.close().await.unwrap();
+}
+
+fn store_key(store: &Path) -> crate::store::seen::SeenKey {
+    crate::store::seen::SeenKey::new(crate::store::format::Format::open(store).unwrap().seen_key)
+}
+
+#[tokio::test]
+async fn a_damaged_index_that_is_asked_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    for number in 1..=10 {
+        store_one(&store, &format!("c{number}"), NOW, &[number]).await;
+    }
+    store.close().await.unwrap();
+    assert_eq!(ruin_runs(&dir.path().join("content/2026-11-22.001")), 1);
+    let store = open_at(dir.path(), NOW);
+    for number in 1..=10 {
+        assert!(!store_one(&store, &format!("c{number}"), NOW, &[number]).await.new, "c{number} was stored twice");
+    }
+    store.close().await.unwrap();
+}

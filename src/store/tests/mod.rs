@@ -1,9 +1,12 @@
 //! The store as its callers see it: what comes back is what was put in, whatever happens in between.
 
 mod basics;
+mod clocks;
 mod damage;
+mod full;
 mod killed;
 mod model;
+mod walking;
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;

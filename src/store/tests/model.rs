@@ -1,4 +1,5 @@
-//! Random storing, repeating, rolling, dropping and reopening, against a plain list.
+//! Random storing, repeating, refusing, giving up, queueing, rolling, dropping, reopening, crashing and losing the state,
+//! against plain lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,11 +24,23 @@ enum Action {
     Store(Vec<Put>),
     /// Pushed, and not finished.
     Abandon(Put),
+    /// Complete, and no array of records.
+    Malformed(Put),
+    /// The same, kept as it is under a content id of its own.
+    GiveUp(Put),
+    /// Listed.
+    Enqueue(Vec<Put>),
+    /// One of this tenant's queue is given up.
+    DeadLetter(u8),
     Roll,
     NextDay,
     /// The partitions of all days before this many days ago.
     Drop(i64),
     Reopen,
+    /// The process dies: what is on the disk is all there is.
+    Crash,
+    /// The state is deleted.
+    LoseState,
 }
 
 fn put() -> impl Strategy<Value = Put> {
@@ -48,10 +61,16 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         8 => prop::collection::vec(put(), 1..6).prop_map(Action::Store),
         1 => put().prop_map(Action::Abandon),
+        1 => put().prop_map(Action::Malformed),
+        1 => put().prop_map(Action::GiveUp),
+        3 => prop::collection::vec(put(), 1..8).prop_map(Action::Enqueue),
+        2 => (1_u8..4).prop_map(Action::DeadLetter),
         2 => Just(Action::Roll),
         1 => Just(Action::NextDay),
         1 => (0_i64..3).prop_map(Action::Drop),
         2 => Just(Action::Reopen),
+        2 => Just(Action::Crash),
+        1 => Just(Action::LoseState),
     ]
 }
 
@@ -70,6 +89,59 @@ struct Model {
     now: Timestamp,
     blobs: BTreeMap<(u8, ContentType, u64), Kept>,
     last: BTreeMap<(u8, ContentType), u64>,
+    queue: BTreeSet<(u8, ContentId)>,
+    letters: BTreeSet<(u8, ContentId)>,
+}
+
+/// Content ids of bodies that were given up are these and above.
+const GIVEN_UP: u8 = 100;
+
+/// The length and last change of every file below a directory.
+type Listing = BTreeMap<std::path::PathBuf, (u64, std::time::SystemTime)>;
+
+fn listing(of: &Path, into: &mut Listing) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(of)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        if about.is_dir() {
+            listing(&entry.path(), into)?;
+        } else {
+            into.insert(entry.path(), (about.len(), about.modified()?));
+        }
+    }
+    Ok(())
+}
+
+fn try_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir(&to)?;
+            try_copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+/// A store's files as they were at one moment. Its threads go on writing and removing behind what was acknowledged, so a
+/// copy counts only if nothing changed while it was made: a disk does not show one file of before and another of after.
+fn copy_of_a_moment(from: &Path) -> tempfile::TempDir {
+    loop {
+        let to = tempfile::tempdir().unwrap();
+        let (mut before, mut after) = Default::default();
+        let copied = listing(from, &mut before)
+            .and_then(|()| try_copy(from, to.path()))
+            .and_then(|()| listing(from, &mut after));
+        match copied {
+            Ok(()) if before == after => return to,
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => panic!("copying {}: {error}", from.display()),
+        }
+    }
 }
 
 impl Put {
@@ -109,7 +181,8 @@ impl Model {
         let dir = tempfile::tempdir().unwrap();
         let now = time("2026-11-22T10:00:00Z");
         let store = Some(open_at(dir.path(), "2026-11-22T10:00:00Z"));
-        Self { dir, store, now, blobs: BTreeMap::new(), last: BTreeMap::new() }
+        let (blobs, last, queue, letters) = Default::default();
+        Self { dir, store, now, blobs, last, queue, letters }
     }
 
     fn store(&self) -> &Store {
@@ -132,6 +205,14 @@ impl Model {
                 let mut writer = self.writer(&put);
                 writer.push(&put.body()).await.unwrap();
             }
+            Action::Malformed(put) => {
+                let body = put.body();
+                let error = try_put(self.writer(&put), &body[..body.len() - 1]).await.unwrap_err();
+                assert!(matches!(error, IntakeError::Malformed { .. }), "{error:?}");
+            }
+            Action::GiveUp(put) => self.give_up(put).await,
+            Action::Enqueue(puts) => self.enqueue(&puts).await,
+            Action::DeadLetter(of) => self.dead_letter(of).await,
             Action::Roll => self.store().roll().await.unwrap(),
             Action::NextDay => {
                 // Within the days in which everything is still recognised.
@@ -139,6 +220,8 @@ impl Model {
                     self.now += jiff::SignedDuration::from_hours(24);
                 }
             }
+            // Whether what is both queued and stored has left the queue yet is not known, nor of interest within nine days.
+            Action::Drop(_) if self.queue.iter().any(|(of, id)| self.stored_names(*of).contains(id)) => {}
             Action::Drop(days) => {
                 let day = crate::store::roll::day_of(self.now) - jiff::Span::new().days(days);
                 let dropped = self.store().drop_partitions(day).await.unwrap();
@@ -148,7 +231,97 @@ impl Model {
                 self.store.take().unwrap().close().await.unwrap();
                 self.store = Some(open_at(self.dir.path(), &self.now.to_string()));
             }
+            Action::Crash => {
+                let dir = copy_of_a_moment(self.dir.path());
+                self.store.take().unwrap().close().await.unwrap();
+                self.store = Some(open_at(dir.path(), &self.now.to_string()));
+                self.dir = dir;
+            }
+            Action::LoseState => {
+                let kept = !self.store().holdings().partitions.list().is_empty();
+                self.store.take().unwrap().close().await.unwrap();
+                for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+                    let path = entry.unwrap().path();
+                    if !path.file_name().unwrap().to_string_lossy().starts_with("state") {
+                        continue;
+                    }
+                    if path.is_dir() {
+                        std::fs::remove_dir_all(path).unwrap();
+                    } else {
+                        std::fs::remove_file(path).unwrap();
+                    }
+                }
+                self.store = Some(open_at(self.dir.path(), &self.now.to_string()));
+                // The listing brings the queue back; of dead letters the newest partition has a copy, if there is one.
+                self.queue.clear();
+                if !kept {
+                    self.letters.clear();
+                }
+            }
         }
+    }
+
+    fn is_stored(&self, put: &Put) -> bool {
+        let key = (put.tenant, put.kind());
+        self.blobs.iter().any(|((tenant, kind, _), kept)| (*tenant, *kind) == key && kept.content == put.content)
+    }
+
+    /// Bytes that are no records are a blob all the same, and what exports leave out.
+    async fn give_up(&mut self, put: Put) {
+        let put = Put { content: put.content + GIVEN_UP, revision: false, ..put };
+        let body = format!("<html>{}</html>", put.content).into_bytes();
+        let fetched = Fetched { at: self.now, from: "https://x".to_owned(), tier: Tier::Poll };
+        let defect = Some("no records".to_owned());
+        let stored = super::put(self.store().receive(tenant(put.tenant), &put.blob(), fetched, defect), &body).await;
+        assert_eq!((stored.new, stored.records), (!self.is_stored(&put), 0));
+        if stored.new {
+            let key = (put.tenant, put.kind());
+            let last = self.last.entry(key).or_default();
+            *last += 1;
+            assert_eq!(stored.seq, *last);
+            let (ids, content, partition) = (Vec::new(), put.content, self.store().newest_partition());
+            self.blobs.insert((key.0, key.1, stored.seq), Kept { body, ids, content, partition });
+        }
+    }
+
+    /// What is stored, queued or given up is known; the rest is queued.
+    async fn enqueue(&mut self, puts: &[Put]) {
+        for of in 1..4 {
+            let listed: Vec<&Put> = puts.iter().filter(|put| put.tenant == of).collect();
+            let mut new = 0;
+            for put in &listed {
+                let name = (of, put.blob().content_id);
+                if !self.is_stored(put) && !self.letters.contains(&name) && self.queue.insert(name) {
+                    new += 1;
+                }
+            }
+            let blobs = listed.iter().map(|put| put.blob()).collect();
+            let enqueued = self.store().enqueue(tenant(of), Tier::Poll, blobs).await.unwrap();
+            assert_eq!((enqueued.new, enqueued.known), (new, listed.len() - new));
+        }
+    }
+
+    async fn dead_letter(&mut self, of: u8) {
+        let taken = self.store().take_queued(tenant(of), 1, self.now).await.unwrap();
+        // What was stored after it was queued leaves the queue on the way.
+        let stored = self.stored_names(of);
+        let waiting = self.queue.iter().filter(|(tenant, id)| *tenant == of && !stored.contains(id)).count();
+        assert_eq!(taken.len(), waiting.min(1));
+        for entry in taken {
+            let name = (of, entry.blob.content_id.clone());
+            assert!(self.queue.remove(&name), "{name:?} was not queued");
+            self.store().dead_letter(tenant(of), entry, "given up").await.unwrap();
+            self.letters.insert(name);
+        }
+    }
+
+    /// The content ids that a tenant has stored.
+    fn stored_names(&self, of: u8) -> BTreeSet<ContentId> {
+        let names = self.blobs.iter().filter(|((tenant, ..), _)| *tenant == of).map(|((_, kind, _), kept)| {
+            let content_type = usize::from(*kind == ContentType::General);
+            ContentId::from(format!("{}-{content_type}", kept.content).as_str())
+        });
+        names.collect()
     }
 
     async fn put_all(&mut self, puts: Vec<Put>) {
@@ -186,8 +359,12 @@ impl Model {
         }
     }
 
-    fn check(&self) {
+    async fn check(&self) {
         let store = self.store();
+        for of in 1..4 {
+            let letters = self.letters.iter().filter(|(tenant, _)| *tenant == of).count() as u64;
+            assert_eq!(store.dead_letters(tenant(of)).await.unwrap(), letters);
+        }
         for ((tenant_number, content_type, seq), kept) in &self.blobs {
             assert_eq!(stored_body(store, tenant(*tenant_number), *content_type, *seq), kept.body);
         }
@@ -233,9 +410,9 @@ proptest! {
             for action in actions {
                 model.act(action).await;
             }
-            model.check();
+            model.check().await;
             model.act(Action::Reopen).await;
-            model.check();
+            model.check().await;
             model.store.take().unwrap().close().await.unwrap();
         });
     }

@@ -1,7 +1,9 @@
 //! Foul weather: throttling, refusals, bad bodies, panics, clocks.
 
 use jiff::SignedDuration;
-use tenantry_simulator::{BadJson, Effect, ErrorBody, Fault, Point, SubscriptionStatus, Throttle, ThrottleShape, When};
+use tenantry_simulator::{
+    BadEntry, BadJson, Effect, ErrorBody, Fault, Point, SubscriptionStatus, Throttle, ThrottleShape, When,
+};
 
 use super::*;
 use crate::clock::{Clock as _, SharedClock};
@@ -281,23 +283,22 @@ async fn foreign_addresses_are_reported_and_never_followed() {
     ];
     let scenario = faults.into_iter().fold(scenario().tenant(offering(1, 6, 0.05)), Scenario::fault);
     let world = World::new(scenario, |settings| settings.collect.recent_interval = Duration::from_secs(1));
-    // One of those that are listed wrongly will not be listed for much longer.
-    let old = BlobSpec::new(tenant(1), FEEDS[0]).created_ago(Duration::from_mins(7 * 24 * 60 - 40));
-    let old = world.cloud.control().add_blobs(old)[0];
     let told = |trouble: Trouble| trouble.kind == "foreign_uri" && trouble.needs_operator;
     world.until("the refused link", |world| trouble(world, 1).is_some_and(told)).await;
     // The first page's entries are good, and so are the other content types.
     world.until("what is good", |world| world.stored(tenant(1)).len() == 18).await;
-    world.until("the dead letter", |world| world.status(tenant(1)).dead_letters == 1).await;
+    world.until("the dead letters", |world| world.status(tenant(1)).dead_letters == 6).await;
     let lists = world.cloud.summary().requests(tenant(1), Endpoint::List);
     world.until("more polls", |world| world.cloud.summary().requests(tenant(1), Endpoint::List) > lists + 20).await;
-    assert_eq!(world.status(tenant(1)).dead_letters, 1);
-    let letter = dead_letters(&world, 1).await.remove(0);
-    assert_eq!(
-        letter.entry.blob.content_id.as_str(),
-        world.cloud.ledger().blobs[usize::try_from(old).unwrap()].content_id
-    );
-    assert!(letter.reason.contains("is not on the management host"), "{}", letter.reason);
+    assert_eq!(world.status(tenant(1)).dead_letters, 6, "each is counted once, and not with every listing");
+    let letters = dead_letters(&world, 1).await;
+    let ids: BTreeSet<_> = letters.iter().map(|letter| letter.entry.blob.content_id.to_string()).collect();
+    let ledger = world.cloud.ledger();
+    let offered = ledger.offered(tenant(1)).filter(|blob| blob.content_type == FEEDS[0]);
+    assert_eq!(ids, offered.map(|blob| blob.content_id.clone()).collect());
+    for letter in letters {
+        assert!(letter.reason.contains("is not on the management host"), "{}", letter.reason);
+    }
     let mark = world.shared.store.watermarks(tenant(1).into()).await.unwrap();
     assert_eq!(
         mark.get(&ContentType::AUDIT[1]).and_then(|mark| mark.listed_to),
@@ -307,7 +308,75 @@ async fn foreign_addresses_are_reported_and_never_followed() {
     // What is listed rightly later is collected.
     world.cloud.control().clear_faults();
     world.until("the others", |world| world.stored(tenant(1)).len() == 24).await;
+    world.until("no dead letter", |world| world.status(tenant(1)).dead_letters == 0).await;
+    assert_eq!(dead_letters(&world, 1).await, []);
     assert_eq!(world.cloud.ledger().foreign_requests, 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absurd_entry_costs_its_page_nothing_and_is_on_record() {
+    for (how, named) in [(BadEntry::LongUri, true), (BadEntry::LongId, false), (BadEntry::NoId, false)] {
+        let fault = Fault::new(Effect::BadEntry(how)).on([Endpoint::List]).content_type(FEEDS[0]);
+        let scenario = scenario().tenant(offering(1, 6, 0.05)).fault(fault);
+        let world = World::new(scenario, |settings| settings.collect.recent_interval = Duration::from_secs(1));
+        // Windows adjoin: the first entry of each of the one or two that hold something.
+        let good = |world: &World| world.stored(tenant(1)).len() as u64;
+        let on_record = |world: &World| world.status(tenant(1)).dead_letters;
+        world.until("all the others", |world| good(world) >= 22 && good(world) + on_record(world) == 24).await;
+        let letters = dead_letters(&world, 1).await;
+        for letter in &letters {
+            let id = letter.entry.blob.content_id.to_string();
+            let known = world.cloud.ledger().blob_named(tenant(1), &id).is_some();
+            assert_eq!(known, named, "{how:?}: {letter:#?}");
+            assert!(id.len() <= 1024 && letter.entry.blob.content_uri.len() <= 300, "{how:?}: {letter:#?}");
+        }
+        world.cloud.control().clear_faults();
+        world.collected().await;
+        // Of what has no name, nobody can tell that it is listed rightly now.
+        let left = if named { 0 } else { letters.len() as u64 };
+        world.until("the end of the others", |world| on_record(world) == left).await;
+        world.assert_faithful();
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_a_defect_and_its_dead_letter_leaves_the_letter_to_be_written() {
+    let dir = TempDir::with_prefix("tenantry-tree-").unwrap();
+    let world = World::at(scenario().tenant(offering(1, 1, 1.0).subscribed()), dir, |settings| {
+        settings.tenants.values_mut().for_each(|tenant| tenant.enabled = false);
+    });
+    let store = &world.shared.store;
+    let id = TenantId::from(tenant(1));
+    let ledger = world.cloud.ledger();
+    let offered = ledger.offered(tenant(1)).find(|blob| blob.content_type == FEEDS[0]).unwrap();
+    let listed = crate::content::ContentBlob {
+        content_id: offered.content_id.as_str().into(),
+        content_type: ContentType::AUDIT[0],
+        content_uri: format!("{}/api/v1.0/{id}/activity/feed/audit/{}", world.cloud.url(), offered.content_id),
+        content_created: offered.content_created,
+        content_expiration: offered.content_expiration,
+    };
+    store.enqueue(id, Tier::Poll, vec![listed.clone()]).await.unwrap();
+    let mut entry = store.take_queued(id, 1, world.shared.time.now()).await.unwrap().remove(0);
+    (entry.attempts, entry.malformed) = (5, 5);
+    store.defer(id, entry).await.unwrap();
+    let fetched = crate::store::Fetched { at: world.shared.time.now(), from: String::new(), tier: Tier::Poll };
+    let mut writer = store.receive(id, &listed, fetched, Some("no array".to_owned()));
+    writer.push(b"{}").await.unwrap();
+    assert!(writer.finish().await.unwrap().new);
+    // Here the process died.
+    assert_eq!(dead_letters(&world, 1).await, []);
+
+    let mut settings = world.settings.clone();
+    settings.tenants.values_mut().for_each(|tenant| tenant.enabled = true);
+    world.registry.apply(&settings);
+    world.until("the dead letter", |world| world.status(tenant(1)).dead_letters == 1).await;
+    world.until("an empty queue", |world| world.status(tenant(1)).queue.entries == 0).await;
+    assert!(dead_letters(&world, 1).await[0].reason.contains("kept unparsed"));
+    world.until("the others", |world| world.stored(tenant(1)).len() == 4).await;
+    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Blob), 3, "its bytes are there");
     world.stop().await;
 }
 
@@ -398,7 +467,8 @@ async fn steps_of_the_services_time_lose_nothing() {
     world.collected().await;
     let control = world.cloud.control();
     let hour = 3_600_000;
-    for offset in [hour, 0, -hour, 0] {
+    let month = 30 * 24 * hour;
+    for offset in [hour, 0, -hour, 0, month, 0, -month, 0] {
         control.set_clock_offset_ms(offset);
         let near = |world: &World| {
             let ahead = world.shared.time.host_ahead_by().unwrap().as_millis() + i128::from(offset);
@@ -407,7 +477,39 @@ async fn steps_of_the_services_time_lose_nothing() {
         world.until("the service's time", near).await;
         world.new_blobs_are_stored().await;
     }
-    world.assert_faithful();
+    world.assert_stored_as_offered();
+    // A window that was planned before the service's time is a month off is out of bounds when it arrives.
+    let ledger = world.cloud.ledger();
+    let others: Vec<_> =
+        ledger.violations.iter().filter(|remark| !remark.what.contains("a window the reference forbids")).collect();
+    assert!(others.is_empty() && ledger.foreign_requests == 0, "{others:#?}");
+    assert_eq!(world.status(tenant(1)).dead_letters, 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_while_the_services_date_is_a_month_off_is_collected_after_it() {
+    let down = Effect::Status { status: 503, body: ErrorBody::Html, retry_after_s: None };
+    let scenario = scenario().token_lifetime(Duration::from_hours(24 * 365)).tenant(offering(1, 3, 1.0));
+    let world = World::new(scenario.fault(Fault::new(down).on([Endpoint::Blob])), |_| {});
+    world.until("the queue", |world| world.status(tenant(1)).queue.entries == 12).await;
+    let control = world.cloud.control();
+    let month = SignedDuration::from_hours(30 * 24);
+    for ahead in [month, SignedDuration::ZERO] {
+        control.set_date_offset_ms(i64::try_from(ahead.as_millis()).unwrap());
+        let near = |world: &World| (world.shared.time.host_ahead_by().unwrap() + ahead).abs().as_secs() < 5;
+        world.until("the service's time", near).await;
+        if ahead == month {
+            // The first may have been under way before; of so many failures in a row only one is tried at a time.
+            let asked = || world.cloud.ledger().requests(tenant(1), Endpoint::Blob);
+            let failed = asked() + 2;
+            world.until("a failure", |_| asked() >= failed).await;
+        }
+    }
+    control.clear_faults();
+    world.collected().await;
+    assert_eq!(world.status(tenant(1)).dead_letters, 0);
+    world.assert_stored_as_offered();
     world.stop().await;
 }
 

@@ -55,6 +55,15 @@ enum Command {
         #[arg(long, default_value_t = 120)]
         seconds: u64,
     },
+    /// The index "seen before?": bits per entry, time per question, memory.
+    Seen {
+        /// How many entries, over ten sealed partitions. The design's figure is 110000000.
+        #[arg(long, default_value_t = 11_000_000)]
+        entries: u64,
+        /// How often all partitions are asked.
+        #[arg(long, default_value_t = 1_000_000)]
+        questions: u64,
+    },
     /// The bare client itself: downloads and decompresses every blob to one file, with one fsync at the end.
     #[command(hide = true)]
     Client {
@@ -84,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Backlog { blobs, turns } => backlog(blobs, turns).await,
         Command::LargeBlob => large_blob().await,
         Command::Idle { tenants, seconds } => idle(tenants, seconds).await,
+        Command::Seen { entries, questions } => seen(entries, questions),
         Command::Client { url, tenant, client_id, secret, content_type, concurrency, output } => {
             client::run(&client::Job { url, tenant, client_id, secret, content_type, concurrency, output }).await
         }
@@ -168,6 +178,30 @@ async fn idle(tenants: u32, seconds: u64) -> anyhow::Result<()> {
         after.resident_mib, after.peak_mib
     );
     daemon.stop().await?;
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn seen(entries: u64, questions: u64) -> anyhow::Result<()> {
+    println!("seen: {entries} entries in 10 sealed partitions, {questions} questions to all of them");
+    let dir = tempfile::tempdir()?;
+    let figures = tenantry::store::measure::measure(dir.path(), 10, entries, questions)?;
+    let per_entry = |bytes: u64| bytes as f64 * 8.0 / figures.entries as f64;
+    let resident = std::fs::read_to_string("/proc/self/status")?;
+    let resident = resident.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default().trim();
+    println!(
+        "  memory {:.1} MiB, {:.2} bits an entry (process: {resident}); on disk {:.1} bits an entry",
+        figures.resident as f64 / f64::from(1 << 20),
+        per_entry(figures.resident),
+        per_entry(figures.on_disk),
+    );
+    println!(
+        "  built in {:.1} s; per second {:.0} questions answered no ({} of a million suspected), {:.0} answered yes\n",
+        figures.built.as_secs_f64(),
+        1.0 / figures.absent.as_secs_f64(),
+        figures.suspicions,
+        1.0 / figures.present.as_secs_f64(),
+    );
     Ok(())
 }
 

@@ -29,6 +29,13 @@ pub struct Blob {
     pub visible_from: Timestamp,
     /// Until when a fetch gives fewer records.
     pub partial_until: Option<Timestamp>,
+    /// It stands for the time from here to its `contentCreated`: a listing whose window cuts that names a part of it
+    /// instead, a blob of its own.
+    #[serde(default)]
+    pub range_from: Option<Timestamp>,
+    /// The blob that this is a part of; its records are all in that one.
+    #[serde(default)]
+    pub part_of: Option<u64>,
     /// Whether no listing may ever name it, because its subscription was stopped when it was created.
     pub withheld: bool,
     /// How often a listing has named it.

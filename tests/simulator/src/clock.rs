@@ -31,7 +31,14 @@ impl Clock {
 
     /// What the `Date` header says.
     pub(crate) fn date_header(&self) -> String {
-        shift(self.now(), self.date_offset_ms.load(Ordering::Relaxed)).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+        self.date_in(0)
+    }
+
+    /// What it will say in so many seconds.
+    pub(crate) fn date_in(&self, seconds: u64) -> String {
+        let ahead = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let date = shift(shift(self.now(), self.date_offset_ms.load(Ordering::Relaxed)), ahead);
+        date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     }
 
     /// Time since the start, never stepping.

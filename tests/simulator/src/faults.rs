@@ -131,6 +131,8 @@ pub enum ThrottleShape {
     Sentence,
     /// 429 with the plain text `Too Many Requests`.
     PlainText,
+    /// 429 with code AF429 whose `Retry-After` is a date.
+    Dated,
 }
 
 /// Where in an answer something happens.
@@ -155,6 +157,18 @@ pub enum BadJson {
     Garbage,
     /// A JSON object where an array belongs.
     NotAnArray,
+}
+
+/// What is wrong with an entry of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadEntry {
+    /// A `contentUri` of 40 KiB.
+    LongUri,
+    /// A `contentId` of 40 KiB.
+    LongId,
+    /// No `contentId`.
+    NoId,
 }
 
 /// What happens.
@@ -234,6 +248,8 @@ pub enum Effect {
     },
     /// Listings name the foreign host in every `contentUri`.
     ForeignContentUri,
+    /// The first entry of a listing is spoiled.
+    BadEntry(BadEntry),
     /// Listings name the foreign host in their next-page link (and have one in any case).
     ForeignNextPage,
     /// Listings have no entries but a next-page link to what they would have held.

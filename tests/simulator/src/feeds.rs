@@ -86,7 +86,58 @@ impl State {
         let partial =
             (quirks.partial_for_ms > 0).then(|| shift(created, i64::try_from(quirks.partial_for_ms).unwrap_or(0)));
         let inserts = self.departures(tenant, feed.content_type, quirks, records, &mut rng);
-        self.push(tenant, feed.content_type, created, visible, expires, partial, records, inserts, None);
+        let is_range = quirks.ranges > 0.0 && rng.f64() < quirks.ranges;
+        let number = self.push(tenant, feed.content_type, created, visible, expires, partial, records, inserts, None);
+        if is_range && let Some(blob) = self.blob_mut(number) {
+            blob.range_from = Some(shift(created, -i64::try_from(quirks.range_ms).unwrap_or(0)));
+        }
+    }
+
+    /// What a listing from `start` to `end` names for a blob: itself, or the part of it that lies in the window, made
+    /// when it is first listed; nothing if no record lies there.
+    pub(crate) fn listed_as(&mut self, number: u64, start: Timestamp, end: Timestamp) -> Option<u64> {
+        let whole = self.blob(number)?.clone();
+        let records = whole.recipe.records;
+        let Some(from) = whole.range_from.filter(|from| *from < start || end <= whole.content_created) else {
+            return Some(number);
+        };
+        let at = |moment: Timestamp| {
+            let share = |of: Timestamp| of.duration_since(from).as_secs_f64();
+            let place = f64::from(records) * share(moment).max(0.0) / share(whole.content_created);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+            let place = place as u32;
+            place.min(records)
+        };
+        let (first, after) = (at(start), if end <= whole.content_created { at(end) } else { records });
+        let repeats: Vec<_> = (first..after).filter_map(|n| repeat(&whole.recipe, n, n - first)).collect();
+        if repeats.len() != (after.saturating_sub(first)) as usize {
+            // It holds what cannot be repeated: it is not cut.
+            return (whole.content_created < end).then_some(number);
+        }
+        if repeats.is_empty() {
+            return None;
+        }
+        let created = if end <= whole.content_created { shift(end, -1) } else { whole.content_created };
+        let content_id = format!("{}part{first}-{after}", whole.content_id);
+        if let Some(known) = self.by_content_id.get(&(whole.tenant, content_id.clone())) {
+            return Some(*known);
+        }
+        let made = self.blobs.len() as u64;
+        let key = mix(&[whole.recipe.key, u64::from(first), u64::from(after)]);
+        let recipe = Recipe { key, records: after - first, inserts: repeats, ..whole.recipe };
+        self.by_content_id.insert((whole.tenant, content_id.clone()), made);
+        self.blobs.push(Blob {
+            number: made,
+            content_id,
+            content_created: created,
+            range_from: None,
+            part_of: Some(number),
+            listed: 0,
+            fetched: 0,
+            recipe,
+            ..whole
+        });
+        Some(made)
     }
 
     fn departures(
@@ -190,6 +241,8 @@ impl State {
             content_expiration: expires.unwrap_or_else(|| shift(created, 7 * DAY_MS)),
             visible_from: visible,
             partial_until: partial,
+            range_from: None,
+            part_of: None,
             withheld,
             listed: 0,
             fetched: 0,

@@ -10,7 +10,7 @@ use crate::activity;
 use crate::content_type::ContentType;
 use crate::control;
 use crate::entra;
-use crate::faults::{BadJson, Effect, Endpoint, ErrorBody, Point, Question};
+use crate::faults::{BadEntry, BadJson, Effect, Endpoint, ErrorBody, Point, Question};
 use crate::http::{Body, Handler, Request, Response, Sent, Wire};
 use crate::ledger::{Scope, Seen, TokenRequest, Wait};
 use crate::world::World;
@@ -205,7 +205,13 @@ fn instead(world: &World, request: &Request, question: &Question, effect: &Effec
         }
         Effect::Throttled(throttle) => {
             let publisher = request.parameters().get("publisheridentifier").cloned().unwrap_or_default();
-            activity::throttled(*throttle, scope.unwrap_or(Scope::Activity(Uuid::nil())), &request.method, &publisher)
+            activity::throttled(
+                *throttle,
+                scope.unwrap_or(Scope::Activity(Uuid::nil())),
+                &request.method,
+                &publisher,
+                &world.clock,
+            )
         }
         Effect::Af { code, status, message } => {
             activity::error(*status, code, message.as_deref().unwrap_or_else(|| activity::usual_message(code)))
@@ -266,6 +272,14 @@ fn spoil(world: &World, request: &Request, mut response: Response, effect: Effec
             let text = String::from_utf8_lossy(&response.whole()).replace(&own, &foreign);
             response.body = Body::Whole(text.into());
         }
+        Effect::BadEntry(how) => {
+            if let Ok(mut entries) = serde_json::from_slice::<Vec<serde_json::Value>>(&response.whole())
+                && let Some(entry) = entries.first_mut()
+            {
+                bad_entry(entry, how);
+                response.body = Body::Whole(serde_json::Value::from(entries).to_string().into());
+            }
+        }
         Effect::ForeignNextPage => {
             let link = next_page(world, &response).unwrap_or_else(|| format!("{}/api/v1.0/next?nextpage=1", world.url));
             let name = next_page_header(world);
@@ -310,6 +324,15 @@ fn replace(response: &mut Response, make: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     }
     response.headers.retain(|(n, _)| !n.eq_ignore_ascii_case("content-encoding"));
     response.body = Body::Whole(Bytes::from(changed));
+}
+
+fn bad_entry(entry: &mut serde_json::Value, how: BadEntry) {
+    let longer = |value: &serde_json::Value| format!("{}{}", value.as_str().unwrap_or_default(), "x".repeat(40 << 10));
+    match how {
+        BadEntry::LongUri => entry["contentUri"] = longer(&entry["contentUri"]).into(),
+        BadEntry::LongId => entry["contentId"] = longer(&entry["contentId"]).into(),
+        BadEntry::NoId => _ = entry.as_object_mut().and_then(|fields| fields.remove("contentId")),
+    }
 }
 
 fn malformed(mut plain: Vec<u8>, how: BadJson) -> Vec<u8> {

@@ -125,11 +125,11 @@ impl Ledger {
         counts
     }
 
-    /// The blobs of `tenant` that a collector can have by now.
+    /// The blobs of `tenant` that a collector can have by now, without the parts that some windows make of them.
     pub fn offered(&self, tenant: Uuid) -> impl Iterator<Item = &Blob> {
         self.blobs.iter().filter(move |b| {
             let lost = b.content_expiration <= self.at && b.fetched == 0;
-            b.tenant == tenant && !b.withheld && b.visible_from <= self.at && !lost
+            b.tenant == tenant && b.part_of.is_none() && !b.withheld && b.visible_from <= self.at && !lost
         })
     }
 

@@ -55,7 +55,7 @@ use std::time::Duration;
 pub use blob::{Blob, BlobSpec};
 pub use content_type::ContentType;
 pub use control::{Command, Control, Outcome};
-pub use faults::{BadJson, Effect, Endpoint, ErrorBody, Fault, Point, Throttle, ThrottleShape, When};
+pub use faults::{BadEntry, BadJson, Effect, Endpoint, ErrorBody, Fault, Point, Throttle, ThrottleShape, When};
 pub use ledger::{Ledger, Remark, Seen, TenantBook, TokenRequest};
 pub use records::{Departure, Insert, Recipe};
 pub use scenario::{

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::is_due;
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -15,6 +16,8 @@ enum Action {
     ReleaseAll { tenant: u8 },
     Defer { which: usize, hour: i64 },
     DeadLetter { which: usize },
+    Refuse { tenant: u8, blobs: Vec<u8> },
+    Withdraw { tenant: u8, blobs: Vec<u8> },
     SetWatermark { tenant: u8, content_type: usize, hour: i64 },
     Wait { tenant: u8, key: usize, hour: Option<i64> },
     Settle,
@@ -35,6 +38,10 @@ fn action() -> impl Strategy<Value = Action> {
         1 => tenant.clone().prop_map(|tenant| Action::ReleaseAll { tenant }),
         4 => (any::<usize>(), hour.clone()).prop_map(|(which, hour)| Action::Defer { which, hour }),
         1 => any::<usize>().prop_map(|which| Action::DeadLetter { which }),
+        2 => (tenant.clone(), proptest::collection::vec(0_u8..60, 0..6))
+            .prop_map(|(tenant, blobs)| Action::Refuse { tenant, blobs }),
+        2 => (tenant.clone(), proptest::collection::vec(0_u8..60, 0..12))
+            .prop_map(|(tenant, blobs)| Action::Withdraw { tenant, blobs }),
         2 => (tenant.clone(), 0_usize..5, hour.clone())
             .prop_map(|(tenant, content_type, hour)| Action::SetWatermark { tenant, content_type, hour }),
         2 => (tenant, 0_usize..3, proptest::option::of(hour))
@@ -65,6 +72,7 @@ struct Model {
     out: BTreeSet<(TenantId, Place)>,
     oldest_next: BTreeSet<TenantId>,
     letters: BTreeMap<(TenantId, String), DeadLetter>,
+    refused: BTreeMap<(TenantId, String), DeadLetter>,
     watermarks: BTreeMap<(TenantId, ContentType), Watermark>,
     waits: BTreeMap<(TenantId, WaitKey), Timestamp>,
 }
@@ -95,12 +103,32 @@ impl Model {
         enqueued
     }
 
+    fn refuse(&mut self, tenant: TenantId, letters: &[DeadLetter]) -> Refused {
+        let mut refused = Refused::default();
+        for letter in letters {
+            let id = &letter.entry.blob.content_id;
+            let key = (tenant, id.to_string());
+            if self.refused.contains_key(&key) {
+                refused.standing += 1;
+            } else if !self.letters.contains_key(&key) && !self.queue.contains_key(&(tenant, place(&letter.entry))) {
+                self.refused.insert(key, letter.clone());
+                refused.new.push(id.clone());
+                refused.standing += 1;
+            }
+        }
+        refused
+    }
+
+    fn withdraw(&mut self, tenant: TenantId, ids: &BTreeSet<ContentId>) -> Vec<ContentId> {
+        ids.iter().filter(|id| self.refused.remove(&(tenant, id.to_string())).is_some()).cloned().collect()
+    }
+
     fn take(&mut self, tenant: TenantId, limit: usize, now: Timestamp) -> Vec<QueueEntry> {
         let mut free: Vec<(Place, QueueEntry)> = self
             .queue
             .iter()
             .filter(|(key, entry)| {
-                key.0 == tenant && !self.out.contains(key) && entry.not_before.is_none_or(|until| until <= now)
+                key.0 == tenant && !self.out.contains(key) && entry.not_before.is_none_or(|until| is_due(until, now))
             })
             .map(|(key, entry)| (key.1, entry.clone()))
             .collect();
@@ -147,14 +175,13 @@ impl Model {
         state.settle().await.unwrap();
         for tenant in [tenant(1), tenant(2)] {
             assert_eq!(state.queue_depth(tenant), self.depth(tenant));
-            let letters: BTreeMap<_, _> = state
-                .dead_letters(tenant, 1000)
-                .await
-                .unwrap()
-                .into_iter()
-                .map(|letter| ((tenant, letter.entry.blob.content_id.to_string()), letter))
-                .collect();
-            assert_eq!(letters, of(&self.letters, tenant));
+            let letters = state.dead_letters(tenant, 1000).await.unwrap();
+            let given_up = of(&self.letters, tenant).into_values();
+            let mut expected: Vec<_> = given_up.chain(of(&self.refused, tenant).into_values()).collect();
+            assert_eq!(letters.len(), expected.len());
+            assert_eq!(state.count_dead_letters(tenant).await.unwrap(), expected.len() as u64);
+            expected.retain(|letter| !letters.contains(letter));
+            assert_eq!(expected, []);
             let watermarks = state.watermarks(tenant).await.unwrap();
             assert_eq!(
                 watermarks.into_iter().map(|(key, value)| ((tenant, key), value)).collect::<BTreeMap<_, _>>(),
@@ -188,6 +215,21 @@ async fn reopen(state: &mut State, model: &mut Model, dir: &TempDir) {
     model.out.clear();
     model.oldest_next.clear();
     model.compare(state).await;
+}
+
+/// Opened so that the writer copies the state as soon as it looks around, which it does at once.
+async fn copy(state: &mut State, model: &mut Model, dir: &TempDir) {
+    let before = state.shared.database().directory().to_owned();
+    state.close().await.unwrap();
+    let options = StateOptions { copy_every: Duration::ZERO, size_check: Duration::ZERO, ..StateOptions::new(noon()) };
+    let (copying, events) = State::open(dir.path(), &options, &|| None).unwrap();
+    assert_eq!(events, []);
+    while copying.shared.database().directory() == before {
+        copying.settle().await.unwrap();
+    }
+    model.compare(&copying).await;
+    copying.close().await.unwrap();
+    reopen(state, model, dir).await;
 }
 
 async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Action) {
@@ -251,6 +293,16 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
                 state.dead_letter(tenant, entry, "refused", noon()).await.unwrap();
             }
         }
+        Action::Refuse { tenant: n, blobs } => {
+            let letters: Vec<_> = blobs.into_iter().map(|n| wrongly_listed(numbered(n))).collect();
+            let expected = model.refuse(tenant(n), &letters);
+            assert_eq!(state.refuse(tenant(n), letters).await.unwrap(), expected);
+        }
+        Action::Withdraw { tenant: n, blobs } => {
+            let ids: BTreeSet<_> = blobs.into_iter().map(|n| numbered(n).content_id).collect();
+            let expected = model.withdraw(tenant(n), &ids);
+            assert_eq!(state.withdraw(tenant(n), ids.into_iter().collect()).await.unwrap(), expected);
+        }
         Action::SetWatermark { tenant: n, content_type, hour } => {
             let watermark = Watermark { listed_to: Some(noon() + hours(hour)), ..Watermark::default() };
             let content_type = ContentType::ALL[content_type];
@@ -269,25 +321,25 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
         }
         Action::Settle => model.compare(state).await,
         Action::Reopen => reopen(state, model, dir).await,
-        Action::Copy => {
-            // Opened so that the writer copies the state as soon as it looks around, which it does at once.
-            let before = state.shared.database().directory().to_owned();
-            state.close().await.unwrap();
-            let options =
-                StateOptions { copy_every: Duration::ZERO, size_check: Duration::ZERO, ..StateOptions::new(noon()) };
-            let (copying, events) = State::open(dir.path(), &options, &|| None).unwrap();
-            assert_eq!(events, []);
-            while copying.shared.database().directory() == before {
-                copying.settle().await.unwrap();
-            }
-            model.compare(&copying).await;
-            copying.close().await.unwrap();
-            reopen(state, model, dir).await;
-        }
+        Action::Copy => copy(state, model, dir).await,
     }
     for tenant in [tenant(1), tenant(2)] {
         assert_eq!(state.queue_depth(tenant).entries, model.depth(tenant).entries);
     }
+}
+
+fn compare_all(actions: Vec<Action>, remembered: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = open_keeping(&dir, remembered);
+        let mut model = Model::default();
+        for action in actions {
+            perform(&mut state, &mut model, &dir, action).await;
+        }
+        model.compare(&state).await;
+        state.close().await.unwrap();
+    });
 }
 
 proptest! {
@@ -297,16 +349,44 @@ proptest! {
         actions in proptest::collection::vec(action(), 1..60),
         remembered in prop_oneof![Just(2_usize), Just(book::REMEMBERED)],
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let mut state = open_keeping(&dir, remembered);
-            let mut model = Model::default();
-            for action in actions {
-                perform(&mut state, &mut model, &dir, action).await;
-            }
-            model.compare(&state).await;
-            state.close().await.unwrap();
-        });
+        compare_all(actions, remembered);
     }
+}
+
+/// Both entries are early: they expire soon, and the order of creation does not lead to them. The first to expire is
+/// deferred, which memory does not know. The other one goes before what is merely the newest.
+fn take_behind_a_deferred(actions: impl IntoIterator<Item = Action>, hour: i64, remembered: usize) {
+    let then = [
+        // 42 expires soon, 41 is newer.
+        Action::Enqueue { tenant: 1, blobs: vec![41, 42] },
+        Action::Take { tenant: 1, limit: 1, hour },
+    ];
+    compare_all(actions.into_iter().chain(then).collect(), remembered);
+}
+
+#[test]
+fn the_urgent_are_found_when_time_steps_back() {
+    for remembered in [2, book::REMEMBERED] {
+        let deferred = [
+            Action::Enqueue { tenant: 1, blobs: vec![12] },
+            Action::Take { tenant: 1, limit: 1, hour: 50 },
+            Action::Defer { which: 0, hour: 80 },
+            // Its time has come, which makes memory forget it; nothing is handed out.
+            Action::Take { tenant: 1, limit: 0, hour: 80 },
+        ];
+        take_behind_a_deferred(deferred, 79, remembered);
+    }
+}
+
+#[test]
+fn the_urgent_are_found_behind_a_deferred_one_that_memory_has_no_room_for() {
+    let deferred = [
+        Action::Enqueue { tenant: 1, blobs: vec![0, 6, 12] },
+        Action::Take { tenant: 1, limit: 3, hour: 0 },
+        // First the oldest, which is 12: two that are due before it take its room.
+        Action::Defer { which: 0, hour: 190 },
+        Action::Defer { which: 0, hour: 180 },
+        Action::Defer { which: 0, hour: 170 },
+    ];
+    take_behind_a_deferred(deferred, 50, 2);
 }

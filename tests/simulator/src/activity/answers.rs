@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::faults::{Throttle, ThrottleShape};
 use crate::http::Response;
 use crate::ledger::{Scope, Wait};
@@ -22,13 +23,13 @@ pub(crate) fn denied() -> Response {
 }
 
 /// Too many requests, in the wished shape. A client is held to the wait only if the answer names one.
-pub(crate) fn throttled(throttle: Throttle, scope: Scope, method: &str, publisher: &str) -> Response {
+pub(crate) fn throttled(throttle: Throttle, scope: Scope, method: &str, publisher: &str, clock: &Clock) -> Response {
     let publisher = Uuid::try_parse(publisher).unwrap_or_default();
     let message = format!("Too many requests. Method={method}, PublisherId={publisher}");
     let seconds = throttle.retry_after_s;
     let mut response = match throttle.shape {
         ThrottleShape::Forbidden => error(403, "AF429", &message),
-        ThrottleShape::TooManyRequests => error(429, "AF429", &message),
+        ThrottleShape::TooManyRequests | ThrottleShape::Dated => error(429, "AF429", &message),
         ThrottleShape::PlainText => Response::new(429, "text/plain", "Too Many Requests"),
         ThrottleShape::Sentence => {
             let wait = in_words(seconds.unwrap_or(60));
@@ -38,8 +39,13 @@ pub(crate) fn throttled(throttle: Throttle, scope: Scope, method: &str, publishe
         }
     };
     if let Some(seconds) = seconds {
-        response = response.header("Retry-After", seconds.to_string());
-        response.wait = Some(Wait { scope, time: Duration::from_secs(seconds) });
+        let (text, least) = match throttle.shape {
+            // A date has whole seconds: the moment that it names may be almost a second nearer.
+            ThrottleShape::Dated => (clock.date_in(seconds), seconds.saturating_sub(1)),
+            _ => (seconds.to_string(), seconds),
+        };
+        response = response.header("Retry-After", text);
+        response.wait = Some(Wait { scope, time: Duration::from_secs(least) });
     }
     response
 }

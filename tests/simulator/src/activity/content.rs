@@ -55,7 +55,8 @@ pub(super) fn list(call: &Call<'_>) -> Response {
     let page = &numbers[..numbers.len().min(size)];
     let mut entries = Vec::with_capacity(page.len());
     for number in page {
-        let Some(blob) = state.blob_mut(*number) else {
+        let listed = state.listed_as(*number, window.start, window.end);
+        let Some(blob) = listed.and_then(|listed| state.blob_mut(listed)) else {
             continue;
         };
         blob.listed += 1;
@@ -129,7 +130,7 @@ fn available(
         .iter()
         .filter_map(|n| state.blob(*n))
         .take_while(|b| b.visible_from <= call.now)
-        .filter(|b| window.start <= b.content_created && b.content_created < window.end)
+        .filter(|b| window.start <= b.content_created && b.range_from.unwrap_or(b.content_created) < window.end)
         .filter(|b| !b.withheld && b.content_expiration > call.now)
         .take(most)
         .map(|b| b.number)

@@ -179,7 +179,7 @@ fn admit<'a>(world: &'a World, request: &'a Request, route: &'a Route) -> Result
     let uptime = world.clock.uptime();
     let service = state.service.clone();
     let refuse = |throttle: Throttle, publisher: &str| {
-        Box::new(throttled(throttle, Scope::Activity(claims.tid), &request.method, publisher))
+        Box::new(throttled(throttle, Scope::Activity(claims.tid), &request.method, publisher, &world.clock))
     };
     if publisher.is_none() && !state.unidentified.spend(service.unidentified_per_minute, uptime) {
         return Err(refuse(service.throttle, ""));

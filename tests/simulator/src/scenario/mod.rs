@@ -148,6 +148,12 @@ pub struct Quirks {
     pub listed_within_ms: u64,
     /// A blob fetched less than this long after its `contentCreated` has fewer records than later.
     pub partial_for_ms: u64,
+    /// Share of blobs that stand for a range of time of `range_ms` up to their `contentCreated`. A window that begins or
+    /// ends inside the range lists a part of the blob under another id. (Other collectors have found that the service
+    /// answers so when a listing starts at the time that a blob was created.)
+    pub ranges: f64,
+    /// See `ranges`.
+    pub range_ms: u64,
     /// Share of records that repeat one of an earlier blob of the feed, `Id` and all.
     pub duplicates: f64,
     /// Share of blobs with a record whose `OrganizationId` is another tenant's.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tenantry_simulator::{
-    BlobSpec, Cloud, Command, ContentType, Endpoint, Feed, Gzip, SubscriptionStatus, Tenant, TenantMismatch, Throttle,
-    ThrottleShape,
+    BlobSpec, Cloud, Command, ContentType, Endpoint, Feed, Gzip, Quirks, SubscriptionStatus, Tenant, TenantMismatch,
+    Throttle, ThrottleShape,
 };
 
 use crate::client::*;
@@ -255,6 +255,36 @@ fn young_blobs_can_be_partial() {
     assert_eq!(cloud.ledger().blobs[0].fetched, 0);
     wait_until(|| client.get(&uri).json().as_array().unwrap().len() == 20);
     assert!(cloud.ledger().blobs[0].fetched > 0);
+}
+
+#[test]
+fn windows_that_cut_a_range_list_parts_that_make_a_whole() {
+    let quirks = Quirks { ranges: 1.0, range_ms: 600_000, ..Quirks::default() };
+    let feed = Feed::new(EXCHANGE).backlog(1, 0.01).records(40, 40).quirks(quirks);
+    let cloud = Cloud::start(scenario().tenant(contoso().feed(feed).subscribed())).unwrap();
+    let client = Client::new(&cloud, TENANT);
+    let whole = cloud.ledger().blobs[0].clone();
+    let time =
+        |before: i64| (whole.content_created - jiff::SignedDuration::from_secs(before)).strftime("%FT%T").to_string();
+    let list = |from: i64, to: i64| {
+        let window = format!("&startTime={}&endTime={}", time(from), time(to));
+        let entries = client.list_all(EXCHANGE, &window);
+        let ids: Vec<_> = entries.iter().map(|entry| entry["contentId"].as_str().unwrap().to_owned()).collect();
+        let ledger = cloud.ledger();
+        let records = ids.iter().flat_map(|id| ledger.blob_named(TENANT, id).unwrap().record_ids());
+        (ids.clone(), records.collect::<Vec<_>>())
+    };
+    assert_eq!(list(3600, -60), (vec![whole.content_id.clone()], whole.record_ids()));
+    let (head, tail) = (list(3600, 300), list(300, -60));
+    assert!(head.0.len() == 1 && tail.0.len() == 1 && head.0 != tail.0);
+    assert!(!head.1.is_empty() && !tail.1.is_empty());
+    assert_eq!([head.1, tail.1.clone()].concat(), whole.record_ids());
+    assert_eq!(list(300, -60), tail, "the same window, the same part");
+    assert_eq!(list(3600, 900).0, [""; 0]);
+    assert_eq!(cloud.ledger().offered(TENANT).count(), 1, "a part is not offered besides the whole");
+    let uri = format!("{}/api/v1.0/{TENANT}/activity/feed/audit/{}", client.url, tail.0[0]);
+    let body: serde_json::Value = client.get(&uri).json();
+    assert_eq!(body.as_array().unwrap().len(), tail.1.len());
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn errors_come_with_json_html_text_or_nothing() {
 }
 
 #[test]
-fn throttling_has_four_shapes() {
+fn throttling_has_five_shapes() {
     let setting = Setting::new();
     let ask = |shape, retry_after_s| setting.blob(Effect::Throttled(Throttle { shape, retry_after_s })).unwrap();
     let forbidden = ask(ThrottleShape::Forbidden, None);
@@ -96,6 +96,11 @@ fn throttling_has_four_shapes() {
     assert_eq!((sentence.status, sentence.code().as_str(), sentence.header("retry-after")), (403, "429", None));
     assert!(sentence.json()["error"]["message"].as_str().unwrap().contains("8m 46s"));
     assert_eq!(ask(ThrottleShape::PlainText, None).body, b"Too Many Requests");
+    let dated = ask(ThrottleShape::Dated, Some(3600));
+    let [until, date] = ["retry-after", "date"].map(|name| dated.header(name).unwrap().to_owned());
+    let read = |text: &str| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).unwrap();
+    let wait = read(&until).duration_since(read(&date)).as_secs();
+    assert!((3599..=3600).contains(&wait), "{until} after {date}");
     wait_until(|| {
         // The wait of 526 s has been delivered: going on is a violation once the grace is over.
         setting.client.get(&setting.uri);

@@ -1,0 +1,70 @@
+//! What is asked of the writer of content, and what bodies are handed over in.
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::error::StoreError;
+use super::intake::Body;
+use super::{Fetched, Stored};
+use crate::content::{ContentBlob, TenantId};
+
+/// The reception of one body, as the writer knows it.
+pub(crate) type UploadId = u64;
+
+/// Compressed parts, in their order, with the memory that they may take.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    /// How many went before these.
+    pub(crate) first: u32,
+    pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Parts {
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.iter().map(Vec::len).sum()
+    }
+
+    pub(crate) fn hold(&mut self, part: Vec<u8>, permit: OwnedSemaphorePermit) {
+        self.frames.push(part);
+        self.permits.push(permit);
+    }
+
+    /// Takes out what is here; those to come are counted on.
+    pub(crate) fn split(&mut self) -> Self {
+        let parts = std::mem::take(self);
+        self.first = parts.first + u32::try_from(parts.frames.len()).unwrap_or(u32::MAX);
+        parts
+    }
+}
+
+/// A body that is complete.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) tenant: TenantId,
+    pub(crate) blob: ContentBlob,
+    pub(crate) fetched: Fetched,
+    /// Whether another body under a stored content id is stored as a further revision.
+    pub(crate) revision: bool,
+    pub(crate) body: Body,
+}
+
+/// What is asked of the writer.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Parts that go ahead of their header.
+    Parts { upload: UploadId, at: Timestamp, parts: Parts },
+    /// The receiver gives up.
+    Abandon { upload: UploadId },
+    /// The last parts and all that the header says.
+    Blob { upload: UploadId, received: Box<Received>, parts: Parts, done: Answer<Stored> },
+    /// The state's snapshot. The answer is whether there is a partition to hold it.
+    Snapshot { bytes: Vec<u8>, done: Answer<bool> },
+    /// Starts a new partition.
+    Roll { at: Timestamp, done: Answer<()> },
+    /// Writes what came before, and ends.
+    Close { done: Answer<()> },
+}
+
+/// Where the answer goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;

@@ -1,0 +1,156 @@
+//! Clocks that are stepped: what was seen is not forgotten, and what is forgotten is known again when it matters.
+
+use jiff::SignedDuration;
+
+use super::*;
+use crate::store::seen::Knows;
+
+const KIND: ContentType = ContentType::Exchange;
+
+/// A store with the two clocks, in days since it was begun.
+struct Clocks {
+    host: Arc<SetClock>,
+    service: Arc<ServiceTime>,
+    now: Timestamp,
+    stored: u32,
+}
+
+impl Clocks {
+    fn new() -> Self {
+        let host = SetClock::new(day(0));
+        let service = Arc::new(ServiceTime::new(Arc::clone(&host) as crate::clock::SharedClock));
+        Self { host, service, now: day(0), stored: 0 }
+    }
+
+    /// The clocks as another process sees them.
+    fn restarted(self) -> Self {
+        let service = Arc::new(ServiceTime::new(Arc::clone(&self.host) as crate::clock::SharedClock));
+        Self { service, ..self }
+    }
+
+    fn open(&self, path: &Path) -> Store {
+        Store::open(&options(path), Arc::clone(&self.service)).unwrap()
+    }
+
+    /// What the service says, from now on and in every answer that counts.
+    fn tell(&mut self, service: i64, host: i64) {
+        self.tell_at(day(service), day(host));
+    }
+
+    /// The same half a day later, so that seconds that the test takes make no difference to whole days.
+    fn tell_later(&mut self, service: i64, host: i64) {
+        let half = SignedDuration::from_hours(12);
+        self.tell_at(day(service) + half, day(host) + half);
+    }
+
+    fn tell_at(&mut self, service: Timestamp, host: Timestamp) {
+        self.host.set(host);
+        (0..9).for_each(|_| self.service.observe(service));
+        self.now = service;
+    }
+
+    /// Stores a blob with a record that nobody has seen, and one that was in the first.
+    async fn store(&mut self, store: &Store) -> Stored {
+        self.stored += 1;
+        self.put(store, self.stored, &[0, self.stored]).await
+    }
+
+    async fn put(&self, store: &Store, content: u32, ids: &[u32]) -> Stored {
+        let fetched = Fetched { at: self.now, from: "https://x".to_owned(), tier: Tier::Poll };
+        put(store.receive(tenant(1), &listed(content), fetched, None), &body(ids)).await
+    }
+
+    /// Everything that was stored is known, by whatever way it comes again.
+    async fn assert_known(&self, store: &Store, when: &str) {
+        let all: Vec<u32> = (1..=self.stored).collect();
+        let again = store.enqueue(tenant(1), Tier::Sweep, all.iter().copied().map(listed).collect()).await.unwrap();
+        assert_eq!((again.new, again.known), (0, all.len()), "{when}");
+        for &content in &all {
+            assert!(!self.put(store, content, &[0, content]).await.new, "{when}: content {content} was stored twice");
+        }
+    }
+}
+
+fn day(number: i64) -> Timestamp {
+    time("2026-11-22T10:00:00Z") + SignedDuration::from_hours(24 * number)
+}
+
+fn listed(content: u32) -> ContentBlob {
+    blob(KIND, &format!("content-{content}"), "2026-11-22T09:00:00Z")
+}
+
+/// Every record is exported once.
+fn assert_one_of_each(store: &Store, of: u32) {
+    let mut found = exported(store, &Query::default());
+    found.sort_unstable();
+    assert_eq!(found, (0..=of).collect::<Vec<_>>());
+}
+
+/// What is in memory of each partition.
+fn known(store: &Store) -> Vec<Knows> {
+    store.holdings().partitions.list().iter().map(|partition| partition.seen().knows()).collect()
+}
+
+#[tokio::test]
+async fn steps_by_a_month_store_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut clocks = Clocks::new();
+    let mut store = clocks.open(dir.path());
+    for day in 0..3 {
+        clocks.tell(day, day);
+        clocks.store(&store).await;
+    }
+    // Each step begins a partition, which is when memory is freed; some are followed by a restart.
+    let steps = [(30, 0), (0, 0), (-30, 0), (0, 30), (0, -30), (0, 0), (30, 0), (0, 30), (400, -30), (30, 30), (0, 0)];
+    for (round, (service, host)) in steps.into_iter().enumerate() {
+        clocks.tell(3 + service, 3 + host);
+        let when = format!("round {round}: service {service}, host {host}");
+        clocks.assert_known(&store, &when).await;
+        let stored = clocks.store(&store).await;
+        assert_eq!((stored.new, stored.duplicates), (true, 1), "{when}: a copy was not recognised");
+        store.roll().await.unwrap();
+        clocks.assert_known(&store, &when).await;
+        assert_one_of_each(&store, clocks.stored);
+        if round % 3 == 2 {
+            store.close().await.unwrap();
+            clocks = clocks.restarted();
+            store = clocks.open(dir.path());
+            clocks.assert_known(&store, &when).await;
+        }
+    }
+    let verified = store.verify().unwrap();
+    assert!(verified.is_sound() && verified.blobs == u64::from(clocks.stored), "{verified:?}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_both_clocks_call_old_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut clocks = Clocks::new();
+    for day in 0..14 {
+        let store = clocks.open(dir.path());
+        if day < 13 {
+            clocks.tell(day, day);
+        } else {
+            clocks.tell_later(day, day);
+        }
+        clocks.store(&store).await;
+        store.close().await.unwrap();
+        clocks = clocks.restarted();
+    }
+    // A start knows the days before the newest partition, whatever the host says the time is.
+    clocks.host.set(day(1000));
+    let store = clocks.open(dir.path());
+    let kept = |from: usize, of: usize| -> Vec<_> {
+        (0..of).map(|at| if at < from { Knows::Nothing } else { Knows::All }).collect()
+    };
+    assert_eq!(known(&store), kept(4, 14));
+    // And it forgets when both say so, and another partition is begun.
+    clocks.tell_later(16, 1000);
+    clocks.store(&store).await;
+    assert_eq!(known(&store), kept(7, 15));
+    clocks.tell_later(60, 1000);
+    clocks.store(&store).await;
+    assert_eq!(known(&store), kept(7, 16), "no time has passed since the last");
+    store.close().await.unwrap();
+}
