@@ -37,6 +37,7 @@
 //! - [`token`]: certificates, client assertions, the token endpoint and the renewal loop.
 //! - [`activity`]: the Management Activity API on the wire. It retries nothing.
 //! - [`store`]: what is kept, and how it survives. Nothing else names sled.
+//! - [`event`]: the identities of what an operator filters or alerts on in the journal.
 //! - [`report`]: what the operator is told.
 //! - [`tenant`]: one supervised task tree per tenant: listing, retrieval, subscriptions.
 //! - [`export`]: records as text, the same for the daemon and the command line.
@@ -57,6 +58,7 @@ pub mod config;
 pub mod token;
 pub mod activity;
 pub mod store;
+pub mod event;
 pub mod report;
 pub mod tenant;
 pub mod export;

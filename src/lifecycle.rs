@@ -4,7 +4,7 @@
 //! limit. A second one is a hard stop: the process ends at once, which loses nothing, since nothing was acknowledged
 //! before it was durable. SIGHUP asks for a reload. Systemd hears `READY=1` once the daemon collects, `RELOADING=1`
 //! around a reload, `STOPPING=1` with the soft stop, the report's sentence as `STATUS=`, and `WATCHDOG=1` as long as
-//! the daemon's main loop turns.
+//! the store's writers and the scheduler make progress.
 //!
 //! **Invariant:** nothing else in the crate handles signals or speaks to systemd.
 
@@ -17,6 +17,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
+
+use crate::event;
 
 /// What the operator, or systemd on their behalf, asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,14 +113,19 @@ impl Systemd {
     }
 
     /// Feeds the watchdog.
-    pub fn alive(&self) {
+    pub fn alive() {
         notify(&[NotifyState::Watchdog]);
     }
 
-    /// How often the watchdog wants to be fed: half its limit. `None` if the unit has no watchdog.
+    /// How long the watchdog waits for a beat. `None` if the unit has no watchdog.
     #[must_use]
-    pub fn watchdog_interval(&self) -> Option<Duration> {
-        sd_notify::watchdog_enabled().map(|limit| limit / 2)
+    pub fn watchdog_limit() -> Option<Duration> {
+        sd_notify::watchdog_enabled()
+    }
+
+    /// The start goes on and may take `longer`.
+    pub fn starting(longer: Duration) {
+        notify(&[NotifyState::ExtendTimeoutUsec(u32::try_from(longer.as_micros()).unwrap_or(u32::MAX))]);
     }
 }
 
@@ -131,9 +138,9 @@ fn notify(states: &[NotifyState<'_>]) {
 /// Logs how the process ends, for the reader of the journal.
 pub fn log_end(code: u8) {
     if code == 0 {
-        info!("stopped");
+        info!(message_id = event::STOPPED, "stopped");
     } else {
-        tracing::error!(exit_code = code, "stopped because of the error above");
+        tracing::error!(message_id = event::FAILED, exit_code = code, "stopped because of the error above");
     }
 }
 

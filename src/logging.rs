@@ -1,16 +1,21 @@
 //! The journal, or text, or JSON.
 //!
 //! `auto` writes native journal fields when stderr is the journal (`JOURNAL_STREAM` names it), and text otherwise.
-//! Field names are those of the log statements in upper case: `TENANT`, `CONTENT_TYPE`, `ATTEMPT`.
+//! Field names are those of the log statements in upper case: `TENANT`, `CONTENT_TYPE`, `ERROR_CODE`, `CORRELATION_ID`,
+//! `ATTEMPT`. What is worth a filter or an alert has a `MESSAGE_ID` of its own ([`event`](crate::event)).
 
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 
 use serde::{Deserialize, Serialize};
+use tracing::field::{Field, Visit};
 use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::field::{MakeVisitor, VisitFmt, VisitOutput};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::fmt::format::{DefaultFields, DefaultVisitor, Writer};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer, Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -54,9 +59,13 @@ pub fn start(format: LogFormat, directives: &str) -> Result<LogLevel, ParseError
     let (filter, level) = reload::Layer::new(filter(directives)?);
     let layer: Box<dyn Layer<_> + Send + Sync> = match resolve(format) {
         Resolved::Journald(layer) => layer.boxed(),
-        Resolved::Json => fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+        Resolved::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
         Resolved::Text => {
-            fmt::layer().with_ansi(io::stderr().is_terminal()).with_target(false).with_writer(io::stderr).boxed()
+            let layer = tracing_subscriber::fmt::layer()
+                .with_ansi(io::stderr().is_terminal())
+                .with_target(false)
+                .with_writer(io::stderr);
+            layer.fmt_fields(ForPeople).boxed()
         }
     };
     tracing_subscriber::registry().with(filter).with(layer).init();
@@ -93,6 +102,47 @@ fn journald() -> io::Result<tracing_journald::Layer> {
         .with_field_prefix(None)
         .with_syslog_identifier("tenantry".to_owned())
         .with_priority_mappings(priorities))
+}
+
+/// The fields of a line of text: all but the event's identity, which says nothing to a reader.
+struct ForPeople;
+
+impl<'a> MakeVisitor<Writer<'a>> for ForPeople {
+    type Visitor = WithoutIdentity<'a>;
+
+    fn make_visitor(&self, target: Writer<'a>) -> Self::Visitor {
+        WithoutIdentity(DefaultFields::new().make_visitor(target))
+    }
+}
+
+struct WithoutIdentity<'a>(DefaultVisitor<'a>);
+
+impl Visit for WithoutIdentity<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != "message_id" {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.0.record_error(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.record_debug(field, value);
+    }
+}
+
+impl VisitOutput<fmt::Result> for WithoutIdentity<'_> {
+    fn finish(self) -> fmt::Result {
+        self.0.finish()
+    }
+}
+
+impl VisitFmt for WithoutIdentity<'_> {
+    fn writer(&mut self) -> &mut dyn fmt::Write {
+        self.0.writer()
+    }
 }
 
 /// `JOURNAL_STREAM` holds the device and inode of the stream that systemd connected; a redirected stderr differs.

@@ -10,8 +10,10 @@ pub mod check;
 pub mod demo;
 pub mod exit;
 pub mod export;
+mod heartbeat;
 pub mod moment;
 mod opening;
+pub mod reload;
 pub mod run;
 mod selection;
 mod socket;
@@ -58,6 +60,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Check the configuration and print what is in effect, secrets redacted
     Check(check::CheckArgs),
+    /// Let the running daemon read its configuration again
+    Reload(reload::ReloadArgs),
     /// Show how each tenant is doing
     Status(status::StatusArgs),
     /// Write collected records to a file or standard output
@@ -95,6 +99,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&config, &args),
+            Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,

@@ -1,7 +1,7 @@
 //! `tenantry run`: the daemon, and the only place where the parts are put together.
 //!
-//! The order of the start is the order of what needs what: settings, log, store (with its lock), tenants, admin
-//! socket, and only then readiness. The order of the end is the reverse. A shared part that ends unexpectedly (the
+//! The order of the start is the order of what needs what: settings, log, store (with its lock), admin socket, tenants,
+//! and readiness when a tenant has a token and was listed, or after a minute. The order of the end is the reverse. A shared part that ends unexpectedly (the
 //! store's writers, the admin socket, a tenant's supervisor) stops the daemon in that order too, with a failing exit
 //! code, so that systemd starts it again.
 
@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Ended, Exit, opening};
+use super::{Ended, Exit, heartbeat, opening};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::config::{self, Settings};
+use crate::event;
 use crate::http::Http;
 use crate::lifecycle::{self, Lifecycle, Request, Systemd};
 use crate::logging::{self, LogLevel};
@@ -26,14 +28,22 @@ use crate::store::Store;
 use crate::tenant::{Registry, Shared};
 use crate::token::AppAlarms;
 use crate::web::admin::AdminSocket;
+use crate::web::reload::{Order, ReloadRequest, Reloaded};
 
 /// How often the sentence that systemd shows is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked for the proof that the daemon collects,
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// and for how long readiness waits for it. A daemon that cannot reach Microsoft is of use all the same: it hands out
+/// what it has and collects when it can, so that ending it would help nobody.
+const PROVEN_BY: Duration = Duration::from_mins(1);
+/// How much longer a start may take each time that systemd is told that it goes on, and how often it is told.
+const STARTING: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(20));
 
 /// The arguments of `tenantry run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Signals: SIGTERM and SIGINT stop in order, a second one at once; SIGHUP reads the \
-                        configuration again and keeps the old one if the new one has a problem.\n\n\
+#[command(after_help = "Signals: SIGTERM and SIGINT stop in order, a second one at once; SIGHUP does what \
+                        `tenantry reload` does.\n\n\
                         Examples:\n  tenantry run\n  tenantry run --config ./tenantry.toml")]
 pub struct RunArgs {
     /// Let a reload remove more than 10 tenants and more than 10 % of them; otherwise such a reload is refused,
@@ -48,7 +58,7 @@ pub async fn run(config: &Path, args: RunArgs) -> anyhow::Result<Exit> {
     let level = logging::start(settings.log.format, &settings.log.level)?;
     let mut lifecycle = Lifecycle::start()?;
     for warning in &settings.warnings {
-        warn!("{warning}");
+        warn!(message_id = event::SETTING_WARNING, "{warning}");
     }
     // A stop that comes while the store's lock is waited for must not wait for it.
     let daemon = tokio::select! {
@@ -62,10 +72,20 @@ pub async fn run(config: &Path, args: RunArgs) -> anyhow::Result<Exit> {
             Ok(exit)
         }
         Err(start) => {
-            error!("cannot start: {start:#}");
+            error!(message_id = event::FAILED, "cannot start: {start:#}");
             // The journal has it; standard error, which may be the same place, need not say it again.
             Ok(Exit::of(&start))
         }
+    }
+}
+
+/// Opening a large store may take longer than a unit allows for a start.
+async fn extend_start() {
+    let (longer, every) = STARTING;
+    let mut telling = interval(every);
+    loop {
+        telling.tick().await;
+        Systemd::starting(longer);
     }
 }
 
@@ -81,8 +101,11 @@ struct Daemon {
     level: LogLevel,
     report: Arc<Report>,
     store: Store,
-    registry: Registry,
+    registry: Arc<Registry>,
     systemd: Systemd,
+    /// Why the last new configuration was refused, if it was.
+    refused: Option<String>,
+    reloads: mpsc::Receiver<Order>,
     stop_admin: CancellationToken,
     admin: JoinHandle<std::io::Result<()>>,
 }
@@ -95,103 +118,164 @@ impl Daemon {
             exit: Exit::Failed,
             message: format!("the HTTP client cannot be built ({error}): are the host's CA certificates installed?"),
         })?;
-        let store = opening::for_daemon(&settings, Arc::clone(&time)).await?;
+        let store = tokio::select! {
+            store = opening::for_daemon(&settings, Arc::clone(&time)) => store?,
+            () = extend_start() => unreachable!("it has no end"),
+        };
         let report = Report::new(Arc::clone(&time));
         let stop_admin = CancellationToken::new();
+        // One caller at a time: the next one waits for its turn.
+        let (orders, reloads) = mpsc::channel(1);
         let admin = AdminSocket::bind(
             &settings.admin_socket(),
             &settings.store.path,
             Arc::clone(&report),
             store.clone(),
+            orders,
             stop_admin.clone(),
         )?;
         let admin = tokio::spawn(admin.serve());
-        let registry = Registry::new(Shared {
+        let registry = Arc::new(Registry::new(Shared {
             store: store.clone(),
             report: Arc::clone(&report),
             http,
             time,
             clock,
             apps: AppAlarms::new(),
-        });
+        }));
         registry.apply(&settings);
         info!(
+            message_id = event::STARTED,
             version = env!("CARGO_PKG_VERSION"),
             store = %settings.store.path.display(),
             tenants = settings.tenants.len(),
             "started"
         );
         let config = config.to_owned();
-        let systemd = Systemd::default();
-        Ok(Self { config, settings, allow_removal, level, report, store, registry, systemd, stop_admin, admin })
+        Ok(Self {
+            config,
+            settings,
+            allow_removal,
+            level,
+            report,
+            store,
+            registry,
+            systemd: Systemd::default(),
+            refused: None,
+            reloads,
+            stop_admin,
+            admin,
+        })
     }
 
     /// Runs until somebody asks for the end or a shared part fails.
     async fn serve(mut self, lifecycle: &mut Lifecycle) -> Exit {
-        self.systemd.ready();
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let watchdog = self.systemd.watchdog_interval();
-        let mut feed = interval(watchdog.unwrap_or(Duration::from_hours(1)));
         let report = Arc::clone(&self.report);
         let summaries = report.summarise();
-        tokio::pin!(summaries);
+        let (store, registry) = (self.store.clone(), Arc::clone(&self.registry));
+        let beats = heartbeat::beat(&store, &registry);
+        let proof = timeout(PROVEN_BY, proven(&report));
+        tokio::pin!(summaries, beats, proof);
+        let mut ready = false;
         let exit = loop {
             tokio::select! {
                 request = lifecycle.next() => match request {
-                    Request::Reload => self.reload(),
+                    Request::Reload => _ = self.reload(&ReloadRequest::default(), ready),
                     Request::Stop => break Exit::Done,
                     Request::StopNow => return Exit::Failed,
                 },
+                Some(Order { request, answer }) = self.reloads.recv() => {
+                    // Who asked may have gone; the journal has the outcome.
+                    drop(answer.send(self.reload(&request, ready)));
+                }
+                proof = &mut proof, if !ready => {
+                    ready = true;
+                    if proof.is_ok() {
+                        info!(message_id = event::READY, "collects: a tenant has a token and was listed");
+                    } else {
+                        warn!(seconds = PROVEN_BY.as_secs(), "no tenant could be listed so far; going on");
+                    }
+                    self.systemd.status(&self.sentence());
+                    self.systemd.ready();
+                }
                 failure = self.store.failed() => {
-                    error!(error = &failure as &dyn std::error::Error, "the store has failed");
+                    error!(message_id = event::FAILED, error = &failure as &dyn std::error::Error, "the store has failed");
                     break Exit::TryAgain;
                 }
                 tenant = self.registry.failed() => {
-                    error!(%tenant, "the supervisor of a tenant has ended unexpectedly");
+                    error!(message_id = event::FAILED, %tenant, "the supervisor of a tenant has ended unexpectedly");
                     break Exit::Failed;
                 }
                 served = &mut self.admin => {
-                    error!(?served, "the admin socket has ended");
+                    error!(message_id = event::FAILED, ?served, "the admin socket has ended");
                     break Exit::Failed;
                 }
                 _ = status.tick() => {
-                    self.systemd.status(&self.report.sentence());
+                    self.systemd.status(&self.sentence());
                     self.leave_notes(false);
                 }
-                _ = feed.tick(), if watchdog.is_some() => self.systemd.alive(),
+                () = &mut beats => unreachable!("the beats have no end"),
                 () = &mut summaries => unreachable!("the summaries have no end"),
             }
         };
         self.stop(lifecycle, exit).await
     }
 
-    /// Reads the configuration again; whatever is wrong with it, the old one stays in effect.
-    fn reload(&mut self) {
-        self.systemd.reloading();
-        match self.try_reload() {
-            Ok(()) => {}
-            Err(problem) => error!("the configuration stays as it was: {problem:#}"),
+    /// What systemd shows.
+    fn sentence(&self) -> String {
+        let sentence = self.report.sentence();
+        match &self.refused {
+            Some(why) => format!("{sentence}; the new configuration was refused: {why}"),
+            None => sentence,
         }
-        self.systemd.ready();
     }
 
-    fn try_reload(&mut self) -> anyhow::Result<()> {
+    /// Reads the configuration again; whatever is wrong with it, the old one stays in effect.
+    fn reload(&mut self, request: &ReloadRequest, ready: bool) -> Result<Reloaded, String> {
+        // Before it is ready, the end of a reload would be taken for readiness.
+        if ready {
+            self.systemd.reloading();
+        }
+        let outcome = self.try_reload(request).map_err(|problem| format!("{problem:#}"));
+        if let Err(problem) = &outcome {
+            error!(message_id = event::RELOAD_REFUSED, "the configuration stays as it was: {problem}");
+        }
+        self.refused = outcome.as_ref().err().and_then(|problem| problem.lines().next().map(str::to_owned));
+        if ready {
+            self.systemd.status(&self.sentence());
+            self.systemd.ready();
+        }
+        outcome
+    }
+
+    fn try_reload(&mut self, request: &ReloadRequest) -> anyhow::Result<Reloaded> {
         let settings = config::load(&self.config)?;
-        if !self.allow_removal {
+        if !self.allow_removal && !request.allow_removal {
             settings.removal_guard(&self.settings)?;
         }
         for warning in &settings.warnings {
-            warn!("{warning}");
+            warn!(message_id = event::SETTING_WARNING, "{warning}");
         }
-        for key in settings.needs_restart(&self.settings) {
-            warn!(key, "the new value of `{key}` takes effect with a restart");
+        let needs_restart = settings.needs_restart(&self.settings);
+        for key in &needs_restart {
+            warn!(message_id = event::RESTART_NEEDED, key, "the new value of `{key}` takes effect with a restart");
         }
         self.level.set(&settings.log.level)?;
-        self.registry.apply(&settings);
-        info!(tenants = settings.tenants.len(), "configuration read again");
-        self.settings = settings;
-        Ok(())
+        let changes = self.registry.apply(&settings);
+        info!(message_id = event::RELOADED, tenants = settings.tenants.len(), "configuration read again");
+        let reloaded = Reloaded {
+            config: self.config.clone(),
+            tenants: settings.tenants.len(),
+            added: changes.added.len(),
+            removed: changes.removed.len(),
+            changed: changes.changed.len(),
+            needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
+            warnings: settings.warnings.iter().map(ToString::to_string).collect(),
+        };
+        self.settings = settings.keep_what_needs_restart(&self.settings);
+        Ok(reloaded)
     }
 
     /// Leaves in the store what `status` shows of troubles while no daemon runs.
@@ -214,6 +298,7 @@ impl Daemon {
             let _ = timeout(Duration::from_secs(2), self.admin).await;
             if let Err(error) = self.store.close().await {
                 error!(
+                    message_id = event::FAILED,
                     error = &error as &dyn std::error::Error,
                     "the store did not close in order; what it acknowledged is safe"
                 );
@@ -226,6 +311,14 @@ impl Daemon {
                 Exit::Failed
             }
         }
+    }
+}
+
+/// Resolves when it is proven that the daemon collects.
+async fn proven(report: &Report) {
+    let mut look = interval(LOOK_EVERY);
+    while !report.is_proven() {
+        look.tick().await;
     }
 }
 

@@ -201,7 +201,7 @@ impl Default for Daemon {
 /// A reload that would remove suspiciously many tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the new configuration has {removed} of {before} tenants less; if that is meant, restart the service, or run it with `--allow-removal`"
+    "the new configuration has {removed} of {before} tenants less; if that is meant, say `tenantry reload --allow-removal`"
 )]
 pub struct Removal {
     /// How many tenants would go.
@@ -231,6 +231,17 @@ impl Settings {
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
+    }
+
+    /// These settings as a reload puts them in effect over `current`: what only a restart applies is as it was, so that
+    /// the next reload names it again.
+    #[must_use]
+    pub fn keep_what_needs_restart(mut self, current: &Self) -> Self {
+        self.daemon.socket = Some(current.admin_socket());
+        self.store.path.clone_from(&current.store.path);
+        self.store.partition_bytes = current.store.partition_bytes;
+        self.log.format = current.log.format;
+        self
     }
 
     /// The socket that the command line talks to the daemon through: the configured one; else in `/run/tenantry`
@@ -291,7 +302,7 @@ mod tests {
         }
         assert_eq!(
             settings(0).removal_guard(&settings(20)).unwrap_err().to_string(),
-            "the new configuration has 20 of 20 tenants less; if that is meant, restart the service, or run it with `--allow-removal`"
+            "the new configuration has 20 of 20 tenants less; if that is meant, say `tenantry reload --allow-removal`"
         );
     }
 

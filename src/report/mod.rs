@@ -31,6 +31,7 @@ use self::tenant::Note;
 
 use crate::clock::ServiceTime;
 use crate::content::TenantId;
+use crate::event;
 
 /// Up to this many tenants get a line of their own when they start and in the hourly summary.
 const TENANT_LINES: usize = 20;
@@ -102,6 +103,15 @@ impl Report {
         sentence(&tenants)
     }
 
+    /// Whether it is proven that the daemon collects: one tenant has a token and has been listed. Without a tenant there
+    /// is nothing to prove.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        let tenants = self.tenants();
+        let mut active = tenants.values().filter(|tenant| !tenant.is_disabled()).peekable();
+        active.peek().is_none() || active.any(TenantReport::is_proven)
+    }
+
     /// What the store should keep for a `status` without a daemon, where that has changed. `last`: the daemon ends.
     #[must_use]
     pub fn take_notes(&self, last: bool) -> Vec<(TenantId, Option<Vec<u8>>)> {
@@ -152,6 +162,7 @@ impl Report {
         let taken: Vec<_> = tenants.iter().map(|tenant| (tenant, tenant.take_hour())).collect();
         let troubled = tenants.iter().filter(|tenant| tenant.is_troubled()).count();
         info!(
+            message_id = event::SUMMARY,
             tenants = tenants.len(),
             troubled,
             blobs = taken.iter().map(|(_, hour)| hour.blobs).sum::<u64>(),
@@ -164,6 +175,7 @@ impl Report {
         if tenants.len() <= TENANT_LINES {
             for (tenant, hour) in taken {
                 info!(
+                    message_id = event::TENANT_SUMMARY,
                     tenant = %tenant.id(),
                     name = %tenant.name(),
                     state = tenant.status().state.as_str(),

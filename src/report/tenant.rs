@@ -15,6 +15,7 @@ use super::status::{StoredToday, TenantState, TenantStatus, TroubleStatus};
 use super::trouble::Trouble;
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId, Tier};
+use crate::event;
 use crate::retry::Stage;
 use crate::store::{QueueDepth, Stored};
 
@@ -120,7 +121,7 @@ impl TenantReport {
             return;
         }
         if !self.0.quiet.load(Ordering::Relaxed) {
-            info!(tenant = %current.status.id, name = %current.status.name, "collecting");
+            info!(message_id = event::TENANT_COLLECTING, tenant = %current.status.id, name = %current.status.name, "collecting");
         }
     }
 
@@ -143,22 +144,22 @@ impl TenantReport {
             });
             if announce::well(history, now) == Line::Over && !shared {
                 let Current { status, .. } = &*current;
-                info!(tenant = %status.id, name = %status.name, stage = stage.as_str(), kind, attempts, "works again");
+                info!(message_id = event::TENANT_RECOVERED, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind, attempts, "works again");
             }
             return;
         };
         let history = current.troubles.entry(stage).or_default();
         let line = announce::met(history, trouble, now, self.0.time.now());
-        let attempts = history.as_ref().map_or(1, |known| known.attempts);
+        let attempt = history.as_ref().map_or(1, |known| known.attempts);
         if line == Line::Quiet || trouble.shared {
             return;
         }
         let status = &current.status;
-        let (code, correlation_id) = (trouble.code.as_deref(), trouble.correlation_id.as_deref());
+        let (error_code, correlation_id) = (trouble.code.as_deref(), trouble.correlation_id.as_deref());
         if trouble.needs_operator {
-            error!(tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, code, correlation_id, attempt = attempts, "{trouble}");
+            error!(message_id = event::TENANT_NEEDS_OPERATOR, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, error_code, correlation_id, attempt, "{trouble}");
         } else {
-            warn!(tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, code, correlation_id, attempt = attempts, "{trouble}");
+            warn!(message_id = event::TENANT_TROUBLED, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, error_code, correlation_id, attempt, "{trouble}");
         }
     }
 
@@ -226,6 +227,7 @@ impl TenantReport {
         current.status.dead_letters += 1;
         let status = &current.status;
         error!(
+            message_id = event::CONTENT_LISTED_WRONGLY,
             tenant = %status.id,
             name = %status.name,
             %content_type,
@@ -242,7 +244,7 @@ impl TenantReport {
         let mut current = self.current();
         current.status.dead_letters = current.status.dead_letters.saturating_sub(1);
         let status = &current.status;
-        info!(tenant = %status.id, name = %status.name, %content_type, %content_id, "content that was listed wrongly is listed rightly now, its dead letter is withdrawn");
+        info!(message_id = event::CONTENT_LISTED_RIGHTLY, tenant = %status.id, name = %status.name, %content_type, %content_id, "content that was listed wrongly is listed rightly now, its dead letter is withdrawn");
     }
 
     /// A blob was given up: its loss is reported here and kept as a dead letter in the store.
@@ -250,7 +252,7 @@ impl TenantReport {
         let mut current = self.current();
         current.status.dead_letters += 1;
         let status = &current.status;
-        error!(tenant = %status.id, name = %status.name, %content_type, %content_id, reason, "content blob given up, see its dead letter");
+        error!(message_id = event::CONTENT_GIVEN_UP, tenant = %status.id, name = %status.name, %content_type, %content_id, reason, "content blob given up, see its dead letter");
     }
 
     /// A span of time was not listed before Microsoft ceased to list it: what became available in it and was not
@@ -260,6 +262,7 @@ impl TenantReport {
         current.status.content.entry(content_type).or_default().gaps += 1;
         let status = &current.status;
         error!(
+            message_id = event::CONTENT_LOST,
             tenant = %status.id,
             name = %status.name,
             %content_type,
@@ -329,6 +332,16 @@ impl TenantReport {
 
     pub(super) fn is_arriving(&self) -> bool {
         self.current().arriving
+    }
+
+    pub(super) fn is_disabled(&self) -> bool {
+        self.current().status.state == TenantState::Disabled
+    }
+
+    /// It has a token, and was listed by this process.
+    pub(super) fn is_proven(&self) -> bool {
+        let current = self.current();
+        current.status.token_until.is_some() && current.status.last_poll.is_some()
     }
 
     pub(super) fn is_troubled(&self) -> bool {

@@ -13,6 +13,8 @@ use super::durable;
 use super::error::StoreError;
 use super::partition::{PartitionName, read_json, write_json};
 
+use crate::event;
+
 /// Partitions that are gone, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
@@ -55,7 +57,7 @@ impl Anchors {
             Ok(list) => Ok(Self { path, list: list.unwrap_or_default() }),
             // Written whole or not at all: this is damage or somebody's hand. Collecting goes on without it.
             Err(error @ StoreError::Damaged { .. }) => {
-                tracing::error!(%error, "the anchors of dropped partitions cannot be read; `verify` will call them lost");
+                tracing::error!(message_id = event::STORE_DAMAGED, %error, "the anchors of dropped partitions cannot be read; `verify` will call them lost");
                 durable::rename(&path, &durable::with_suffix(&path, ".damaged"))?;
                 Ok(Self { path, list: Vec::new() })
             }

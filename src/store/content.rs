@@ -188,6 +188,15 @@ impl Content {
         closed
     }
 
+    /// Resolves when the writer's thread comes by: it does not hang. Whether it can write is another question.
+    pub(crate) async fn pulse(&self) {
+        let (done, turned) = oneshot::channel();
+        if self.send(Job::Pulse { done }).is_ok() {
+            // One that has ended does not hang.
+            _ = turned.await;
+        }
+    }
+
     /// Resolves when the writer has ended although nobody asked it to.
     pub(crate) async fn failed(&self) -> StoreError {
         if let Some(writing) = &self.writing

@@ -37,6 +37,8 @@ use super::durable;
 use super::error::StoreError;
 use super::lock::pause;
 
+use crate::event;
+
 /// Bytes of one key and its value, together, that the store may hold in one piece.
 pub(super) const MAX_ENTRY: usize = 106 * 1024;
 
@@ -351,6 +353,7 @@ fn open_existing(directory: &Path, access: Access) -> Result<Handle, StoreError>
     remove_unfinished_snapshots(directory)?;
     if blobs_present(directory)? {
         tracing::error!(
+            message_id = event::STORE_AT_RISK,
             database = %directory.display(),
             "the database has blob files, which are not safe from a power cut; please report this"
         );

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
+use crate::event;
 use crate::report::StoredToday;
 
 /// How often what Microsoft cannot give back is copied from the state into the newest partition, if it has changed.
@@ -107,6 +108,12 @@ impl Store {
             error = self.0.content.failed() => error,
             error = self.0.state.failed() => error,
         }
+    }
+
+    /// Resolves when both writers' threads have come by: they do not hang. A store that cannot be written, because the
+    /// disk is full for example, has a pulse.
+    pub async fn pulse(&self) {
+        tokio::join!(self.0.content.pulse(), self.0.state.pulse());
     }
 
     /// Whether a daemon waits for this store's lock: a command gives way.
@@ -479,16 +486,16 @@ impl Options {
 fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Result<(State, Vec<Event>), StoreError> {
     let snapshot = || {
         content.snapshot().unwrap_or_else(|error| {
-            tracing::error!(%error, "the state's snapshot cannot be read");
+            tracing::error!(message_id = event::STORE_DAMAGED, %error, "the state's snapshot cannot be read");
             None
         })
     };
     let (state, events) = State::open(&options.path, &StateOptions::new(time.now()), &snapshot)?;
-    for event in &events {
-        if event.is_alarm() {
-            tracing::error!("{event}");
+    for happened in &events {
+        if happened.is_alarm() {
+            tracing::error!(message_id = event::STORE_DAMAGED, "{happened}");
         } else {
-            tracing::info!("{event}");
+            tracing::info!("{happened}");
         }
     }
     Ok((state, events))

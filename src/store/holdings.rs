@@ -21,6 +21,7 @@ use super::seen::{Knows, Seen, SeenError, SeenHash, SeenKey};
 use super::tree::{Head, Ledger, Tree, hour_of};
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId};
+use crate::event;
 
 /// See the module.
 #[derive(Debug)]
@@ -202,7 +203,7 @@ impl Holdings {
                 self.load_day()
             });
             if let Err(error) = read {
-                tracing::error!(%error, "where the store stands cannot be read");
+                tracing::error!(message_id = event::STORE_DAMAGED, %error, "where the store stands cannot be read");
             }
         });
     }

@@ -60,6 +60,8 @@ pub(crate) enum Job {
     Blob { upload: UploadId, received: Box<Received>, parts: Parts, done: Answer<Stored> },
     /// The state's snapshot. The answer is whether there is a partition to hold it.
     Snapshot { bytes: Vec<u8>, done: Answer<bool> },
+    /// Asks whether the thread still turns.
+    Pulse { done: oneshot::Sender<()> },
     /// Starts a new partition.
     Roll { at: Timestamp, done: Answer<()> },
     /// Writes what came before, and ends.

@@ -20,6 +20,8 @@ use super::recent::Moment;
 use super::seen::{Seen, SeenKey};
 use super::tree::Tree;
 
+use crate::event;
+
 /// How many older partitions stay open when nobody reads them.
 const KEPT_OPEN: usize = 4;
 /// sled's cache for one of them.
@@ -144,6 +146,7 @@ impl Partition {
     pub(crate) fn complain(&self, error: &StoreError) {
         if !std::mem::replace(&mut self.inner().complained, true) {
             tracing::error!(
+                message_id = event::STORE_DAMAGED,
                 partition = %self.name,
                 cause = %error,
                 remedy = error.remedy(),

@@ -26,6 +26,7 @@ use super::records::fields::Fields;
 use super::records::reader::{ReadError, RecordReader};
 use super::{Heads, Query, Record, TimeBasis};
 use crate::content::{ContentType, TenantId};
+use crate::event;
 
 /// How many headers are read at a time.
 const PAGE: usize = 64;
@@ -465,7 +466,7 @@ impl Following {
                     Ok(ControlFlow::Continue(())) | Err(StoreError::PartitionDropped { .. }) => {}
                     Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
                     Err(error @ (StoreError::Undecodable { .. } | StoreError::Damaged { .. })) => {
-                        tracing::error!(%tenant, %content_type, seq, %error, "a stored blob is damaged and was passed over");
+                        tracing::error!(message_id = event::STORE_DAMAGED, %tenant, %content_type, seq, %error, "a stored blob is damaged and was passed over");
                     }
                     Err(error) => return Err(error),
                 }

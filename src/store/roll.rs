@@ -42,6 +42,7 @@ use super::tree::{Changes, Head, Position, Tree};
 use super::verify::heads_digest;
 use super::writer::Writer;
 use crate::content::TenantId;
+use crate::event;
 
 /// For how long readers of a partition that is to be dropped may go on.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -107,6 +108,7 @@ impl Writer {
         // Only a partition that has had a successor is sealed.
         if partition.sealed().is_some() || self.holdings.anchors().about(next).is_some() {
             tracing::error!(
+                message_id = event::STORE_DAMAGED,
                 partition = %partition.name,
                 "the partition after this one is gone; what the service still holds is collected again"
             );
@@ -167,7 +169,7 @@ impl Writer {
         // The copy outside of the store: whoever rebuilds the chains cannot change what the journal says of them.
         let tenants = self.holdings.heads().len();
         let heads = heads_digest(self.holdings.heads().iter().map(|(tenant, head)| (*tenant, head.start.link)));
-        tracing::info!(partition = %name, tenants, heads, "a new partition of the store was begun");
+        tracing::info!(message_id = event::PARTITION_BEGUN, partition = %name, tenants, heads, "a new partition of the store was begun");
         Ok(())
     }
 
@@ -186,6 +188,7 @@ impl Writer {
         let aside = self.holdings.store.join("aside");
         let moved_to = database::move_aside(&lost.directory, &aside, "damaged", now)?;
         tracing::error!(
+                message_id = event::STORE_DAMAGED,
             partition = %lost.name,
             moved_to = %moved_to.display(),
             cause = why,
@@ -381,7 +384,7 @@ pub(super) fn drop_partitions(
         partition.end(patience);
         holdings.partitions.remove(partition.ordinal);
         remove(&partition.directory)?;
-        tracing::info!(partition = %partition.name, "a partition was dropped");
+        tracing::info!(message_id = event::PARTITION_DROPPED, partition = %partition.name, "a partition was dropped");
         dropped.push(partition.name.to_string());
     }
     Ok(dropped)

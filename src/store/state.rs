@@ -502,6 +502,11 @@ impl State {
         self.ask(|answer| Task::Settle { answer }).await
     }
 
+    /// Resolves when the writer's thread comes by: it does not hang. Whether it can write is another question.
+    pub(super) async fn pulse(&self) {
+        self.writer.pulse().await;
+    }
+
     /// Sends the writer a task and waits for its answer.
     async fn ask<T>(&self, task: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Task) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();

@@ -38,6 +38,7 @@ use super::partitions::Partition;
 use super::roll::{self, Sealer};
 use super::stage::{Known, Stage};
 use super::tree::{BlobIndex, Head, Ledger, hour_of};
+use crate::event;
 use crate::retry::{Backoff, Stage as RetryStage};
 
 /// The most blobs in one batch.
@@ -123,6 +124,10 @@ impl Writer {
     /// What is to be written together. A group ends with `Close` or `Roll` if one comes.
     fn next_group(&self) -> Option<Vec<Job>> {
         let mut group = match self.jobs.recv_timeout(IDLE) {
+            Ok(Job::Pulse { done }) => {
+                _ = done.send(());
+                return Some(Vec::new());
+            }
             Ok(job) => vec![job],
             Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
             Err(RecvTimeoutError::Disconnected) => return None,
@@ -136,7 +141,7 @@ impl Writer {
                     bytes += parts.bytes();
                 }
                 Some(Job::Parts { parts, .. }) => bytes += parts.bytes(),
-                Some(Job::Snapshot { .. } | Job::Abandon { .. }) | None => {}
+                Some(Job::Snapshot { .. } | Job::Abandon { .. } | Job::Pulse { .. }) | None => {}
                 Some(Job::Roll { .. } | Job::Close { .. }) => break,
             }
             if blobs >= GROUP || bytes >= 2 * BATCH_BYTES {
@@ -147,6 +152,7 @@ impl Writer {
             let wait =
                 if expected { until.saturating_duration_since(Instant::now()).min(GROUP_GAP) } else { Duration::ZERO };
             match self.jobs.recv_timeout(wait) {
+                Ok(Job::Pulse { done }) => _ = done.send(()),
                 Ok(job) => group.push(job),
                 Err(_) => break,
             }
@@ -168,7 +174,7 @@ impl Writer {
         let error = match outcome {
             Ok(Ok(())) => {
                 if self.trouble.take().is_some() {
-                    tracing::info!("the store can be written again");
+                    tracing::info!(message_id = event::STORE_WRITABLE, "the store can be written again");
                 }
                 return;
             }
@@ -195,6 +201,7 @@ impl Writer {
         if backoff.attempts().is_power_of_two() {
             let cause = error.trouble().cause;
             tracing::error!(
+                message_id = event::STORE_UNWRITABLE,
                 cause,
                 remedy = error.remedy(),
                 attempt = backoff.attempts(),
@@ -214,6 +221,7 @@ impl Writer {
             && newest.tree.database.blobs_present().unwrap_or(false)
         {
             tracing::error!(
+                message_id = event::STORE_AT_RISK,
                 partition = %newest.partition.name,
                 "the database has blob files, which are not safe from a power cut; please report this"
             );
@@ -228,6 +236,7 @@ impl Writer {
                 && let Some(newest) = &self.newest
             {
                 tracing::error!(
+                    message_id = event::STORE_DAMAGED,
                     partition = %newest.partition.name,
                     "the newest partition of the store is damaged in part; it stays where it is and another is begun"
                 );
@@ -282,7 +291,7 @@ impl Writer {
                     drop(done.send(rolled.clone()));
                     rolled?;
                 }
-                Job::Close { .. } => unreachable!("it was taken out of the group"),
+                Job::Pulse { .. } | Job::Close { .. } => unreachable!("it was taken out of the group"),
             }
             if stage.changes.batch.bytes() >= BATCH_BYTES || stage.records.len() >= BATCH_RECORDS {
                 self.commit(stage)?;
@@ -500,7 +509,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn refuse(group: Vec<Job>, error: &StoreError) {
     for job in group {
         match job {
-            Job::Parts { .. } | Job::Abandon { .. } => {}
+            Job::Parts { .. } | Job::Abandon { .. } | Job::Pulse { .. } => {}
             Job::Blob { done, .. } => drop(done.send(Err(error.clone()))),
             Job::Snapshot { done, .. } => drop(done.send(Err(error.clone()))),
             Job::Roll { done, .. } | Job::Close { done } => drop(done.send(Err(error.clone()))),

@@ -89,11 +89,13 @@ pub(super) async fn drive(tree: Arc<Tree>) -> Result<(), Panicked> {
         }
     };
     tree.works(Stage::Store, None);
-    let mut driver = Driver::new(tree);
+    let mut driver = Driver::new(Arc::clone(&tree));
     if let Some(wait) = paused {
         driver.pause_again(wait);
     }
-    driver.run().await
+    let ended = driver.run().await;
+    tree.set_wake(None);
+    ended
 }
 
 impl Driver {
@@ -135,6 +137,7 @@ impl Driver {
             }
             self.tell();
             let wake = self.next_wake();
+            tree.set_wake(Some(wake));
             tokio::select! {
                 () = tree.stop.cancelled() => break,
                 Some(done) = self.chores.join_next() => match done {

@@ -38,6 +38,9 @@ use crate::token::{AppAlarms, TokenRequest, TokenSource};
 /// thousand do not.
 const SPREAD_EACH: Duration = Duration::from_millis(100);
 
+/// How often a scheduler that does not turn is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// All stages that a tree can be troubled at.
 const STAGES: [Stage; 7] =
     [Stage::Token, Stage::Subscribe, Stage::List, Stage::Retrieve, Stage::Store, Stage::Paused, Stage::Restart];
@@ -101,6 +104,7 @@ struct Entry {
 /// A tree that was started.
 #[derive(Debug)]
 struct Running {
+    tree: Arc<Tree>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -271,6 +275,22 @@ impl Registry {
         }
     }
 
+    /// Resolves when the scheduler is seen to turn: at most half of the tenants' drivers hang. One that hangs by itself is
+    /// that tenant's trouble, and no reason to stop the others.
+    pub async fn pulse(&self) {
+        while self.is_stalled() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn is_stalled(&self) -> bool {
+        let now = Instant::now();
+        let books = self.books();
+        let running: Vec<_> = books.tenants.values().filter_map(|entry| entry.running.as_ref()).collect();
+        let stalled = running.iter().filter(|running| running.tree.is_stalled(now)).count();
+        stalled * 2 > running.len()
+    }
+
     fn token_source(&self, id: TenantId, identity: &Identity) -> TokenSource {
         let Identity { cloud, app, token } = identity;
         let request = TokenRequest {
@@ -317,6 +337,7 @@ impl Registry {
     /// Starts a tree once `last` has ended, which it must within `drain`.
     fn start(&self, tree: Arc<Tree>, last: Option<Running>, delay: Duration, drain: Duration) -> Running {
         let stop = tree.stop.clone();
+        let watched_tree = Arc::clone(&tree);
         let watched = Watched { tenant: tree.tenant, stop: stop.clone(), failed: self.failed.clone() };
         let task = tokio::spawn(async move {
             let _watched = watched;
@@ -328,7 +349,7 @@ impl Registry {
             }
             supervise(tree, delay).await;
         });
-        Running { stop, task }
+        Running { tree: watched_tree, stop, task }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -19,6 +19,7 @@ use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::failure::Failure;
 use super::tree::{Fetching, Tree, later};
+use crate::event;
 use crate::report::Trouble;
 use crate::retry::{Advice, Stage, jittered};
 use crate::store::{Fetched, IntakeError, QueueEntry, StoreError, Stored};
@@ -172,6 +173,7 @@ fn tell_foreign(tree: &Tree, stored: &Stored) {
     let (before, total) = tree.count_foreign(stored.foreign);
     if before.checked_ilog10() < total.checked_ilog10() {
         warn!(
+            message_id = event::RECORDS_FOREIGN,
             tenant = %tree.tenant,
             name = %tree.report.name(),
             foreign = total,

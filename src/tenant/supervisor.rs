@@ -14,6 +14,7 @@ use tracing::{debug, error};
 
 use super::driver::{Panicked, drive};
 use super::tree::Tree;
+use crate::event;
 use crate::report::Trouble;
 use crate::retry::{Backoff, Stage};
 
@@ -39,6 +40,7 @@ pub(super) async fn supervise(tree: Arc<Tree>, delay: Duration) {
         },
         |Panicked(message), wait| {
             error!(
+                message_id = event::TENANT_PANICKED,
                 tenant = %told.tenant,
                 error = message,
                 seconds = wait.as_secs_f64(),

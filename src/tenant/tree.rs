@@ -33,6 +33,9 @@ use crate::token::{AccessToken, TokenSource};
 /// A wait is remembered for this much longer, so that others that end a moment later need not be written down.
 const SPARE: Duration = Duration::from_millis(500);
 
+/// A driver that is so late hangs: what it does itself between two waits is a matter of milliseconds.
+const STALLED: Duration = Duration::from_mins(1);
+
 /// One tenant's tree.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -69,6 +72,8 @@ pub(super) struct Tree {
     troubled: Mutex<HashSet<(Stage, Option<ContentType>)>>,
     /// Entries that are listed wrongly may be on record.
     refused: AtomicBool,
+    /// When its driver will look around, whatever happens; `None` while it has none.
+    wakes: Mutex<Option<Instant>>,
 }
 
 /// What a tree is made of.
@@ -103,6 +108,7 @@ impl Tree {
             mended,
             stop: CancellationToken::new(),
             gate: Gate::default(),
+            wakes: Mutex::default(),
             work: Notify::new(),
             queued: AtomicBool::new(true),
             fetching: AtomicUsize::new(0),
@@ -115,6 +121,17 @@ impl Tree {
             troubled: Mutex::default(),
             refused: AtomicBool::new(false),
         })
+    }
+
+    /// The driver will look around at `moment`, or it has ended.
+    pub(super) fn set_wake(&self, moment: Option<Instant>) {
+        *self.wakes.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+    }
+
+    /// Whether the driver should have looked around long before `now`, and has not.
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
+        let wakes = *self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
+        wakes.is_some_and(|moment| now.saturating_duration_since(moment) > STALLED)
     }
 
     /// Reads what outlived the last process or the last run of the tree. Answers how long the tenant is paused yet.

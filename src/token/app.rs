@@ -26,6 +26,7 @@ use tracing::{error, info};
 use super::entra::Scope;
 use super::{Credential, TokenError};
 use crate::clock::ServiceTime;
+use crate::event;
 use crate::report::Trouble;
 use crate::report::announce::{self, Announced, Line};
 use crate::retry::{Backoff, jittered};
@@ -292,6 +293,7 @@ impl AppHealth {
             Standing::Bad(alarm) => {
                 let kind = alarm.error.kind();
                 info!(
+                    message_id = event::APP_RECOVERED,
                     app = self.key.app,
                     client_id = self.key.client_id,
                     tenants = self.members(),
@@ -381,12 +383,13 @@ impl AppHealth {
         let AppKey { app, client_id, authority, .. } = &self.key;
         let attempt = history.as_ref().map_or(1, |known| known.attempts);
         error!(
+            message_id = event::APP_REFUSED,
             app,
             client_id,
             authority,
             tenants = self.members(),
             kind = trouble.kind,
-            code = trouble.code.as_deref(),
+            error_code = trouble.code.as_deref(),
             correlation_id = trouble.correlation_id.as_deref(),
             attempt,
             "{trouble}"

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/info` | version, process id and store of the daemon |
 //! | `GET /v1/status` | [`StatusSnapshot`](crate::report::StatusSnapshot) |
+//! | `POST /v1/reload` | the configuration is read again ([`reload`](super::reload)) |
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
 //! | `GET /v1/tail?…` | records as NDJSON as they are stored, until the caller hangs up |
 //!
@@ -20,15 +21,17 @@ use axum::body::Body;
 use axum::extract::{Query as UrlQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::records;
+use super::reload::{self, Order};
 use crate::export::Format;
 use crate::report::Report;
 use crate::store::{Query, Store};
@@ -71,10 +74,11 @@ pub struct AdminSocket {
 }
 
 #[derive(Debug)]
-struct Service {
+pub(super) struct Service {
     info: Info,
     report: Arc<Report>,
     store: Store,
+    pub(super) reloads: mpsc::Sender<Order>,
     stop: CancellationToken,
 }
 
@@ -85,6 +89,7 @@ impl AdminSocket {
         store_path: &Path,
         report: Arc<Report>,
         store: Store,
+        reloads: mpsc::Sender<Order>,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
@@ -97,7 +102,7 @@ impl AdminSocket {
             pid: std::process::id(),
             store: store_path.to_owned(),
         };
-        Ok(Self { listener, path: path.to_owned(), service: Arc::new(Service { info, report, store, stop }) })
+        Ok(Self { listener, path: path.to_owned(), service: Arc::new(Service { info, report, store, reloads, stop }) })
     }
 
     /// Answers requests until the daemon stops; answers under way are then cut off, and their readers told.
@@ -106,6 +111,7 @@ impl AdminSocket {
         let router = Router::new()
             .route("/v1/info", get(info))
             .route("/v1/status", get(status))
+            .route("/v1/reload", post(reload::reload))
             .route("/v1/export", get(export))
             .route("/v1/tail", get(tail))
             .with_state(self.service);

@@ -24,6 +24,7 @@ use super::book::{self, Book};
 use super::keys::{self, Place, kind};
 use super::{Tenant, Unreadable, records};
 use crate::content::TenantId;
+use crate::event;
 
 /// What a call hands out.
 #[derive(Debug, Default)]
@@ -261,6 +262,7 @@ impl Take<'_> {
             }
             Some(Err(error)) => {
                 tracing::error!(
+                    message_id = event::STORE_DAMAGED,
                     tenant = %self.tenant,
                     created = %place.created(),
                     %error,

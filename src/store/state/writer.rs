@@ -28,6 +28,7 @@ use super::generation::{self, Found, Generation};
 use super::keys::{self, Place, kind};
 use super::{DeadLetter, Shared, StateOptions, queue};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
+use crate::event;
 use crate::retry::{Backoff, Stage};
 
 /// Tasks in one batch.
@@ -146,6 +147,8 @@ enum Message {
     Task(Task, OwnedSemaphorePermit),
     /// There is loose work.
     Wake,
+    /// Asks whether the thread still turns.
+    Pulse(oneshot::Sender<()>),
     /// A reader has found the database damaged.
     Damaged(StoreError),
     Close(oneshot::Sender<Result<(), StoreError>>),
@@ -207,6 +210,14 @@ impl Writer {
         if !self.woken.swap(true, Ordering::AcqRel) {
             // If the thread has ended there is nobody to tell.
             drop(self.messages.send(Message::Wake));
+        }
+    }
+
+    /// Resolves when the thread comes by, or has ended.
+    pub(super) async fn pulse(&self) {
+        let (done, turned) = oneshot::channel();
+        if self.messages.send(Message::Pulse(done)).is_ok() {
+            _ = turned.await;
         }
     }
 
@@ -305,7 +316,7 @@ impl Thread {
         let reason = match self.run() {
             Stop::Closed => StoreError::Closed,
             Stop::Failed(error) => {
-                tracing::error!(%error, remedy = error.remedy(), "the state's writer has ended");
+                tracing::error!(message_id = event::STORE_UNWRITABLE, %error, remedy = error.remedy(), "the state's writer has ended");
                 error
             }
         };
@@ -367,6 +378,12 @@ impl Thread {
                     if tasks.is_empty() {
                         wait = due.saturating_duration_since(Instant::now());
                         continue;
+                    }
+                }
+                Ok(Message::Pulse(done)) => {
+                    _ = done.send(());
+                    if tasks.is_empty() {
+                        return Closing::No;
                     }
                 }
                 Ok(Message::Damaged(error)) => return Closing::Failed(error),
@@ -471,6 +488,7 @@ impl Thread {
             return Some(Stop::Failed(error));
         }
         tracing::error!(
+            message_id = event::STORE_UNWRITABLE,
             error = %error.trouble().cause,
             remedy = error.remedy(),
             "the state cannot be written; trying again"
@@ -487,7 +505,11 @@ impl Thread {
             match reopened {
                 Ok((books, _)) => {
                     self.shared.replace_books(books);
-                    tracing::info!(attempts = backoff.attempts(), "the state can be written again");
+                    tracing::info!(
+                        message_id = event::STORE_WRITABLE,
+                        attempts = backoff.attempts(),
+                        "the state can be written again"
+                    );
                     self.loose_due = Some(Instant::now());
                     return None;
                 }
@@ -514,6 +536,7 @@ impl Thread {
             match self.received.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Message::Task(task, _permit)) => task.refuse(error),
                 Ok(Message::Wake) => {}
+                Ok(Message::Pulse(done)) => _ = done.send(()),
                 Ok(Message::Damaged(error)) => return Some(Stop::Failed(error)),
                 Ok(Message::Close(answer)) => {
                     drop(answer.send(Err(error.clone())));
@@ -541,6 +564,7 @@ impl Thread {
     fn copy_is_due(&self, now: Timestamp) -> Result<bool, StoreError> {
         if self.database.blobs_present()? {
             tracing::error!(
+                message_id = event::STORE_AT_RISK,
                 database = %self.database.directory().display(),
                 "the database has blob files, which are not safe from a power cut; please report this"
             );
