@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -20,7 +19,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Settings};
 use crate::content::ContentType;
 use crate::export::{self, Format};
-use crate::store::{Query, Store, TimeBasis};
+use crate::store::{Query, TimeBasis};
 use crate::web::admin::ExportRequest;
 
 /// The arguments of `tenantry export`.
@@ -153,7 +152,7 @@ async fn from_store(settings: &Settings, query: Query, format: Format, sink: Sin
     };
     let written = tokio::select! {
         written = writing => written,
-        () = gives_way(&store) => Err(Ended {
+        () = opening::gives_way(&store) => Err(Ended {
             exit: Exit::TryAgain,
             message: "the export is not complete: a daemon is starting and needs the store; run it again, the daemon \
                       will answer"
@@ -167,14 +166,6 @@ async fn from_store(settings: &Settings, query: Query, format: Format, sink: Sin
     written?;
     read?;
     Ok(())
-}
-
-/// Resolves when a daemon has waited for the store long enough.
-async fn gives_way(store: &Store) {
-    while !store.someone_waits() {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    tokio::time::sleep(opening::GIVES_WAY_AFTER).await;
 }
 
 /// Whether somebody has stopped reading: a quiet end.

@@ -19,6 +19,7 @@ mod selection;
 mod socket;
 pub mod status;
 pub mod tail;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -68,6 +69,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Follow new records as they are stored
     Tail(tail::TailArgs),
+    /// Check that everything that was stored is still there, and as it was stored
+    Verify(verify::VerifyArgs),
 }
 
 /// The whole program: reads the command line, runs the command, says what went wrong.
@@ -103,6 +106,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Status(args) => status::status(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
+            Command::Verify(args) => verify::verify(&config, args).await,
         }
     })
 }

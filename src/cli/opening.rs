@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Exit};
 use crate::clock::{ServiceTime, SystemClock};
@@ -23,7 +24,7 @@ const DAEMON_WAITS: Duration = Duration::from_secs(30);
 /// How long a command waits for one: another command gives way to a daemon, not to us.
 const COMMAND_WAITS: Duration = Duration::from_secs(5);
 /// How long a command may go on once a daemon waits.
-pub(super) const GIVES_WAY_AFTER: Duration = Duration::from_secs(8);
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(8);
 
 fn options(settings: &Settings, path: PathBuf, lock_wait: Duration, purpose: &'static str) -> Options {
     Options { path, partition_bytes: settings.store.partition_bytes, lock_wait, purpose }
@@ -67,6 +68,25 @@ fn become_owner(path: &Path) -> anyhow::Result<()> {
         setuid(uid)
     };
     become_it().with_context(|| format!("cannot become user {uid}, who owns the store at `{}`", path.display()))
+}
+
+/// Cancelled when a daemon has waited for the store long enough.
+pub(super) fn giving_way(store: &Store) -> CancellationToken {
+    let (store, token) = (store.clone(), CancellationToken::new());
+    let wanted = token.clone();
+    tokio::spawn(async move {
+        gives_way(&store).await;
+        wanted.cancel();
+    });
+    token
+}
+
+/// Resolves when a daemon has waited for the store long enough.
+pub(super) async fn gives_way(store: &Store) {
+    while !store.someone_waits() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    tokio::time::sleep(GIVES_WAY_AFTER).await;
 }
 
 async fn blocking(open: impl FnOnce() -> Result<Store, StoreError> + Send + 'static) -> anyhow::Result<Store> {

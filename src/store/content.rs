@@ -406,6 +406,11 @@ fn find_partitions(content: &Path, key: SeenKey) -> Result<Vec<Arc<Partition>>, 
     for (name, directory) in partition::list(content)?.partitions {
         let after = found.last().map_or(0, |before| before.ordinal);
         let partition = match Label::read(&directory) {
+            Ok(Label { name: Some(own), .. }) if own != name.to_string() => {
+                let why = format!("this is the partition `{own}` under another name");
+                let error = StoreError::Damaged { path: directory.clone(), why };
+                Partition::unreadable_one(name, after + 1, directory, key, &error)
+            }
             Ok(label) if label.ordinal > after => {
                 let partition = Partition::new(name, label.ordinal, Some(label.begun()), directory, key);
                 match partition::read_sealed(&partition.directory) {

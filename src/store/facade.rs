@@ -437,7 +437,12 @@ impl Store {
 
     /// Reads everything and says whether it is still there and as it was stored. Blocking, for as long as that takes.
     pub fn verify(&self) -> Result<Verification, StoreError> {
-        verify::verify(&self.0.content.holdings)
+        self.verify_while(|| true)
+    }
+
+    /// The same, while `go_on` says so; when it does not, the answer is [`StoreError::Closed`].
+    pub fn verify_while(&self, go_on: impl Fn() -> bool) -> Result<Verification, StoreError> {
+        verify::verify(&self.0.content.holdings, &go_on)
     }
 
     /// The last visible number of each tenant's content types. Cheap.

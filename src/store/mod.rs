@@ -97,7 +97,7 @@ pub use self::records::minify::minify;
 pub use self::seen::measure;
 pub use self::snapshot::Counts;
 pub use self::state::{DeadLetter, Event};
-pub use self::verify::{BlobName, Finding, Verification};
+pub use self::verify::{BlobName, Finding, Kind as FindingKind, PartitionHeads, Verification};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 /// How a store is opened.

@@ -74,6 +74,9 @@ impl FromStr for PartitionName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Label {
     pub(crate) format: u32,
+    /// The directory's name, so that one that was exchanged for another is noticed; missing in the first stores.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
     pub(crate) ordinal: u32,
     /// In the service's time.
     pub(crate) created: Timestamp,
@@ -88,9 +91,10 @@ pub(crate) struct Label {
 }
 
 impl Label {
-    pub(crate) fn new(ordinal: u32, begun: Moment, floor: u64) -> Self {
+    pub(crate) fn new(name: PartitionName, ordinal: u32, begun: Moment, floor: u64) -> Self {
         let Moment { service, host, reckoned } = begun;
-        Self { format: FORMAT, ordinal, created: service, host: Some(host), reckoned: Some(reckoned), floor }
+        let name = Some(name.to_string());
+        Self { format: FORMAT, name, ordinal, created: service, host: Some(host), reckoned: Some(reckoned), floor }
     }
 
     pub(crate) fn read(dir: &Path) -> Result<Self, StoreError> {

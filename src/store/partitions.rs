@@ -197,6 +197,11 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// The partition's name.
+    pub(crate) fn name(&self) -> String {
+        self.partition.name.to_string()
+    }
+
     /// Whether reading may go on; asked between the parts of a body.
     pub(crate) fn go_on(&self) -> Result<(), StoreError> {
         if self.partition.inner().ending == Ending::Now { Err(self.partition.gone()) } else { Ok(()) }

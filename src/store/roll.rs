@@ -149,7 +149,7 @@ impl Writer {
         };
         let beginning = Beginning {
             name,
-            label: Label::new(ordinal, self.holdings.begin(at), floor),
+            label: Label::new(name, ordinal, self.holdings.begin(at), floor),
             heads,
             snapshot,
             uploads,
@@ -215,7 +215,7 @@ impl Writer {
         };
         let heads = known.into_iter().map(|(tenant, head)| (tenant, restarted(tenant, head))).collect();
         let floor = u64::from(ordinal) << FLOOR_STEP;
-        let label = Label::new(ordinal, self.holdings.begin(self.holdings.time.now()), floor);
+        let label = Label::new(name, ordinal, self.holdings.begin(self.holdings.time.now()), floor);
         let snapshot = self.holdings.snapshot()?;
         let beginning = Beginning { name, label, heads, snapshot, uploads: Vec::new(), from: None };
         let (newest, _) = self.begin(&beginning)?;

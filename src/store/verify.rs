@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::anchors::Gone;
 use super::chain::Link;
@@ -41,7 +42,7 @@ use crate::content::{ContentType, TenantId};
 const KEPT: usize = 10_000;
 
 /// What came of verifying.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
     /// Partitions that were read.
     pub partitions: u64,
@@ -52,7 +53,9 @@ pub struct Verification {
     /// Bytes of their bodies.
     pub bytes: u64,
     /// The digests of all chains' heads at the beginning of each partition, for comparing with those in the journal.
-    pub heads: Vec<(String, String)>,
+    pub heads: Vec<PartitionHeads>,
+    /// The same digest at the end of the newest partition: what the next one would begin with.
+    pub heads_now: String,
     /// What was found, oldest partition first.
     pub findings: Vec<Finding>,
     /// How many further findings there are.
@@ -75,8 +78,73 @@ impl Verification {
     }
 }
 
+/// Where all chains stood when a partition was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionHeads {
+    /// The partition's name.
+    pub partition: String,
+    /// One digest over the heads of all tenants' chains, in hexadecimal.
+    pub heads: String,
+}
+
+/// What findings have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// What is there is not what was stored.
+    Altered,
+    /// Blobs are gone from a partition that is there.
+    Gap,
+    /// A partition or a part of a blob cannot be read or is gone.
+    Lost,
+    /// Retention dropped partitions. That is in order.
+    Dropped,
+}
+
+impl Kind {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Altered => "altered",
+            Self::Gap => "gap",
+            Self::Lost => "lost",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// What it means, in one sentence.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Altered => "what is there is not what was stored: it was changed behind Tenantry's back",
+            Self::Gap => {
+                "blobs that were stored here are gone, and the chain shows it: they were taken out or replaced"
+            }
+            Self::Lost => "this was stored and cannot be read any more: it is damaged, or was removed from the disk",
+            Self::Dropped => "retention removed these, as it was told to; that is in order",
+        }
+    }
+
+    /// What to do about it; empty if there is nothing to do.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Altered | Self::Gap => {
+                "keep a copy of the store's directory as evidence, find out who could write to it, compare the digests \
+                 with those in the journal, and restore from a backup"
+            }
+            Self::Lost => {
+                "check the disk (`dmesg`), put a directory back that was moved, or restore from a backup; what the \
+                 service still holds is collected again"
+            }
+            Self::Dropped => "",
+        }
+    }
+}
+
 /// Something that is not there, or not as it was.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Finding {
     /// Retention dropped these partitions.
     Dropped {
@@ -91,11 +159,15 @@ pub enum Finding {
     LostPartition {
         /// Its ordinal.
         ordinal: u32,
+        /// Its name, if that is known.
+        partition: Option<String>,
         /// What is known of it.
         why: String,
     },
     /// A part of a body, or the index of a blob, is gone.
     LostPart {
+        /// The partition that it stands in.
+        partition: String,
         /// Which blob.
         blob: BlobName,
         /// What is gone.
@@ -103,6 +175,8 @@ pub enum Finding {
     },
     /// Blobs are gone from a partition that is there.
     Gap {
+        /// The partition that it stands in.
+        partition: String,
         /// Whose, what, and the first number that is gone or the one behind the gap.
         blob: BlobName,
         /// What tells.
@@ -110,6 +184,8 @@ pub enum Finding {
     },
     /// A blob is not as it was stored.
     Altered {
+        /// The partition that it stands in.
+        partition: String,
         /// Which blob.
         blob: BlobName,
         /// What does not fit.
@@ -117,8 +193,21 @@ pub enum Finding {
     },
 }
 
+impl Finding {
+    /// Which of the four it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Dropped { .. } => Kind::Dropped,
+            Self::LostPartition { .. } | Self::LostPart { .. } => Kind::Lost,
+            Self::Gap { .. } => Kind::Gap,
+            Self::Altered { .. } => Kind::Altered,
+        }
+    }
+}
+
 /// Names a blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobName {
     /// Whose.
     pub tenant: TenantId,
@@ -134,24 +223,26 @@ impl fmt::Display for BlobName {
     }
 }
 
+/// Without the kind, which stands above.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dropped { ordinals, partition, at } => write!(
-                f,
-                "dropped: retention removed {} partitions up to `{partition}`, the last at {at}",
-                ordinals.end() - ordinals.start() + 1
-            ),
-            Self::LostPartition { ordinal, why } => write!(f, "lost: partition number {ordinal}: {why}"),
-            Self::LostPart { blob, why } => write!(f, "lost: {blob}: {why}"),
-            Self::Gap { blob, why } => write!(f, "gap: {blob}: {why}"),
-            Self::Altered { blob, why } => write!(f, "altered: {blob}: {why}"),
+            Self::Dropped { ordinals, partition, at } => {
+                let count = ordinals.end() - ordinals.start() + 1;
+                write!(f, "{count} partitions up to `{partition}`, the last at {at}")
+            }
+            Self::LostPartition { partition: Some(partition), why, .. } => write!(f, "partition `{partition}`: {why}"),
+            Self::LostPartition { ordinal, partition: None, why } => write!(f, "partition number {ordinal}: {why}"),
+            Self::LostPart { partition, blob, why }
+            | Self::Gap { partition, blob, why }
+            | Self::Altered { partition, blob, why } => write!(f, "partition `{partition}`: {blob}: {why}"),
         }
     }
 }
 
-/// Verifies all that is stored when it begins. Blocking, for as long as it takes to read everything.
-pub(crate) fn verify(holdings: &Holdings) -> Result<Verification, StoreError> {
+/// Verifies all that is stored when it begins, while `go_on` says so; when it does not, the answer is
+/// [`StoreError::Closed`]. Blocking, for as long as it takes to read everything.
+pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Verification, StoreError> {
     let mut found = Verification::default();
     let mut before: Option<(u32, HashMap<TenantId, Position>)> = None;
     let list = holdings.partitions.list();
@@ -159,13 +250,15 @@ pub(crate) fn verify(holdings: &Holdings) -> Result<Verification, StoreError> {
         let first_missing = before.as_ref().map_or(1, |(ordinal, _)| ordinal + 1);
         missing(holdings, first_missing..partition.ordinal, &mut found);
         let newest = at + 1 == list.len();
-        match verify_partition(holdings, partition, newest, before.as_ref(), &mut found) {
+        match verify_partition(holdings, partition, newest, before.as_ref(), go_on, &mut found) {
             Ok(positions) => {
                 found.partitions += 1;
                 before = Some((partition.ordinal, positions));
             }
             Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
-                found.add(Finding::LostPartition { ordinal: partition.ordinal, why: error.to_string() });
+                let name = Some(partition.name.to_string());
+                let why = error.to_string();
+                found.add(Finding::LostPartition { ordinal: partition.ordinal, partition: name, why });
                 // Nothing is known of where the chains stood at its end.
                 before = Some((partition.ordinal, HashMap::new()));
             }
@@ -174,6 +267,13 @@ pub(crate) fn verify(holdings: &Holdings) -> Result<Verification, StoreError> {
             Err(error) => return Err(error),
         }
     }
+    let links = before.iter().flat_map(|(_, positions)| positions).map(|(tenant, position)| (*tenant, position.link));
+    found.heads_now = heads_digest(links);
+    // Only a partition that has had a successor is sealed, and numbers that an anchor names were given.
+    let sealed = list.last().filter(|newest| newest.sealed().is_some()).map(|newest| newest.ordinal + 1);
+    let given = sealed.max(holdings.anchors().last_ordinal());
+    let end = list.last().map_or(0, |newest| newest.ordinal);
+    missing(holdings, end + 1..given.unwrap_or(0) + 1, &mut found);
     Ok(found)
 }
 
@@ -192,16 +292,16 @@ fn missing(holdings: &Holdings, ordinals: std::ops::Range<u32>, found: &mut Veri
             Some(anchor) => {
                 let why = match &anchor.reason {
                     Gone::Damaged { why, moved_to: Some(path) } => {
-                        format!("`{}` was damaged ({why}) and moved to `{}`", anchor.partition, path.display())
+                        format!("it was damaged ({why}) and moved to `{}`", path.display())
                     }
-                    _ => format!("`{}` was damaged and moved aside", anchor.partition),
+                    _ => "it was damaged and moved aside".to_owned(),
                 };
-                found.add(Finding::LostPartition { ordinal, why });
+                found.add(Finding::LostPartition { ordinal, partition: Some(anchor.partition), why });
                 ordinal
             }
             None => {
                 let why = "it is gone, and nothing says why".to_owned();
-                found.add(Finding::LostPartition { ordinal, why });
+                found.add(Finding::LostPartition { ordinal, partition: None, why });
                 ordinal
             }
         };
@@ -214,6 +314,7 @@ fn verify_partition(
     partition: &Arc<Partition>,
     newest: bool,
     before: Option<&(u32, HashMap<TenantId, Position>)>,
+    go_on: &dyn Fn() -> bool,
     found: &mut Verification,
 ) -> Result<HashMap<TenantId, Position>, StoreError> {
     let reading = holdings.partitions.read(partition)?;
@@ -223,14 +324,14 @@ fn verify_partition(
     let heads = if newest && !holdings.heads().is_empty() { holdings.heads().clone() } else { written };
     let starts =
         heads.iter().filter(|(_, head)| head.start.length > 0).map(|(tenant, head)| (*tenant, head.start.link));
-    found.heads.push((partition.name.to_string(), heads_digest(starts)));
+    found.heads.push(PartitionHeads { partition: partition.name.to_string(), heads: heads_digest(starts) });
     if let Some((ordinal, positions)) = before
         && ordinal + 1 == partition.ordinal
     {
         continues(partition, positions, &heads, found);
     }
     for (&tenant, head) in &heads {
-        verify_tenant(&reading, tenant, head, floor, found)?;
+        verify_tenant(&reading, tenant, head, floor, go_on, found)?;
     }
     Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.now)).collect())
 }
@@ -269,11 +370,15 @@ fn continues(
         }
         let (content_type, seq) = last_of(position);
         let why = format!("the chain does not go on in `{}` where the partition before left it", partition.name);
-        found.add(Finding::Gap { blob: BlobName { tenant, content_type, seq }, why });
+        found.add(Finding::Gap {
+            partition: partition.name.to_string(),
+            blob: BlobName { tenant, content_type, seq },
+            why,
+        });
     }
     if lost {
         let why = format!("the partition that stood before `{}` is gone, and nothing says why", partition.name);
-        found.add(Finding::LostPartition { ordinal: partition.ordinal, why });
+        found.add(Finding::LostPartition { ordinal: partition.ordinal, partition: None, why });
     }
 }
 
@@ -297,8 +402,10 @@ fn verify_tenant(
     tenant: TenantId,
     head: &Head,
     floor: u64,
+    go_on: &dyn Fn() -> bool,
     found: &mut Verification,
 ) -> Result<(), StoreError> {
+    let partition = reading.name();
     let mut nodes = Vec::new();
     for content_type in ContentType::ALL {
         let last = head.now.last.get(&content_type.code()).copied().unwrap_or(0);
@@ -311,7 +418,7 @@ fn verify_tenant(
                 }
                 Err(error) => {
                     let blob = BlobName { tenant, content_type, seq };
-                    found.add(Finding::Altered { blob, why: error.to_string() });
+                    found.add(Finding::Altered { partition: partition.clone(), blob, why: error.to_string() });
                 }
             }
         }
@@ -323,25 +430,26 @@ fn verify_tenant(
     let next_seq: BTreeMap<_, _> = ContentType::ALL.into_iter().map(next).collect();
     let mut chain = ChainVerifier::new(tenant, head.start.link, next_seq);
     for node in in_order(nodes, head.start.link) {
-        reading.go_on()?;
+        may_go_on(reading, go_on)?;
         let blob = BlobName { tenant, content_type: node.content_type, seq: node.seq };
         let Some(header) = reading.header(tenant, node.content_type, node.seq)? else { continue };
         if (header.content_type, header.seq) != (node.content_type, node.seq) {
-            found.add(Finding::Altered { blob, why: "its header is another blob's".to_owned() });
+            let why = "its header is another blob's".to_owned();
+            found.add(Finding::Altered { partition: partition.clone(), blob, why });
             continue;
         }
         for broken in chain.next(&header) {
-            found.add(finding(tenant, broken));
+            found.add(finding(&partition, tenant, broken));
         }
         found.blobs += 1;
         found.records += u64::from(header.records);
         found.bytes += header.bytes;
-        verify_blob(reading, blob, &header, found)?;
+        verify_blob(reading, blob, &header, go_on, found)?;
     }
     if !chain.ends_at(head.now.link) {
         let (content_type, seq) = last_of(&head.now);
         let why = "the chain does not end where it ended: its last blobs are gone or were replaced".to_owned();
-        found.add(Finding::Gap { blob: BlobName { tenant, content_type, seq }, why });
+        found.add(Finding::Gap { partition, blob: BlobName { tenant, content_type, seq }, why });
     }
     Ok(())
 }
@@ -375,24 +483,37 @@ fn in_order(nodes: Vec<Node>, start: Link) -> Vec<Node> {
     }
 }
 
-fn finding(tenant: TenantId, broken: ChainBreak) -> Finding {
+fn finding(partition: &str, tenant: TenantId, broken: ChainBreak) -> Finding {
+    let partition = partition.to_owned();
     let name = |content_type, seq| BlobName { tenant, content_type, seq };
     match broken {
         ChainBreak::Altered(at) => Finding::Altered {
+            partition,
             blob: name(at.content_type, at.seq),
             why: "its header was changed after it was stored".to_owned(),
         },
-        ChainBreak::Missing { content_type, first, last } => {
-            Finding::Gap { blob: name(content_type, first), why: format!("blobs {first} to {last} are gone") }
-        }
+        ChainBreak::Missing { content_type, first, last } => Finding::Gap {
+            partition,
+            blob: name(content_type, first),
+            why: format!("blobs {first} to {last} are gone"),
+        },
         ChainBreak::Gap(at) => Finding::Gap {
+            partition,
             blob: name(at.content_type, at.seq),
             why: "it does not go on where the blob before it ended: that was replaced or is gone".to_owned(),
         },
-        ChainBreak::Disordered(at) => {
-            Finding::Altered { blob: name(at.content_type, at.seq), why: "its number was given before".to_owned() }
-        }
+        ChainBreak::Disordered(at) => Finding::Altered {
+            partition,
+            blob: name(at.content_type, at.seq),
+            why: "its number was given before".to_owned(),
+        },
     }
+}
+
+/// Whether neither the partition is to go nor who asked has gone.
+fn may_go_on(reading: &Reading, go_on: &dyn Fn() -> bool) -> Result<(), StoreError> {
+    reading.go_on()?;
+    if go_on() { Ok(()) } else { Err(StoreError::Closed) }
 }
 
 /// The body and the index of one blob.
@@ -400,11 +521,14 @@ fn verify_blob(
     reading: &Reading,
     blob: BlobName,
     header: &BlobHeader,
+    go_on: &dyn Fn() -> bool,
     found: &mut Verification,
 ) -> Result<(), StoreError> {
-    let altered = |why: &str| Finding::Altered { blob, why: why.to_owned() };
+    let partition = reading.name();
+    let altered = |why: &str| Finding::Altered { partition: partition.clone(), blob, why: why.to_owned() };
+    let lost = |why: String| Finding::LostPart { partition: partition.clone(), blob, why };
     match reading.index(header.blob_no) {
-        Ok(None) => found.add(Finding::LostPart { blob, why: "its index is gone".to_owned() }),
+        Ok(None) => found.add(lost("its index is gone".to_owned())),
         Ok(Some(index)) => {
             let named = (index.tenant, index.content_type, index.seq) == (blob.tenant, blob.content_type, blob.seq)
                 && index.content_id == header.content_id;
@@ -413,17 +537,18 @@ fn verify_blob(
                 found.add(altered("its index is another blob's or was changed"));
             }
         }
-        Err(StoreError::Undecodable { why, .. }) => found.add(Finding::LostPart { blob, why }),
+        Err(StoreError::Undecodable { why, .. } | StoreError::Damaged { why, .. }) => found.add(lost(why)),
         Err(error) => return Err(error),
     }
 
     let mut sha256 = digest::Context::new(&digest::SHA256);
     let mut bytes = 0_u64;
-    let mut parts = Body::new(reading, header).inspect(|part| {
-        if let Ok(part) = part {
-            sha256.update(part);
-            bytes += part.len() as u64;
-        }
+    let mut parts = Body::new(reading, header).map(|part| {
+        may_go_on(reading, go_on)?;
+        let part = part?;
+        sha256.update(&part);
+        bytes += part.len() as u64;
+        Ok(part)
     });
     let mut malformed = false;
     let mut records = header.records;
@@ -444,7 +569,7 @@ fn verify_blob(
                 found.add(altered("its body does not hold as many records as its header says"));
             }
         }
-        Err(StoreError::Undecodable { why, .. }) => found.add(Finding::LostPart { blob, why }),
+        Err(StoreError::Undecodable { why, .. } | StoreError::Damaged { why, .. }) => found.add(lost(why)),
         Err(error) => return Err(error),
     }
     Ok(())

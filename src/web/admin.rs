@@ -7,6 +7,7 @@
 //! | `POST /v1/reload` | the configuration is read again ([`reload`](super::reload)) |
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
 //! | `GET /v1/tail?…` | records as NDJSON as they are stored, until the caller hangs up |
+//! | `/v1/store/…` | the store itself, see [`store`](super::store) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record.
 //!
@@ -108,13 +109,15 @@ impl AdminSocket {
     /// Answers requests until the daemon stops; answers under way are then cut off, and their readers told.
     pub async fn serve(self) -> io::Result<()> {
         let stop = self.service.stop.clone();
+        let store = super::store::routes(self.service.store.clone(), stop.clone());
         let router = Router::new()
             .route("/v1/info", get(info))
             .route("/v1/status", get(status))
             .route("/v1/reload", post(reload::reload))
             .route("/v1/export", get(export))
             .route("/v1/tail", get(tail))
-            .with_state(self.service);
+            .with_state(self.service)
+            .merge(store);
         let served = axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
         // Somebody else may have removed it already; then it is gone all the same.
         let _ = std::fs::remove_file(&self.path);

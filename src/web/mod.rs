@@ -3,3 +3,4 @@
 pub mod admin;
 pub mod records;
 pub mod reload;
+pub mod store;

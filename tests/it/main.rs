@@ -16,4 +16,5 @@ mod reload;
 mod skip;
 mod soundness;
 mod token;
+mod verify;
 mod world;
