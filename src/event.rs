@@ -70,6 +70,8 @@ events! {
     PARTITION_BEGUN = "8318dc6836df4cabbf7c12beb668c0b0";
     /// A partition was dropped.
     PARTITION_DROPPED = "3aebeeb22944482a9ff6e08b32f634a3";
+    /// The operators' listener cannot be opened.
+    LISTENER_CLOSED = "be140f078d7a45cca4e741599bfdda6a";
     /// What the last hour brought.
     SUMMARY = "d96a6060e86148b89b9cc3296a446d8c";
     /// What it brought of one tenant.

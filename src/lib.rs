@@ -41,7 +41,7 @@
 //! - [`report`]: what the operator is told.
 //! - [`tenant`]: one supervised task tree per tenant: listing, retrieval, subscriptions.
 //! - [`export`]: records as text, the same for the daemon and the command line.
-//! - [`web`]: the admin socket.
+//! - [`web`]: the admin socket, and the operators' listener.
 //! - [`logging`], [`lifecycle`]: the journal; signals, systemd, an orderly end.
 //! - [`cli`]: one file per command; `run` is the only place where the parts are put together.
 //!

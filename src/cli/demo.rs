@@ -194,7 +194,7 @@ fn configuration(url: &str, client_id: Uuid, tenants: &[(Uuid, String)]) -> Stri
     let mut text = format!(
         "[app]\nclient_id = \"{client_id}\"\ncertificate_file = \"demo.crt\"\nprivate_key_file = \"demo.key\"\n\n\
          [clouds.simulated]\nauthority = \"{url}\"\nmanagement = \"{url}\"\n\n\
-         [collect]\npoll_interval = \"2s\"\n\n[store]\npath = \"store\"\n"
+         [collect]\npoll_interval = \"2s\"\n\n[store]\npath = \"store\"\n\n[operator]\nlisten = \"off\"\n"
     );
     for (id, name) in tenants {
         // Writing to a string cannot fail.

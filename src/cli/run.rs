@@ -28,6 +28,7 @@ use crate::store::Store;
 use crate::tenant::{Registry, Shared};
 use crate::token::AppAlarms;
 use crate::web::admin::AdminSocket;
+use crate::web::operator::OperatorListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
 
 /// How often the sentence that systemd shows is brought up to date.
@@ -108,6 +109,7 @@ struct Daemon {
     reloads: mpsc::Receiver<Order>,
     stop_admin: CancellationToken,
     admin: JoinHandle<std::io::Result<()>>,
+    operator: OperatorListener,
 }
 
 impl Daemon {
@@ -118,12 +120,14 @@ impl Daemon {
             exit: Exit::Failed,
             message: format!("the HTTP client cannot be built ({error}): are the host's CA certificates installed?"),
         })?;
+        let stop_admin = CancellationToken::new();
+        // Before the store: that a long opening is a start and no hang can be seen then.
+        let operator = OperatorListener::start(&settings.operator, stop_admin.clone());
         let store = tokio::select! {
             store = opening::for_daemon(&settings, Arc::clone(&time)) => store?,
             () = extend_start() => unreachable!("it has no end"),
         };
         let report = Report::new(Arc::clone(&time));
-        let stop_admin = CancellationToken::new();
         // One caller at a time: the next one waits for its turn.
         let (orders, reloads) = mpsc::channel(1);
         let admin = AdminSocket::bind(
@@ -134,6 +138,7 @@ impl Daemon {
             orders,
             stop_admin.clone(),
         )?;
+        operator.open(admin.service());
         let admin = tokio::spawn(admin.serve());
         let registry = Arc::new(Registry::new(Shared {
             store: store.clone(),
@@ -165,6 +170,7 @@ impl Daemon {
             reloads,
             stop_admin,
             admin,
+            operator,
         })
     }
 
@@ -210,6 +216,10 @@ impl Daemon {
                 }
                 served = &mut self.admin => {
                     error!(message_id = event::FAILED, ?served, "the admin socket has ended");
+                    break Exit::Failed;
+                }
+                () = self.operator.ended() => {
+                    error!(message_id = event::FAILED, "the operators' listener has ended");
                     break Exit::Failed;
                 }
                 _ = status.tick() => {
@@ -264,6 +274,7 @@ impl Daemon {
         }
         self.level.set(&settings.log.level)?;
         let changes = self.registry.apply(&settings);
+        self.operator.follow(&settings.operator);
         info!(message_id = event::RELOADED, tenants = settings.tenants.len(), "configuration read again");
         let reloaded = Reloaded {
             config: self.config.clone(),
@@ -286,7 +297,7 @@ impl Daemon {
     }
 
     /// Lets what is under way finish, within the drain limit; a second request to stop ends it at once.
-    async fn stop(self, lifecycle: &mut Lifecycle, exit: Exit) -> Exit {
+    async fn stop(mut self, lifecycle: &mut Lifecycle, exit: Exit) -> Exit {
         let limit = self.settings.daemon.drain;
         self.systemd.stopping(limit);
         info!(limit_s = limit.as_secs(), "stopping");
@@ -296,6 +307,7 @@ impl Daemon {
             self.stop_admin.cancel();
             // Readers are told by the token; one that does not read any more must not hold up the end.
             let _ = timeout(Duration::from_secs(2), self.admin).await;
+            let _ = timeout(Duration::from_secs(2), self.operator.ended()).await;
             if let Err(error) = self.store.close().await {
                 error!(
                     message_id = event::FAILED,

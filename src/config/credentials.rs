@@ -214,7 +214,7 @@ fn refuse(error: &CertificateError, named: &str, place: &Place, key: &str, findi
 }
 
 /// A secret that a file holds: its text without the line's end that editors add.
-fn secret_file(path: &Path, place: &Place, key: &str, findings: &mut Findings) -> Option<Secret> {
+pub(super) fn secret_file(path: &Path, place: &Place, key: &str, findings: &mut Findings) -> Option<Secret> {
     let bytes = read(path, true, place, key, findings)?;
     let Ok(text) = std::str::from_utf8(&bytes) else {
         findings.problem(place, key, format!("`{}` is not UTF-8; write the secret as text", path.display()));

@@ -18,6 +18,7 @@ mod clouds;
 mod credentials;
 pub mod duration;
 mod merged;
+mod operator;
 mod problem;
 mod schema;
 mod sections;
@@ -35,7 +36,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use problem::{ConfigErrors, Place, Problem};
-pub use settings::{App, Collect, Daemon, Log, LogFormat, Removal, Settings, StoreSettings, Tenant, TokenSettings};
+pub use settings::{
+    App, Collect, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant, TokenSettings,
+};
 
 use crate::cloud::TokenEndpoint;
 use crate::token::Signing;
@@ -148,6 +151,7 @@ fn validate(merged: &merged::Merged, files: &[Arc<Path>], findings: &mut Finding
         store: sections::store(merged, pace, findings),
         log: sections::log(merged, findings),
         daemon: sections::daemon(merged, findings),
+        operator: operator::operator(merged, findings),
         sources: files.iter().map(|path| path.to_path_buf()).collect(),
         warnings: Vec::new(),
     }

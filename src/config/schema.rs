@@ -60,6 +60,7 @@ pub(super) const SECTIONS: &[Section] = &[
     Section { name: "store", shape: Shape::Table, keys: &["path", "partition_size"] },
     Section { name: "log", shape: Shape::Table, keys: &["format", "level"] },
     Section { name: "daemon", shape: Shape::Table, keys: &["drain", "socket", "start_spread"] },
+    Section { name: "operator", shape: Shape::Table, keys: &["listen", "token_file", "tenant_labels"] },
 ];
 
 impl Section {
@@ -154,7 +155,7 @@ mod tests {
             (
                 "output",
                 "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, `collect`, `store`, \
-                 `log` and `daemon`",
+                 `log`, `daemon` and `operator`",
             ),
         ] {
             assert_eq!(unknown_section(name), message, "{name}");

@@ -279,10 +279,10 @@ fn socket_fits(table: &Table<'_>, socket: &At<PathBuf>, findings: &mut Findings)
     }
 }
 
-fn value_or<T>(found: Option<At<T>>, default: T) -> T {
+pub(super) fn value_or<T>(found: Option<At<T>>, default: T) -> T {
     found.map_or(default, |found| found.value)
 }
 
-fn number_or(found: Option<At<u64>>, default: usize) -> usize {
+pub(super) fn number_or(found: Option<At<u64>>, default: usize) -> usize {
     found.and_then(|found| usize::try_from(found.value).ok()).unwrap_or(default)
 }

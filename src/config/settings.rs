@@ -5,6 +5,7 @@
 //! credentials are compared by thumbprint or secret, not by the file that they came from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::Problem;
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId};
 pub use crate::logging::LogFormat;
+use crate::secret::Secret;
 use crate::token::Credential;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -43,6 +45,8 @@ pub struct Settings {
     pub log: Log,
     /// `[daemon]`.
     pub daemon: Daemon,
+    /// `[operator]`.
+    pub operator: Operator,
     /// The files that were read, in order.
     pub sources: Vec<PathBuf>,
     /// What can be used but should be looked at. What depends on the time of day, such as a certificate's expiry,
@@ -198,6 +202,23 @@ impl Default for Daemon {
     }
 }
 
+/// `[operator]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// Where metrics, health and the admin API are served; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+    /// What a caller must show, and the file that it stands in.
+    pub token: Option<(Secret, PathBuf)>,
+    /// How many tenants have metrics of their own, at most.
+    pub tenant_labels: usize,
+}
+
+impl Default for Operator {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464))), token: None, tenant_labels: 200 }
+    }
+}
+
 /// A reload that would remove suspiciously many tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -281,6 +302,7 @@ mod tests {
             store: StoreSettings::default(),
             log: Log::default(),
             daemon: Daemon::default(),
+            operator: Operator::default(),
             sources: Vec::new(),
             warnings: Vec::new(),
         }

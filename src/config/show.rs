@@ -82,7 +82,16 @@ impl Settings {
         writeln!(out, "[daemon]")?;
         writeln!(out, "drain = {}", span(self.daemon.drain))?;
         writeln!(out, "socket = {}", quoted_path(&self.admin_socket()))?;
-        writeln!(out, "start_spread = {}", span(self.daemon.start_spread))
+        writeln!(out, "start_spread = {}\n", span(self.daemon.start_spread))?;
+
+        let operator = &self.operator;
+        let listen = operator.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        writeln!(out, "[operator]")?;
+        writeln!(out, "listen = {}", quoted(&listen))?;
+        if let Some((_, file)) = &operator.token {
+            writeln!(out, "token_file = {}", quoted_path(file))?;
+        }
+        writeln!(out, "tenant_labels = {}", operator.tenant_labels)
     }
 
     /// The certificates that need a person at `now`: expired, about to expire, or not valid yet. An app that has a

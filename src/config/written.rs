@@ -283,7 +283,7 @@ mod tests {
                  `signing`, `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, \
                  `client_secret_file` and `client_secret`",
                 "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
-                 `collect`, `store`, `log` and `daemon`",
+                 `collect`, `store`, `log`, `daemon` and `operator`",
                 "t.toml:4: store: write it as `[store]` with keys below",
                 "t.toml:14: tenants[1].clod: unknown key; did you mean `cloud`?",
             ]

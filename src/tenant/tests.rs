@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Registry, Shared};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::cloud::{Cloud, TokenEndpoint};
-use crate::config::{App, Collect, Daemon, Log, Settings, StoreSettings, Tenant, TokenSettings};
+use crate::config::{App, Collect, Daemon, Log, Operator, Settings, StoreSettings, Tenant, TokenSettings};
 use crate::content::{ContentType, TenantId};
 use crate::http::{Http, Timeouts};
 use crate::report::{Report, TenantState, TenantStatus};
@@ -223,6 +223,7 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         store: StoreSettings::default(),
         log: Log::default(),
         daemon: Daemon { drain: Duration::from_secs(5), ..Daemon::default() },
+        operator: Operator::default(),
         sources: Vec::new(),
         warnings: Vec::new(),
     }

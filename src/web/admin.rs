@@ -74,11 +74,12 @@ pub struct AdminSocket {
     service: Arc<Service>,
 }
 
+/// What the answers are made of.
 #[derive(Debug)]
-pub(super) struct Service {
+pub struct Service {
     info: Info,
-    report: Arc<Report>,
-    store: Store,
+    pub(super) report: Arc<Report>,
+    pub(super) store: Store,
     pub(super) reloads: mpsc::Sender<Order>,
     stop: CancellationToken,
 }
@@ -106,23 +107,33 @@ impl AdminSocket {
         Ok(Self { listener, path: path.to_owned(), service: Arc::new(Service { info, report, store, reloads, stop }) })
     }
 
+    /// What the answers are made of, for the operators' listener.
+    #[must_use]
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
     /// Answers requests until the daemon stops; answers under way are then cut off, and their readers told.
     pub async fn serve(self) -> io::Result<()> {
         let stop = self.service.stop.clone();
         let store = super::store::routes(self.service.store.clone(), stop.clone());
-        let router = Router::new()
-            .route("/v1/info", get(info))
-            .route("/v1/status", get(status))
-            .route("/v1/reload", post(reload::reload))
-            .route("/v1/export", get(export))
-            .route("/v1/tail", get(tail))
-            .with_state(self.service)
-            .merge(store);
+        let router = reading().merge(records_of_tenants()).route("/v1/reload", post(reload::reload));
+        let router = router.with_state(self.service).merge(store);
         let served = axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
         // Somebody else may have removed it already; then it is gone all the same.
         let _ = std::fs::remove_file(&self.path);
         served
     }
+}
+
+/// What shows the daemon's state.
+pub(super) fn reading() -> Router<Arc<Service>> {
+    Router::new().route("/v1/info", get(info)).route("/v1/status", get(status))
+}
+
+/// What hands out records.
+pub(super) fn records_of_tenants() -> Router<Arc<Service>> {
+    Router::new().route("/v1/export", get(export)).route("/v1/tail", get(tail))
 }
 
 async fn info(State(service): State<Arc<Service>>) -> Json<Info> {

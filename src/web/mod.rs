@@ -1,6 +1,9 @@
-//! What the daemon serves. So far the admin socket, over which the command line talks to it.
+//! What the daemon serves: the admin socket, over which the command line talks to it, and the operators' listener.
 
+mod access;
 pub mod admin;
+mod health;
+pub mod operator;
 pub mod records;
 pub mod reload;
 pub mod store;

@@ -9,6 +9,7 @@ mod isolation;
 mod lifecycle;
 mod msal;
 mod notify;
+mod operator;
 mod phases;
 mod power;
 mod read;

@@ -73,6 +73,10 @@ impl World {
         if !extra.contains("[collect]") {
             text.push_str("[collect]\npoll_interval = \"1s\"\n");
         }
+        // Many daemons run at once, and only those that a test asks over TCP need to be heard there.
+        if !extra.contains("[operator]") {
+            text.push_str("[operator]\nlisten = \"off\"\n");
+        }
         for (id, name) in tenants {
             write!(text, "[[tenants]]\nid = \"{id}\"\nname = \"{name}\"\ncloud = \"simulated\"\n").unwrap();
         }
@@ -220,6 +224,20 @@ impl Daemon {
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         text.contains("INFO started ")
+    }
+
+    /// The base URL of its operators' listener, as this run's log tells it last.
+    pub(crate) async fn operator(&self) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            let log = &log[usize::try_from(self.logged).unwrap()..];
+            if let Some((_, told)) = log.rsplit_once("operators' listener address=") {
+                return format!("http://{}", told.split_whitespace().next().unwrap());
+            }
+            assert!(start.elapsed() < PATIENCE, "no listener in\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Its status, if it answers.

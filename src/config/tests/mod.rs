@@ -122,6 +122,7 @@ fn the_least_configuration_has_the_defaults() {
     assert_eq!(settings.store, StoreSettings::default());
     assert_eq!(settings.log, Log::default());
     assert_eq!(settings.daemon, Daemon::default());
+    assert_eq!(settings.operator, Operator::default());
     let tenant = settings.tenants.values().next().unwrap();
     assert_eq!(tenant.name, "11111111-2222-3333-4444-555555555555");
     assert_eq!(tenant.cloud.name, "worldwide");
@@ -157,7 +158,7 @@ fn every_problem_of_every_source_is_reported_at_once() {
         problems,
         [
             "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
-             `collect`, `store`, `log` and `daemon`",
+             `collect`, `store`, `log`, `daemon` and `operator`",
             "t.toml:5: app.publisher: unknown key; did you mean `publisher_id`?",
             "t.toml:7: collect.poll_interval: 1s is too low: each poll is a request per tenant and content type, and \
              the service throttles the tenant; set at least 10s",

@@ -371,3 +371,67 @@ fn bad_certificates_are_refused_with_their_file() {
         assert_eq!(folder.warnings(), <[&str; 0]>::default(), "{keys}");
     }
 }
+
+#[test]
+fn a_listener_that_others_can_reach_needs_a_token() {
+    let told = |operator: &str, token: &str| {
+        let folder = Folder::with(&format!("{APP}{TENANT}[operator]\n{operator}\n"));
+        folder.private("token", token);
+        match folder.load() {
+            Ok(settings) => settings.warnings.iter().map(|warning| folder.told(warning)).collect(),
+            Err(problems) => problems,
+        }
+    };
+    let good = "0123456789abcdef\n";
+    for (operator, token, expected) in [
+        ("", "", None),
+        ("listen = \"off\"", "", None),
+        ("listen = \"127.0.0.1:80\"", "", None),
+        ("listen = \"[::1]:80\"", "", None),
+        ("listen = \"[::ffff:127.0.0.1]:80\"", "", None),
+        ("listen = \"127.0.0.1:80\"\ntoken_file = \"token\"", good, None),
+        (
+            "listen = \"0.0.0.0:80\"",
+            "",
+            Some(
+                "operator.listen: `0.0.0.0:80` can be reached from other hosts, and nothing says who may ask; set `token_file`, or listen on `127.0.0.1:80`",
+            ),
+        ),
+        ("listen = \"[::]:80\"", "", Some("operator.listen: `[::]:80` can be reached from other hosts")),
+        ("listen = \"192.0.2.1:80\"", "", Some("operator.listen: `192.0.2.1:80` can be reached from other hosts")),
+        (
+            "listen = \"192.0.2.1:80\"\ntoken_file = \"token\"",
+            good,
+            Some("operator.listen: the token crosses the network"),
+        ),
+        (
+            "listen = \"localhost:80\"",
+            "",
+            Some(
+                "operator.listen: `localhost:80` is no address; write one with its port, such as `127.0.0.1:9464`, or `off`",
+            ),
+        ),
+        ("listen = \"9464\"", "", Some("operator.listen: `9464` is no address")),
+        ("listen = 9464", "", Some("operator.listen: it is a number; write a text in quotes")),
+        (
+            "token_file = \"token\"",
+            "0123456789abcde",
+            Some("operator.token_file: the token in `token` must be 16 characters or more"),
+        ),
+        (
+            "token_file = \"token\"",
+            "0123456789 abcdef",
+            Some("operator.token_file: the token in `token` must be 16 characters or more"),
+        ),
+        ("token_file = \"none\"", "", Some("operator.token_file: there is no file `none`")),
+        ("tenant_labels = 10001", "", Some("operator.tenant_labels: 10001 is too high")),
+        ("token = \"secret\"", "", Some("operator.token: unknown key; the keys of `[operator]` are")),
+    ] {
+        let told: Vec<String> = told(operator, token);
+        assert_eq!(told.len(), usize::from(expected.is_some()), "{operator}: {told:?}");
+        if let Some(expected) = expected {
+            assert!(told[0].contains(expected), "{operator}: {}", told[0]);
+            assert!(!told[0].contains("0123456789"), "a token is told");
+        }
+    }
+}

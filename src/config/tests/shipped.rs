@@ -45,14 +45,16 @@ fn the_shipped_file_has_every_key_at_its_default() {
     // Apps, tenants and clouds have no defaults to compare; the rest is loaded with every key set.
     let how: toml::Table = all
         .into_iter()
-        .filter(|(name, _)| ["token", "collect", "store", "log", "daemon"].contains(&name.as_str()))
+        .filter(|(name, _)| ["token", "collect", "store", "log", "daemon", "operator"].contains(&name.as_str()))
         .collect();
     let folder = Folder::with(&how.to_string());
+    folder.private("operator.token", "a token of some length".replace(' ', "-"));
     let settings = folder.load().unwrap();
     assert_eq!(settings.token, TokenSettings::default());
     assert_eq!(settings.collect, Collect::default());
     assert_eq!(settings.store, StoreSettings::default());
     assert_eq!(settings.log, Log::default());
+    assert_eq!(Operator { token: None, ..settings.operator.clone() }, Operator::default());
     let socket = settings.admin_socket();
     assert_eq!(Daemon { socket: None, ..settings.daemon }, Daemon::default());
     let empty = Folder::with("");

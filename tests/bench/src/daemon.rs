@@ -27,7 +27,8 @@ impl Daemon {
         let mut config = format!(
             "[app]\nclient_id = \"{CLIENT_ID}\"\nclient_secret = \"{SECRET}\"\n\
              [clouds.bench]\nauthority = \"{url}\"\nmanagement = \"{url}\"\n\
-             [store]\npath = \"{}\"\n[collect]\npoll_interval = \"{poll_interval}\"\n",
+             [store]\npath = \"{}\"\n[collect]\npoll_interval = \"{poll_interval}\"\n\
+             [operator]\nlisten = \"off\"\n",
             store.display()
         );
         for tenant in &cloud.tenants {
