@@ -34,6 +34,23 @@ build-without-demo:
 test:
     cargo test --workspace
 
+# Minimal Debian trees for the tests that boot a systemd, in `target/trees`; needs root and mmdebstrap.
+trees:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    mkdir -p target/trees
+    mirror=$({ cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true; } |
+        sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' | sed -n 1p)
+    for suite in bookworm trixie; do
+        [ -d "target/trees/$suite" ] && continue
+        rm -rf "target/trees/.$suite"
+        mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,libbpf1,ca-certificates \
+            --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
+            --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+            --dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "target/trees/.$suite" "$mirror"
+        mv "target/trees/.$suite" "target/trees/$suite"
+    done
+
 # What takes longer than CI allows: 100 kill rounds, power cuts, clock steps, isolation, the benchmarks.
 long:
     .ci/long

@@ -117,7 +117,7 @@ impl Daemon {
         let clock: SharedClock = Arc::new(SystemClock);
         let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
         let http = Http::new().map_err(|error| Ended {
-            exit: Exit::Failed,
+            exit: Exit::Config,
             message: format!("the HTTP client cannot be built ({error}): are the host's CA certificates installed?"),
         })?;
         let stop_admin = CancellationToken::new();

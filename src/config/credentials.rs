@@ -18,6 +18,9 @@ use crate::token::{Certificate, CertificateError, Credential, Signing};
 /// Secrets and chains of certificates are a few kilobytes.
 const LARGEST: u64 = 1 << 20;
 
+/// The folder beside the configuration that the packages' units hand over.
+const FOLDER: &str = "credentials";
+
 const WAYS: [(&str, &[&str]); 3] = [
     ("certificate", &["certificate_file", "private_key_file"]),
     ("PKCS#12 file", &["pkcs12_file", "pkcs12_password_file"]),
@@ -232,10 +235,36 @@ pub(super) fn secret_file(path: &Path, place: &Place, key: &str, findings: &mut 
     Some(Secret::from(text.to_owned()))
 }
 
+/// The copy of a file that systemd has made for the service, where only root may read the file itself:
+/// `LoadCredential=credentials:/etc/tenantry/credentials` hands over `credentials/NAME` as `credentials_NAME`.
+fn passed_by_systemd(path: &Path) -> Option<PathBuf> {
+    copy_in(Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?), path)
+}
+
+fn copy_in(passed: &Path, path: &Path) -> Option<PathBuf> {
+    let (folder, name) = (path.parent()?.file_name()?, path.file_name()?);
+    (folder == FOLDER).then(|| passed.join(format!("{FOLDER}_{}", name.to_string_lossy())))
+}
+
+fn is_newer(path: &Path, copy: &Path) -> bool {
+    let changed = |path| std::fs::metadata(path).and_then(|meta| meta.modified());
+    changed(path).ok().zip(changed(copy).ok()).is_some_and(|(original, copy)| original > copy)
+}
+
 /// A file's bytes; warns if they are `secret` and every user of the host can read them.
 fn read(path: &Path, secret: bool, place: &Place, key: &str, findings: &mut Findings) -> Option<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
-    let message = match std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
+    let opened = std::fs::File::open(path).or_else(|error| match passed_by_systemd(path) {
+        Some(passed) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            if is_newer(path, &passed) {
+                let message = format!("`{}` has changed; systemd hands it over with a restart", path.display());
+                findings.warn(place, key, message);
+            }
+            std::fs::File::open(passed)
+        }
+        _ => Err(error),
+    });
+    let message = match opened.and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
         Ok(_) if bytes.len() as u64 > LARGEST => {
             format!("`{}` is larger than 1 MiB; is it the right file?", path.display())
         }
@@ -269,4 +298,29 @@ fn readable_by_all(path: &Path) -> bool {
 #[cfg(not(unix))]
 fn readable_by_all(_path: &Path) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_the_credentials_folder_are_handed_over() {
+        let copy = |path: &str| copy_in(Path::new("/run/c"), Path::new(path));
+        let key = copy("/etc/tenantry/credentials/app.pem");
+        assert_eq!(key, Some(PathBuf::from("/run/c/credentials_app.pem")));
+        assert_eq!(copy("/etc/tenantry/app.pem"), None);
+        assert_eq!(copy("/etc/tenantry/credentials/more/app.pem"), None);
+        assert_eq!(copy("app.pem"), None);
+    }
+
+    #[test]
+    fn what_was_changed_after_it_was_handed_over_is_newer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (original, copy) = (folder.path().join("o"), folder.path().join("c"));
+        std::fs::write(&copy, "").unwrap();
+        let later = std::fs::metadata(&copy).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
+        std::fs::File::create(&original).unwrap().set_modified(later).unwrap();
+        assert!(is_newer(&original, &copy) && !is_newer(&copy, &original) && !is_newer(&original, &original));
+    }
 }

@@ -16,6 +16,7 @@ mod read;
 mod reload;
 mod skip;
 mod soundness;
+mod systemd;
 mod token;
 mod verify;
 mod world;

@@ -151,7 +151,7 @@ async fn the_watchdog_is_fed_only_while_the_writers_turn() {
     assert!(daemon.stop().await.success());
 }
 
-fn thread_of(process: u32, name: &str) -> Pid {
+pub(crate) fn thread_of(process: u32, name: &str) -> Pid {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let found = tasks
         .map(|task| task.unwrap().path())
