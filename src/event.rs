@@ -72,6 +72,8 @@ events! {
     PARTITION_DROPPED = "3aebeeb22944482a9ff6e08b32f634a3";
     /// The operators' listener cannot be opened.
     LISTENER_CLOSED = "be140f078d7a45cca4e741599bfdda6a";
+    /// More is stored than is to be kept, and none of it may be dropped.
+    STORE_OVERFULL = "09ff06bccd524c32bd81a742c25061e0";
     /// What the last hour brought.
     SUMMARY = "d96a6060e86148b89b9cc3296a446d8c";
     /// What it brought of one tenant.
@@ -107,6 +109,8 @@ mod tests {
         "HEADS",
         "EXIT_CODE",
         "PART",
+        "LIMIT",
+        "EXCESS",
     ];
 
     fn catalogue() -> BTreeMap<String, String> {

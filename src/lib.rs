@@ -40,6 +40,7 @@
 //! - [`event`]: the identities of what an operator filters or alerts on in the journal.
 //! - [`report`]: what the operator is told.
 //! - [`tenant`]: one supervised task tree per tenant: listing, retrieval, subscriptions.
+//! - [`upkeep`]: looking after the disk.
 //! - [`export`]: records as text, the same for the daemon and the command line.
 //! - [`web`]: the admin socket, and the operators' listener.
 //! - [`logging`], [`lifecycle`]: the journal; signals, systemd, an orderly end.
@@ -61,6 +62,7 @@ pub mod store;
 pub mod event;
 pub mod report;
 pub mod tenant;
+pub mod upkeep;
 pub mod export;
 pub mod web;
 pub mod logging;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::{Ended, Exit, heartbeat, opening};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
-use crate::config::{self, Settings};
+use crate::config::{self, Settings, StoreSettings};
 use crate::event;
 use crate::http::Http;
 use crate::lifecycle::{self, Lifecycle, Request, Systemd};
@@ -27,6 +27,7 @@ use crate::report::Report;
 use crate::store::Store;
 use crate::tenant::{Registry, Shared};
 use crate::token::AppAlarms;
+use crate::upkeep;
 use crate::web::admin::AdminSocket;
 use crate::web::operator::OperatorListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
@@ -106,6 +107,8 @@ struct Daemon {
     systemd: Systemd,
     /// Why the last new configuration was refused, if it was.
     refused: Option<String>,
+    /// What those who look after the disk go by.
+    upkeep: watch::Sender<StoreSettings>,
     reloads: mpsc::Receiver<Order>,
     stop_admin: CancellationToken,
     admin: JoinHandle<std::io::Result<()>>,
@@ -157,6 +160,7 @@ impl Daemon {
             "started"
         );
         let config = config.to_owned();
+        let upkeep = watch::Sender::new(settings.store.clone());
         Ok(Self {
             config,
             settings,
@@ -167,6 +171,7 @@ impl Daemon {
             registry,
             systemd: Systemd::default(),
             refused: None,
+            upkeep,
             reloads,
             stop_admin,
             admin,
@@ -183,7 +188,8 @@ impl Daemon {
         let (store, registry) = (self.store.clone(), Arc::clone(&self.registry));
         let beats = heartbeat::beat(&store, &registry);
         let proof = timeout(PROVEN_BY, proven(&report));
-        tokio::pin!(summaries, beats, proof);
+        let upkeep = upkeep::look_after(self.store.clone(), self.upkeep.subscribe());
+        tokio::pin!(summaries, beats, proof, upkeep);
         let mut ready = false;
         let exit = loop {
             tokio::select! {
@@ -226,6 +232,7 @@ impl Daemon {
                     self.systemd.status(&self.sentence());
                     self.leave_notes(false);
                 }
+                () = &mut upkeep => unreachable!("looking after the disk has no end"),
                 () = &mut beats => unreachable!("the beats have no end"),
                 () = &mut summaries => unreachable!("the summaries have no end"),
             }
@@ -286,6 +293,7 @@ impl Daemon {
             warnings: settings.warnings.iter().map(ToString::to_string).collect(),
         };
         self.settings = settings.keep_what_needs_restart(&self.settings);
+        self.upkeep.send_replace(self.settings.store.clone());
         Ok(reloaded)
     }
 

@@ -222,6 +222,11 @@ impl Table<'_> {
         self.values.is_some_and(|values| values.contains_key(key))
     }
 
+    /// Whether the key is set to this word.
+    pub(super) fn is_word(&self, key: &str, word: &str) -> bool {
+        self.value(key).is_some_and(|value| matches!(&value.value.kind, ValueKind::String(text) if text == word))
+    }
+
     fn value(&self, key: &str) -> Option<At<&Value>> {
         let value = self.values?.get(key)?;
         Some(At { value, place: self.merged.place(value, &self.key(key)) })

@@ -11,6 +11,11 @@ use super::problem::Findings;
 use super::schema;
 use super::settings::{Collect, Daemon, KEPT_BY_SERVICE, Log, LogFormat, StoreSettings, TokenSettings};
 use crate::cloud::TokenEndpoint;
+use crate::store::Keep;
+
+/// The values of `keep_for` and `keep_at_most` that set no limit.
+pub(super) const FOREVER: &str = "forever";
+pub(super) const UNLIMITED: &str = "unlimited";
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -207,7 +212,31 @@ pub(super) fn store(merged: &Merged, pace: Pace, findings: &mut Findings) -> Sto
         below: "a day would have hundreds of partitions, and opening the store would take long",
         above: "a partition is the unit in which space is given back, and opening it would take long",
     };
+    let keep_for = Range {
+        least: 9 * DAY,
+        most: 36_500 * DAY,
+        below: "records that the service repeats, and content that it lists again, are recognised by what was stored in \
+                the last nine days, and would be stored twice",
+        above: "write `forever` to keep everything",
+    };
+    let keep_at_most = Range {
+        least: match pace {
+            Pace::Microsoft => 1 << 30,
+            Pace::Loopback => 1 << 20,
+        },
+        most: 1 << 60,
+        below: "what is begun within nine days is kept in any case, and takes more than that",
+        above: "no disk is that large; write `unlimited` to keep everything",
+    };
     StoreSettings {
+        keep: Keep {
+            time: Some("keep_for")
+                .filter(|key| !table.is_word(key, FOREVER))
+                .and_then(|key| Some(table.duration(key, &keep_for, findings)?.value)),
+            bytes: Some("keep_at_most")
+                .filter(|key| !table.is_word(key, UNLIMITED))
+                .and_then(|key| Some(table.size(key, &keep_at_most, findings)?.value)),
+        },
         path: value_or(table.path("path", findings), default.path),
         partition_bytes: value_or(table.size("partition_size", &partition_size, findings), default.partition_bytes),
     }

@@ -17,6 +17,7 @@ use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId};
 pub use crate::logging::LogFormat;
 use crate::secret::Secret;
+use crate::store::Keep;
 use crate::token::Credential;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -162,11 +163,13 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// A new partition is started when one has this many bytes on disk.
     pub partition_bytes: u64,
+    /// What is kept of what was stored.
+    pub keep: Keep,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { path: PathBuf::from("/var/lib/tenantry"), partition_bytes: 2 << 30 }
+        Self { path: PathBuf::from("/var/lib/tenantry"), partition_bytes: 2 << 30, keep: Keep::default() }
     }
 }
 

@@ -8,9 +8,11 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::problem::{Place, Problem};
+use super::sections::{FOREVER, UNLIMITED};
 use super::settings::{App, LogFormat, Settings};
 use super::{duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
+use crate::store::Keep;
 use crate::token::{Certificate, Credential, Signing};
 
 /// How long before its end a certificate is worth a warning: enough for two people in two organisations.
@@ -67,7 +69,11 @@ impl Settings {
 
         writeln!(out, "[store]")?;
         writeln!(out, "path = {}", quoted_path(&self.store.path))?;
-        writeln!(out, "partition_size = {}\n", quoted(&size::display(self.store.partition_bytes)))?;
+        writeln!(out, "partition_size = {}", quoted(&size::display(self.store.partition_bytes)))?;
+        let Keep { time, bytes } = self.store.keep;
+        writeln!(out, "keep_for = {}", time.map_or_else(|| quoted(FOREVER), span))?;
+        writeln!(out, "keep_at_most = {}", quoted(&bytes.map_or_else(|| UNLIMITED.to_owned(), size::display)))?;
+        writeln!(out)?;
 
         let format = match self.log.format {
             LogFormat::Auto => "auto",

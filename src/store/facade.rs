@@ -20,6 +20,8 @@ use super::error::StoreError;
 use super::format::Format;
 use super::lock::{Holder, LockRequest, StoreLock};
 use super::read::{self, Page};
+use super::retention::{Keep, Retained};
+use super::roll;
 use super::seen::SeenKey;
 use super::state::{DeadLetter, Event, State, StateOptions};
 use super::tree::Ledger;
@@ -191,6 +193,13 @@ impl Store {
     /// ten minutes, then an error.
     pub async fn drop_partitions(&self, before: Date) -> Result<Vec<String>, StoreError> {
         self.read(move |content| content.drop_partitions(before)).await
+    }
+
+    /// Drops what is not to be kept, one day's partitions in an hour at most; nothing while the service has not confirmed
+    /// the time within the hour.
+    pub async fn retain(&self, keep: Keep) -> Result<Retained, StoreError> {
+        let Some(now) = self.0.time.confirmed() else { return Ok(Retained::default()) };
+        self.read(move |content| roll::retain(&content.holdings, keep, now)).await
     }
 
     /// Why partitions that were there are gone.

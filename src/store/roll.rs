@@ -37,6 +37,7 @@ use super::keys::BlobNumber;
 use super::newest::{CACHE, Newest, Upload};
 use super::partition::{self, Label, PartitionName};
 use super::partitions::Partition;
+use super::retention::{self, Decision, Keep, Retained, Standing};
 use super::seen::Seen;
 use super::tree::{Changes, Head, Position, Tree};
 use super::verify::heads_digest;
@@ -376,10 +377,17 @@ pub(super) fn drop_partitions(
     before: Date,
     patience: Duration,
 ) -> Result<Vec<String>, StoreError> {
+    let list = holdings.partitions.list();
+    let count = list.iter().take_while(|partition| partition.name.date < before).count();
+    drop_oldest(holdings, count, patience)
+}
+
+/// Drops so many of the oldest partitions, but never the newest; returns their names.
+fn drop_oldest(holdings: &Holdings, count: usize, patience: Duration) -> Result<Vec<String>, StoreError> {
     let mut list = holdings.partitions.list();
     list.pop();
     let mut dropped = Vec::new();
-    for partition in list.iter().take_while(|partition| partition.name.date < before) {
+    for partition in list.iter().take(count) {
         holdings.anchors().add(partition.ordinal, partition.name, Gone::Dropped, holdings.time.now())?;
         partition.end(patience);
         holdings.partitions.remove(partition.ordinal);
@@ -388,6 +396,26 @@ pub(super) fn drop_partitions(
         dropped.push(partition.name.to_string());
     }
     Ok(dropped)
+}
+
+/// Drops what is not to be kept at this time, which the service has confirmed.
+pub(super) fn retain(holdings: &Holdings, keep: Keep, now: Timestamp) -> Result<Retained, StoreError> {
+    let list = holdings.partitions.list();
+    let first_recent = list.len() - holdings.recent().len();
+    let mut standing = Vec::with_capacity(list.len());
+    for (at, partition) in list.iter().enumerate() {
+        standing.push(Standing {
+            name: partition.name,
+            bytes: durable::size(&partition.directory)?,
+            stored: partition.sealed().and_then(|sums| Some(sums.stored.0?.1)),
+            recent: at >= first_recent,
+        });
+    }
+    let dropped_at =
+        holdings.anchors().list().iter().filter(|anchor| anchor.reason == Gone::Dropped).map(|one| one.at).max();
+    let Decision { count, reason, excess } = retention::decide(&standing, keep, dropped_at, now);
+    let dropped = drop_oldest(holdings, count, PATIENCE)?;
+    Ok(Retained { dropped, reason, excess })
 }
 
 /// As [`drop_partitions`], with the time that readers are given.

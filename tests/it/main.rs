@@ -5,6 +5,7 @@ mod clock;
 mod collect;
 mod config;
 mod crash;
+mod disk;
 mod isolation;
 mod lifecycle;
 mod msal;

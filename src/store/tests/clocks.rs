@@ -154,3 +154,46 @@ async fn what_both_clocks_call_old_is_forgotten() {
     assert_eq!(known(&store), kept(7, 16), "no time has passed since the last");
     store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn retention_drops_one_day_an_hour_by_a_confirmed_time_and_nothing_that_is_recent() {
+    const DAY: Duration = Duration::from_hours(24);
+    let dir = tempfile::tempdir().unwrap();
+    let mut clocks = Clocks::new();
+    for number in 0..=14 {
+        clocks = clocks.restarted();
+        clocks.tell(number, number);
+        let store = clocks.open(dir.path());
+        clocks.store(&store).await;
+        store.close().await.unwrap();
+    }
+    let by_age = Keep { time: Some(9 * DAY), bytes: None };
+    clocks = clocks.restarted();
+    let store = clocks.open(dir.path());
+    assert_eq!(store.retain(by_age).await.unwrap(), Retained::default(), "nobody has confirmed the time");
+    clocks.tell_later(14, 14);
+    let dropped = |retained: Retained| retained.dropped;
+    assert_eq!(dropped(store.retain(Keep::default()).await.unwrap()), [""; 0]);
+    assert_eq!(dropped(store.retain(by_age).await.unwrap()), ["2026-11-22.001"]);
+    assert_eq!(dropped(store.retain(by_age).await.unwrap()), [""; 0], "one day an hour");
+    let mut all = Vec::new();
+    for hour in 2..10 {
+        clocks
+            .tell_at(day(14) + SignedDuration::from_hours(12 + hour), day(14) + SignedDuration::from_hours(12 + hour));
+        all.extend(dropped(store.retain(by_age).await.unwrap()));
+    }
+    assert_eq!(all, ["2026-11-23.001", "2026-11-24.001", "2026-11-25.001", "2026-11-26.001"], "recent ones stay");
+
+    // Nothing that is recent goes for want of room either, and that is told.
+    let one_byte = Keep { time: None, bytes: Some(1) };
+    let retained = store.retain(one_byte).await.unwrap();
+    assert!(retained.dropped.is_empty() && retained.excess > 0, "{retained:?}");
+    let verified = store.verify().unwrap();
+    assert!(verified.is_sound() && verified.findings.len() == 1, "{verified:?}");
+    assert_eq!(store.anchors().len(), 1);
+    // What was repeated within nine days is recognised.
+    for content in 6..=15 {
+        assert!(!clocks.put(&store, content, &[0, content]).await.new, "content {content} was stored twice");
+    }
+    store.close().await.unwrap();
+}

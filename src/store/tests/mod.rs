@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{BlobWriter, Fetched, IntakeError, Options, Query, Store, Stored, TimeBasis};
+use super::{BlobWriter, Fetched, IntakeError, Keep, Options, Query, Retained, Store, Stored, TimeBasis};
 use crate::clock::{ServiceTime, SetClock};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
