@@ -289,6 +289,22 @@ mod tests {
     const NOTES: u64 = 60;
 
     #[tokio::test(start_paused = true)]
+    async fn a_disabled_tenant_stays_so_whatever_its_last_tasks_say() {
+        let report = report();
+        let contoso = report.tenant(tenant_id(1), "contoso");
+        contoso.state(TenantState::Collecting);
+        contoso.state(TenantState::Disabled);
+        contoso.state(TenantState::Collecting);
+        contoso.restarted();
+        contoso.trouble(Stage::List, Some(&Trouble::passing("reset", "cause")));
+        let status = contoso.status();
+        assert_eq!((status.state, status.trouble), (TenantState::Disabled, None));
+        contoso.starts();
+        contoso.state(TenantState::Collecting);
+        assert_eq!(contoso.status().state, TenantState::Collecting);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_snapshot_survives_json() {
         let report = report();
         let contoso = report.tenant(tenant_id(1), "contoso");

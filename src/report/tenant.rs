@@ -115,6 +115,10 @@ impl TenantReport {
     /// the troubles that lead to most changes have lines of their own, and many tenants that start share one.
     pub fn state(&self, state: TenantState) {
         let mut current = self.current();
+        if current.is_disabled() {
+            // Tasks that are on their way to their end know nothing of it.
+            return;
+        }
         current.status.state = state;
         current.arriving &= state == TenantState::Starting;
         if state != TenantState::Collecting || std::mem::replace(&mut current.told_collecting, true) {
@@ -148,6 +152,9 @@ impl TenantReport {
             }
             return;
         };
+        if current.is_disabled() {
+            return;
+        }
         let history = current.troubles.entry(stage).or_default();
         let line = announce::met(history, trouble, now, self.0.time.now());
         let attempt = history.as_ref().map_or(1, |known| known.attempts);
@@ -291,7 +298,9 @@ impl TenantReport {
     pub fn restarted(&self) {
         let mut current = self.current();
         current.status.restarts += 1;
-        current.status.state = TenantState::Restarting;
+        if !current.is_disabled() {
+            current.status.state = TenantState::Restarting;
+        }
     }
 
     /// What `status` shows of this tenant.
@@ -335,7 +344,7 @@ impl TenantReport {
     }
 
     pub(super) fn is_disabled(&self) -> bool {
-        self.current().status.state == TenantState::Disabled
+        self.current().is_disabled()
     }
 
     /// It has a token, and was listed by this process.
@@ -362,6 +371,11 @@ impl TenantReport {
 }
 
 impl Current {
+    /// Nothing but a new start ends this.
+    fn is_disabled(&self) -> bool {
+        self.status.state == TenantState::Disabled
+    }
+
     /// Of those that go on, the one that needs a person most, and has for the longest time.
     fn worst_trouble(&self) -> Option<TroubleStatus> {
         let open = self.troubles.values().flatten().filter(|known| known.is_open());
