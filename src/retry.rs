@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use serde::{Deserialize, Serialize};
 
 /// Waits of our own that are longer than this survive a restart.
 pub const REMEMBERED: Duration = Duration::from_mins(1);
@@ -42,7 +43,8 @@ pub enum Advice {
 }
 
 /// The stages of the way of the data, each with its own pace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Asking the token endpoint.
     Token,
@@ -61,6 +63,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them, in the order of the way.
+    pub const ALL: [Self; 7] =
+        [Self::Token, Self::Subscribe, Self::List, Self::Retrieve, Self::Store, Self::Paused, Self::Restart];
+
     /// The word for logs and labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

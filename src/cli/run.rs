@@ -125,7 +125,7 @@ impl Daemon {
         })?;
         let stop_admin = CancellationToken::new();
         // Before the store: that a long opening is a start and no hang can be seen then.
-        let operator = OperatorListener::start(&settings.operator, stop_admin.clone());
+        let operator = OperatorListener::start(&settings, stop_admin.clone());
         let store = tokio::select! {
             store = opening::for_daemon(&settings, Arc::clone(&time)) => store?,
             () = extend_start() => unreachable!("it has no end"),
@@ -281,7 +281,7 @@ impl Daemon {
         }
         self.level.set(&settings.log.level)?;
         let changes = self.registry.apply(&settings);
-        self.operator.follow(&settings.operator);
+        self.operator.follow(&settings);
         info!(message_id = event::RELOADED, tenants = settings.tenants.len(), "configuration read again");
         let reloaded = Reloaded {
             config: self.config.clone(),

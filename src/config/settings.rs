@@ -70,6 +70,14 @@ pub struct App {
     pub files: Vec<(&'static str, PathBuf)>,
 }
 
+impl App {
+    /// The section that describes it: `app` or `apps.NAME`.
+    #[must_use]
+    pub fn section(&self) -> String {
+        if self.name.is_empty() { "app".to_owned() } else { format!("apps.{}", self.name) }
+    }
+}
+
 /// The files do not count: a certificate that was moved is still the same.
 impl PartialEq for App {
     fn eq(&self, other: &Self) -> bool {

@@ -137,15 +137,11 @@ fn expiry(app: &App, now: Timestamp) -> Option<Problem> {
         )
     };
     let (key, file) = app.files.first()?;
-    let section = if app.name.is_empty() { "app".to_owned() } else { format!("apps.{}", app.name) };
-    Some(Problem::new(Place::file(file, None), format!("{section}.{key}"), message))
+    Some(Problem::new(Place::file(file, None), format!("{}.{key}", app.section()), message))
 }
 
 fn write_app(app: &App, out: &mut String) -> std::fmt::Result {
-    match app.name.as_str() {
-        "" => writeln!(out, "[app]")?,
-        name => writeln!(out, "[apps.{name}]")?,
-    }
+    writeln!(out, "[{}]", app.section())?;
     writeln!(out, "client_id = {}", quoted(&app.client_id))?;
     if let Some(publisher_id) = app.publisher_id {
         writeln!(out, "publisher_id = {}", quoted(&publisher_id.to_string()))?;

@@ -15,19 +15,20 @@ mod trouble;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus::Histogram;
 use tokio::time::Instant;
 use tracing::info;
 
-pub use self::status::{ContentStatus, StatusSnapshot, StoredToday, TenantState, TenantStatus, TroubleStatus};
+pub use self::status::{ContentStatus, StatusSnapshot, StoredToday, TenantState, TenantStatus, Totals, TroubleStatus};
 pub use self::tenant::TenantReport;
 pub use self::trouble::Trouble;
 
-use self::tenant::Note;
+use self::tenant::{All, Note};
 
 use crate::clock::ServiceTime;
 use crate::content::TenantId;
@@ -46,8 +47,7 @@ pub struct Report {
     time: Arc<ServiceTime>,
     started: Timestamp,
     tenants: Mutex<BTreeMap<TenantId, TenantReport>>,
-    /// There are more tenants than get lines of their own.
-    quiet: Arc<AtomicBool>,
+    all: Arc<All>,
     /// Since when tenants are starting whose start has not been summed up.
     starting: Mutex<Option<Instant>>,
 }
@@ -57,13 +57,19 @@ impl Report {
     #[must_use]
     pub fn new(time: Arc<ServiceTime>) -> Arc<Self> {
         let started = time.now();
-        Arc::new(Self { time, started, tenants: Mutex::default(), quiet: Arc::default(), starting: Mutex::default() })
+        Arc::new(Self {
+            time,
+            started,
+            tenants: Mutex::default(),
+            all: Arc::new(All::new()),
+            starting: Mutex::default(),
+        })
     }
 
     /// The tenant's part of the report, made if it is new, renamed if it is known.
     pub fn tenant(&self, id: TenantId, name: &str) -> TenantReport {
         let mut tenants = self.tenants();
-        let new = || TenantReport::new(id, name, Arc::clone(&self.time), Arc::clone(&self.quiet));
+        let new = || TenantReport::new(id, name, Arc::clone(&self.time), Arc::clone(&self.all));
         let tenant = tenants.entry(id).or_insert_with(new);
         tenant.rename(name);
         tenant.clone()
@@ -71,7 +77,7 @@ impl Report {
 
     /// There will be so many tenants. Told before any of them starts.
     pub fn expect(&self, tenants: usize) {
-        self.quiet.store(tenants > TENANT_LINES, Ordering::Relaxed);
+        self.all.quiet.store(tenants > TENANT_LINES, Ordering::Relaxed);
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         starting.get_or_insert_with(Instant::now);
     }
@@ -94,6 +100,18 @@ impl Report {
             sentence: sentence(&tenants),
             tenants,
         }
+    }
+
+    /// What happened since the daemon started. Read after a [`snapshot`](Self::snapshot) it is never less than that.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.all.totals().clone()
+    }
+
+    /// How long blobs took from being available to being stored.
+    #[must_use]
+    pub fn lag(&self) -> Histogram {
+        self.all.lag.clone()
     }
 
     /// The one sentence for systemd's `STATUS=`; `status` shows the same.
@@ -147,7 +165,7 @@ impl Report {
             return;
         }
         *self.starting.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        if self.quiet.load(Ordering::Relaxed) {
+        if self.all.quiet.load(Ordering::Relaxed) {
             let troubled = tenants.iter().filter(|tenant| tenant.is_troubled()).count();
             info!(tenants = tenants.len(), troubled, starting, "the tenants have started");
         }

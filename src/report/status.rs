@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::trouble::Trouble;
 use crate::content::{ContentType, TenantId};
+use crate::retry::Stage;
 use crate::store::QueueDepth;
 
 /// What a tenant's collection is doing.
@@ -80,6 +81,12 @@ pub struct TenantStatus {
     pub id: TenantId,
     /// Its name in the configuration.
     pub name: String,
+    /// The cloud it lives in.
+    #[serde(default)]
+    pub cloud: String,
+    /// The section of the configuration that holds its app: `app` or `apps.NAME`.
+    #[serde(default)]
+    pub app: String,
     /// What it is doing.
     pub state: TenantState,
     /// Until when its token is valid.
@@ -99,9 +106,15 @@ pub struct TenantStatus {
     pub concurrency: Option<usize>,
     /// How often its tasks were restarted after a panic.
     pub restarts: u64,
+    /// How often the service has throttled it since the daemon started.
+    #[serde(default)]
+    pub throttled: u64,
+    /// How often each stage has met a trouble since the daemon started.
+    #[serde(default)]
+    pub failures: BTreeMap<Stage, u64>,
     /// The worst trouble that goes on.
     pub trouble: Option<TroubleStatus>,
-    /// By content type.
+    /// By content type: those that are collected.
     pub content: BTreeMap<ContentType, ContentStatus>,
 }
 
@@ -112,6 +125,8 @@ impl TenantStatus {
         Self {
             id,
             name: name.to_owned(),
+            cloud: String::new(),
+            app: String::new(),
             state,
             token_until: None,
             last_poll: None,
@@ -121,6 +136,8 @@ impl TenantStatus {
             dead_letters: 0,
             concurrency: None,
             restarts: 0,
+            throttled: 0,
+            failures: BTreeMap::new(),
             trouble: None,
             content: BTreeMap::new(),
         }
@@ -172,20 +189,51 @@ impl TroubleStatus {
     }
 }
 
-/// One content type of a tenant.
+/// One content type of a tenant, or of all tenants. The numbers are those since the daemon started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContentStatus {
     /// When a listing last succeeded.
     pub last_listed: Option<Timestamp>,
     /// When a blob was last stored.
     pub last_stored: Option<Timestamp>,
-    /// Blobs stored since the daemon started.
+    /// Windows of time that were listed in full.
+    #[serde(default)]
+    pub listings: u64,
+    /// Blobs stored.
     pub blobs: u64,
-    /// Of these, found only by listing the last hours again.
+    /// Records in them.
+    #[serde(default)]
+    pub records: u64,
+    /// How many of those are flagged as copies.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// How many of those name another tenant.
+    #[serde(default)]
+    pub foreign: u64,
+    /// Bytes of their bodies.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Blobs found only by listing the last hours again.
     pub late_recent: u64,
-    /// Of these, found only by the sweep.
+    /// Blobs found only by the sweep.
     pub late_sweep: u64,
-    /// Spans of time, since the daemon started, that were not listed before the service ceased to list them.
+    /// Blobs given up, or listed in a way that they cannot be collected.
+    #[serde(default)]
+    pub dead_letters: u64,
+    /// Spans of time that were not listed before the service ceased to list them.
     #[serde(default)]
     pub gaps: u64,
+}
+
+/// What happened since the daemon started, of all tenants together, those that are gone included: no number ever falls.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Totals {
+    /// By content type.
+    pub content: BTreeMap<ContentType, ContentStatus>,
+    /// How often each stage has met a trouble.
+    pub failures: BTreeMap<Stage, u64>,
+    /// How often the service has throttled a tenant.
+    pub throttled: u64,
+    /// How often a tenant's tasks were restarted after a panic.
+    pub restarts: u64,
 }

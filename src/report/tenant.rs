@@ -1,17 +1,18 @@
 //! One tenant's part of the report: its tasks say what happened, and the journal hears of changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
+use prometheus::{Histogram, HistogramOpts};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::announce::{self, Announced, Line};
-use super::status::{StoredToday, TenantState, TenantStatus, TroubleStatus};
+use super::status::{ContentStatus, StoredToday, TenantState, TenantStatus, Totals, TroubleStatus};
 use super::trouble::Trouble;
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId, Tier};
@@ -27,10 +28,40 @@ pub struct TenantReport(Arc<Inner>);
 struct Inner {
     time: Arc<ServiceTime>,
     started: Instant,
-    /// There are so many tenants that a healthy one gets no line of its own.
-    quiet: Arc<AtomicBool>,
+    all: Arc<All>,
     current: Mutex<Current>,
 }
+
+/// What the parts of the report have in common.
+#[derive(Debug)]
+pub(super) struct All {
+    /// There are so many tenants that a healthy one gets no line of its own.
+    pub(super) quiet: AtomicBool,
+    /// Taken after a tenant's own lock, never before.
+    totals: Mutex<Totals>,
+    /// Seconds from availability to stored.
+    pub(super) lag: Histogram,
+}
+
+impl All {
+    pub(super) fn new() -> Self {
+        let lag = HistogramOpts::new(LAG.0, LAG.1).buckets(LAG_BUCKETS.to_vec());
+        let lag = Histogram::with_opts(lag).expect("the name and the buckets are well formed");
+        Self { quiet: AtomicBool::new(false), totals: Mutex::default(), lag }
+    }
+
+    pub(super) fn totals(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The histogram's name and what it tells.
+const LAG: (&str, &str) = (
+    "tenantry_lag_seconds",
+    "From the availability of a content blob to its being stored, of blobs that became available while the daemon ran.",
+);
+/// A minute and a half is usual; the service itself may take a day.
+const LAG_BUCKETS: [f64; 9] = [15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
 
 #[derive(Debug)]
 struct Current {
@@ -79,7 +110,7 @@ pub(super) struct Hour {
 }
 
 impl TenantReport {
-    pub(super) fn new(id: TenantId, name: &str, time: Arc<ServiceTime>, quiet: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(id: TenantId, name: &str, time: Arc<ServiceTime>, all: Arc<All>) -> Self {
         let status = TenantStatus::new(id, name, TenantState::Starting);
         let current = Current {
             status,
@@ -92,7 +123,7 @@ impl TenantReport {
             noted: Noted::default(),
             noted_at: None,
         };
-        Self(Arc::new(Inner { time, started: Instant::now(), quiet, current: Mutex::new(current) }))
+        Self(Arc::new(Inner { time, started: Instant::now(), all, current: Mutex::new(current) }))
     }
 
     /// Whose report this is.
@@ -111,6 +142,17 @@ impl TenantReport {
         name.clone_into(&mut self.current().status.name);
     }
 
+    /// What the configuration says of it.
+    pub fn describe(&self, cloud: &str, app: &str, content_types: &BTreeSet<ContentType>) {
+        let status = &mut self.current().status;
+        cloud.clone_into(&mut status.cloud);
+        app.clone_into(&mut status.app);
+        status.content.retain(|content_type, _| content_types.contains(content_type));
+        for content_type in content_types {
+            status.content.entry(*content_type).or_default();
+        }
+    }
+
     /// The tenant is in this state now. A change is a line in the journal only where a person wants to know of it:
     /// the troubles that lead to most changes have lines of their own, and many tenants that start share one.
     pub fn state(&self, state: TenantState) {
@@ -124,7 +166,7 @@ impl TenantReport {
         if state != TenantState::Collecting || std::mem::replace(&mut current.told_collecting, true) {
             return;
         }
-        if !self.0.quiet.load(Ordering::Relaxed) {
+        if !self.0.all.quiet.load(Ordering::Relaxed) {
             info!(message_id = event::TENANT_COLLECTING, tenant = %current.status.id, name = %current.status.name, "collecting");
         }
     }
@@ -155,6 +197,8 @@ impl TenantReport {
         if current.is_disabled() {
             return;
         }
+        *current.status.failures.entry(stage).or_default() += 1;
+        *self.0.all.totals().failures.entry(stage).or_default() += 1;
         let history = current.troubles.entry(stage).or_default();
         let line = announce::met(history, trouble, now, self.0.time.now());
         let attempt = history.as_ref().map_or(1, |known| known.attempts);
@@ -174,14 +218,16 @@ impl TenantReport {
     pub fn listed(&self, content_type: ContentType, tier: Tier, at: Timestamp, new: usize) {
         let mut current = self.current();
         current.status.last_poll = current.status.last_poll.max(Some(at));
-        let content = current.status.content.entry(content_type).or_default();
-        content.last_listed = content.last_listed.max(Some(at));
         let new = u64::try_from(new).unwrap_or(u64::MAX);
-        match tier {
-            Tier::Poll => {}
-            Tier::Recent => content.late_recent += new,
-            Tier::Sweep => content.late_sweep += new,
-        }
+        self.count(&mut current, content_type, |content| {
+            content.listings += 1;
+            content.last_listed = content.last_listed.max(Some(at));
+            match tier {
+                Tier::Poll => {}
+                Tier::Recent => content.late_recent += new,
+                Tier::Sweep => content.late_sweep += new,
+            }
+        });
     }
 
     /// A blob is durable, `lag` after it became available.
@@ -196,15 +242,21 @@ impl TenantReport {
         if lag <= self.0.started.elapsed() {
             current.last_lag = Some(lag);
             current.hour.longest_lag = current.hour.longest_lag.max(lag);
+            self.0.all.lag.observe(lag.as_secs_f64());
         }
         let today = &mut current.status.stored_today;
         today.blobs += 1;
         today.records += u64::from(stored.records);
         today.duplicates += u64::from(stored.duplicates);
         today.bytes += stored.bytes;
-        let content = current.status.content.entry(content_type).or_default();
-        content.blobs += 1;
-        content.last_stored = Some(now);
+        self.count(&mut current, content_type, |content| {
+            content.blobs += 1;
+            content.records += u64::from(stored.records);
+            content.duplicates += u64::from(stored.duplicates);
+            content.foreign += u64::from(stored.foreign);
+            content.bytes += stored.bytes;
+            content.last_stored = Some(now);
+        });
     }
 
     /// What the store already holds of today, read when the tenant starts.
@@ -232,6 +284,7 @@ impl TenantReport {
     ) {
         let mut current = self.current();
         current.status.dead_letters += 1;
+        self.count(&mut current, content_type, |content| content.dead_letters += 1);
         let status = &current.status;
         error!(
             message_id = event::CONTENT_LISTED_WRONGLY,
@@ -258,6 +311,7 @@ impl TenantReport {
     pub fn dead_letter(&self, content_type: ContentType, content_id: &ContentId, reason: &str) {
         let mut current = self.current();
         current.status.dead_letters += 1;
+        self.count(&mut current, content_type, |content| content.dead_letters += 1);
         let status = &current.status;
         error!(message_id = event::CONTENT_GIVEN_UP, tenant = %status.id, name = %status.name, %content_type, %content_id, reason, "content blob given up, see its dead letter");
     }
@@ -266,7 +320,7 @@ impl TenantReport {
     /// retrieved is lost.
     pub fn lost(&self, content_type: ContentType, from: Timestamp, to: Timestamp) {
         let mut current = self.current();
-        current.status.content.entry(content_type).or_default().gaps += 1;
+        self.count(&mut current, content_type, |content| content.gaps += 1);
         let status = &current.status;
         error!(
             message_id = event::CONTENT_LOST,
@@ -289,6 +343,12 @@ impl TenantReport {
         self.current().status.token_until = until;
     }
 
+    /// The service throttles it.
+    pub fn throttled(&self) {
+        self.current().status.throttled += 1;
+        self.0.all.totals().throttled += 1;
+    }
+
     /// How many retrievals may run at a time.
     pub fn concurrency(&self, limit: usize) {
         self.current().status.concurrency = Some(limit);
@@ -298,6 +358,7 @@ impl TenantReport {
     pub fn restarted(&self) {
         let mut current = self.current();
         current.status.restarts += 1;
+        self.0.all.totals().restarts += 1;
         if !current.is_disabled() {
             current.status.state = TenantState::Restarting;
         }
@@ -363,6 +424,14 @@ impl TenantReport {
 
     pub(super) fn take_hour(&self) -> Hour {
         std::mem::take(&mut self.current().hour)
+    }
+
+    /// Counts for the tenant, unless it no longer collects that type, and for all tenants.
+    fn count(&self, current: &mut Current, content_type: ContentType, add: impl Fn(&mut ContentStatus)) {
+        if let Some(content) = current.status.content.get_mut(&content_type) {
+            add(content);
+        }
+        add(self.0.all.totals().content.entry(content_type).or_default());
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

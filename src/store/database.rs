@@ -28,10 +28,11 @@ use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use prometheus::{Histogram, HistogramOpts};
 
 use super::durable;
 use super::error::StoreError;
@@ -113,6 +114,14 @@ pub(super) struct Access {
     pub(super) create: bool,
 }
 
+/// How long batches took to become durable, in all databases of the process: they share the disk that it tells of.
+pub(super) static FLUSHES: LazyLock<Histogram> = LazyLock::new(|| {
+    let help = "From handing a batch to the store's database to its being durable.";
+    let options = HistogramOpts::new("tenantry_store_flush_seconds", help);
+    let buckets = vec![0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0, 16.0];
+    Histogram::with_opts(options.buckets(buckets)).expect("the name and the buckets are well formed")
+});
+
 /// An open database; cheap to clone, all clones are the same one.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
@@ -186,6 +195,7 @@ impl Database {
             });
         }
         let handle = self.handle()?;
+        let begun = Instant::now();
         let written = self.guarded(Doing::Write, || {
             for key in batch.ahead {
                 handle.sled().insert(key, Slice::default())?;
@@ -194,6 +204,7 @@ impl Database {
             handle.sled().flush()?;
             // `flush` has only waited for the pages it wrote: neither the file's size nor the drive's cache.
             handle.log.sync_data()?;
+            FLUSHES.observe(begun.elapsed().as_secs_f64());
             Ok(())
         });
         drop(handle);

@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use prometheus::Histogram;
 use tokio::sync::watch;
 
 use super::content::{As, BlobWriter, Content, ContentOptions, Kind};
+use super::database::FLUSHES;
 use super::error::StoreError;
 use super::format::Format;
 use super::lock::{Holder, LockRequest, StoreLock};
@@ -463,6 +465,12 @@ impl Store {
     /// The last numbers that were stored before `since`.
     pub async fn heads_at(&self, since: Timestamp) -> Result<Heads, StoreError> {
         self.read(move |content| read::heads_at(&content.holdings, since)).await
+    }
+
+    /// How long batches took to become durable.
+    #[must_use]
+    pub fn flush_times() -> Histogram {
+        FLUSHES.clone()
     }
 
     /// Ticks after blobs have become visible.

@@ -75,6 +75,7 @@ mod read;
 mod verify;
 
 mod state;
+mod sizes;
 mod snapshot;
 mod facade;
 #[cfg(test)]
@@ -97,6 +98,7 @@ pub use self::read::Page;
 pub use self::records::minify::minify;
 pub use self::retention::{Keep, Reason, Retained};
 pub use self::seen::measure;
+pub use self::sizes::Sizes;
 pub use self::snapshot::Counts;
 pub use self::state::{DeadLetter, Event};
 pub use self::verify::{BlobName, Finding, Kind as FindingKind, PartitionHeads, Verification};

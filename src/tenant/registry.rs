@@ -41,10 +41,6 @@ const SPREAD_EACH: Duration = Duration::from_millis(100);
 /// How often a scheduler that does not turn is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// All stages that a tree can be troubled at.
-const STAGES: [Stage; 7] =
-    [Stage::Token, Stage::Subscribe, Stage::List, Stage::Retrieve, Stage::Store, Stage::Paused, Stage::Restart];
-
 /// What all trees of the process share.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -175,6 +171,7 @@ impl Registry {
                 collect: settings.collect,
             };
             let report = self.shared.report.tenant(id, &tenant.name);
+            report.describe(&tenant.cloud.name, &app.section(), &tenant.content_types);
             if books.tenants.get(&id).is_some_and(|entry| entry.order == order) {
                 changes.unchanged += 1;
                 continue;
@@ -185,7 +182,7 @@ impl Registry {
                 report.stored_before(self.shared.store.stored_today(id));
             }
             // What troubled the last tree, the next one finds out anew.
-            for stage in STAGES {
+            for stage in Stage::ALL {
                 report.trouble(stage, None);
             }
             let (running, token) = before.map_or((None, None), |entry| (entry.running, entry.token));

@@ -227,6 +227,9 @@ impl Tree {
 
     /// Closes the gate for a wait that an answer asked for, and remembers a long one.
     async fn obey_wait(&self, error: &ActivityError) {
+        if matches!(error.advice(), Advice::Throttled { .. }) {
+            self.report.throttled();
+        }
         let wait = match error.advice() {
             // Requests that were under way together are answered by the same throttling.
             Advice::Throttled { after } if self.gate.closed_until().is_some() => after,

@@ -77,7 +77,7 @@ pub struct AdminSocket {
 /// What the answers are made of.
 #[derive(Debug)]
 pub struct Service {
-    info: Info,
+    pub(super) info: Info,
     pub(super) report: Arc<Report>,
     pub(super) store: Store,
     pub(super) reloads: mpsc::Sender<Order>,
@@ -140,8 +140,10 @@ async fn info(State(service): State<Arc<Service>>) -> Json<Info> {
     Json(service.info.clone())
 }
 
+/// Of thousands of tenants it is megabytes, which would hold up an async thread.
 async fn status(State(service): State<Arc<Service>>) -> Response {
-    Json(service.report.snapshot()).into_response()
+    let written = tokio::task::spawn_blocking(move || Json(service.report.snapshot()).into_response());
+    written.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 async fn export(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<ExportRequest>) -> Response {

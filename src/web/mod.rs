@@ -3,6 +3,7 @@
 mod access;
 pub mod admin;
 mod health;
+pub mod metrics;
 pub mod operator;
 pub mod records;
 pub mod reload;

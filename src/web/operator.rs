@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /healthz` | 200: the process answers |
 //! | `GET /readyz` | 200, or 503 with what is missing ([`health`](super::health)) |
+//! | `GET /metrics` | the numbers, for Prometheus ([`metrics`](super::metrics)) |
 //! | `GET /v1/…` | what the [admin socket](super::admin) answers; what changes anything is only there |
 //!
 //! It listens before the store is open, so that a long start can be told from a hang; until then only health answers.
@@ -35,7 +36,8 @@ use tracing::{debug, error, info};
 use super::access::{self, Access};
 use super::admin::{self, Service};
 use super::health;
-use crate::config::Operator;
+use super::metrics::{self, Certificates, Metrics};
+use crate::config::{Operator, Settings};
 use crate::event;
 
 /// How many callers are connected at a time; more wait in the kernel's queue.
@@ -62,6 +64,7 @@ pub struct OperatorListener {
 #[derive(Debug, Clone)]
 struct Serving {
     settings: Operator,
+    certificates: Certificates,
     /// `None` until the store is open.
     service: Option<Arc<Service>>,
 }
@@ -69,8 +72,10 @@ struct Serving {
 impl OperatorListener {
     /// Listens until `stop`. Must be called within a runtime.
     #[must_use]
-    pub fn start(settings: &Operator, stop: CancellationToken) -> Self {
-        let (serving, changes) = watch::channel(Serving { settings: settings.clone(), service: None });
+    pub fn start(settings: &Settings, stop: CancellationToken) -> Self {
+        let certificates = Certificates::of(settings);
+        let (serving, changes) =
+            watch::channel(Serving { settings: settings.operator.clone(), certificates, service: None });
         Self { serving, task: tokio::spawn(run(changes, stop)) }
     }
 
@@ -80,10 +85,12 @@ impl OperatorListener {
     }
 
     /// Goes on with these settings.
-    pub fn follow(&self, settings: &Operator) {
+    pub fn follow(&self, settings: &Settings) {
+        let certificates = Certificates::of(settings);
         self.serving.send_if_modified(|serving| {
-            let differs = serving.settings != *settings;
-            serving.settings.clone_from(settings);
+            let differs = serving.settings != settings.operator || serving.certificates != certificates;
+            serving.settings.clone_from(&settings.operator);
+            serving.certificates = certificates;
             differs
         });
     }
@@ -171,10 +178,16 @@ async fn bind(address: SocketAddr) -> TcpListener {
 fn router(serving: &Serving) -> Router {
     let router = match &serving.service {
         None => Router::new().route("/readyz", get(health::not_yet)).fallback(health::not_yet),
-        Some(service) => admin::reading()
-            .merge(admin::records_of_tenants())
-            .route("/readyz", get(health::readyz))
-            .with_state(Arc::clone(service)),
+        Some(service) => {
+            let metrics =
+                Metrics::new(Arc::clone(service), serving.certificates.clone(), serving.settings.tenant_labels);
+            let metrics = Router::new().route("/metrics", get(metrics::metrics)).with_state(Arc::new(metrics));
+            admin::reading()
+                .merge(admin::records_of_tenants())
+                .route("/readyz", get(health::readyz))
+                .with_state(Arc::clone(service))
+                .merge(metrics)
+        }
     };
     let token = serving.settings.token.as_ref().map(|(token, _)| token.clone());
     let guard = axum::middleware::from_fn_with_state(Arc::new(Access { token }), access::guard);
