@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /v1/info` | version, process id and store of the daemon |
 //! | `GET /v1/status` | [`StatusSnapshot`](crate::report::StatusSnapshot) |
-//! | `POST /v1/reload` | the configuration is read again ([`reload`](super::reload)) |
+//! | `POST /v1/reload` | the configuration is read again ([`reload`]) |
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
 //! | `GET /v1/tail?…` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |

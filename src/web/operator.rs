@@ -3,8 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /healthz` | 200: the process answers |
-//! | `GET /readyz` | 200, or 503 with what is missing ([`health`](super::health)) |
-//! | `GET /metrics` | the numbers, for Prometheus ([`metrics`](super::metrics)) |
+//! | `GET /readyz` | 200, or 503 with what is missing ([`health`]) |
+//! | `GET /metrics` | the numbers, for Prometheus ([`metrics`]) |
 //! | `GET /v1/…` | what the [admin socket](super::admin) answers; what changes anything is only there |
 //!
 //! It listens before the store is open, so that a long start can be told from a hang; until then only health answers.
