@@ -11,6 +11,7 @@ pub mod demo;
 pub mod exit;
 pub mod export;
 mod heartbeat;
+pub mod manual;
 pub mod moment;
 mod opening;
 pub mod reload;
@@ -71,6 +72,11 @@ pub enum Command {
     Tail(tail::TailArgs),
     /// Check that everything that was stored is still there, and as it was stored
     Verify(verify::VerifyArgs),
+    /// Print the completions of a shell
+    Completions(manual::CompletionsArgs),
+    /// Write the manual pages into a folder, for packages
+    #[command(hide = true)]
+    Man(manual::ManArgs),
 }
 
 /// The whole program: reads the command line, runs the command, says what went wrong.
@@ -107,6 +113,8 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
             Command::Verify(args) => verify::verify(&config, args).await,
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
         }
     })
 }
