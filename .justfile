@@ -34,6 +34,10 @@ build-without-demo:
 test:
     cargo test --workspace
 
+# deb, rpm, tarball, image and the list of what they contain, in `target/packages`.
+packages:
+    packaging/build
+
 # Minimal Debian trees for the tests that boot a systemd, in `target/trees`; needs root and mmdebstrap.
 trees:
     #!/usr/bin/env bash
@@ -50,6 +54,17 @@ trees:
             --dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "target/trees/.$suite" "$mirror"
         mv "target/trees/.$suite" "target/trees/$suite"
     done
+
+# The same commit built in another folder gives the same bytes.
+reproduce: packages
+    #!/usr/bin/env bash
+    set -euo pipefail
+    elsewhere=$(mktemp -d)
+    trap 'rm -rf "$elsewhere"' EXIT
+    git clone --quiet . "$elsewhere/tenantry"
+    "$elsewhere/tenantry/packaging/build" >/dev/null
+    sums() { (cd "$1/target/packages" && find . -type f | LC_ALL=C sort | xargs sha256sum); }
+    diff <(sums .) <(sums "$elsewhere/tenantry") && sums .
 
 # What takes longer than CI allows: 100 kill rounds, power cuts, clock steps, isolation, the benchmarks.
 long:

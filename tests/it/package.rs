@@ -1,0 +1,217 @@
+//! The packages, as an administrator handles them: installed, configured, upgraded, removed and purged in a booted
+//! system; and the image, run.
+//!
+//! `just packages` makes them, and `TENANTRY_TEST_PACKAGES` names their folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tenantry_simulator::Scenario;
+
+use crate::machine::{Machine, put, text, trees};
+use crate::skip::{not_here, skip};
+use crate::world::{World, tenant};
+
+/// The folder with the packages.
+fn packages() -> Option<PathBuf> {
+    let packages = std::env::var_os("TENANTRY_TEST_PACKAGES").map(PathBuf::from);
+    if packages.is_none() {
+        skip("TENANTRY_TEST_PACKAGES names no packages to install; `just packages` makes them");
+    }
+    packages
+}
+
+/// The one file in `folder` whose name ends so.
+fn one(folder: &Path, end: &str) -> PathBuf {
+    let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let found: Vec<_> = all.filter(|path| path.to_string_lossy().ends_with(end)).collect();
+    assert_eq!(found.len(), 1, "files `*{end}` in {}: {found:?}", folder.display());
+    found.into_iter().next().unwrap()
+}
+
+/// What a command of this host says, which must succeed.
+#[track_caller]
+fn must(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+/// The configuration for the simulated cloud, as an administrator of a packaged tenantry would write it.
+fn configuration(world: &World) -> String {
+    let config = fs::read_to_string(&world.config).unwrap().replace("path = \"store\"\n", "");
+    config.replace("\"app.", "\"credentials/app.").replace("[store]\n", "")
+}
+
+fn a_deb_under(suite: &str, start: &str) {
+    let (Some(trees), Some(packages)) = (trees(), packages()) else { return };
+    let world = World::new(Scenario::new(43).tenant(tenant(1, 5, 1.0)), "");
+    let wanted = world.cloud.ledger().expected_ids(tenant(1, 5, 1.0).id).len();
+    let (old, new) = (one(&packages, "-1_amd64.deb"), one(&packages.join("next"), "-2_amd64.deb"));
+    let name = format!("tenantry-deb-{suite}-{}", std::process::id());
+    let booted = Machine::boot(&trees.join(suite), &name, |tree| {
+        fs::copy(old, tree.join("opt/old.deb")).unwrap();
+        fs::copy(new, tree.join("opt/new.deb")).unwrap();
+    });
+    let mut machine = match booted {
+        Ok(machine) => machine,
+        Err(refused) => return not_here(&refused),
+    };
+    let tree = machine.tree.path().to_owned();
+    let exists = |path: &str| fs::symlink_metadata(tree.join(path)).is_ok();
+
+    // Installed: nothing runs before somebody has said what is to be collected.
+    machine.must(&["dpkg", "-i", "/opt/old.deb"]);
+    assert_eq!(machine.must(&["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "tenantry"]).trim(), "ii");
+    assert_eq!([machine.property("UnitFileState"), machine.property("ActiveState")], ["disabled", "inactive"]);
+    // By its name when it is started: the unit for this systemd was chosen.
+    assert!(machine.must(&["systemctl", "cat", "tenantry"]).contains(&format!("\nType={start}\n")));
+    machine.must(&["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "tenantry.service"]);
+    assert_eq!(machine.must(&["stat", "-c", "%a %U:%G", "/etc/tenantry/credentials"]).trim(), "750 root:tenantry");
+    machine.must(&["tenantry", "--version"]);
+
+    // Configured and switched on.
+    fs::write(tree.join("etc/tenantry/tenantry.toml"), configuration(&world)).unwrap();
+    for file in ["app.crt", "app.key"] {
+        put(tree.join("etc/tenantry/credentials").join(file), 0o600, fs::read(world.dir.path().join(file)).unwrap());
+    }
+    machine.must(&["systemctl", "enable", "--now", "tenantry"]);
+    machine.wait_state("active");
+    machine.wait("everything is stored", |machine| {
+        machine.run(&["tenantry", "export"]).lines().count() == wanted
+    });
+    let explained = machine.run(&["journalctl", "-u", "tenantry", "-x", "--no-pager"]);
+    assert!(explained.contains("Subject: Tenantry collects"), "{explained}");
+    assert!(!explained.contains("mode is different"), "{explained}");
+
+    // An upgrade restarts the service, and keeps what was edited and what was collected.
+    let process = machine.property("MainPID");
+    machine.must(&["dpkg", "-i", "/opt/new.deb"]);
+    assert!(machine.must(&["dpkg-query", "-W", "-f", "${Version}", "tenantry"]).ends_with("-2"));
+    machine.wait("it was restarted", |machine| {
+        machine.property("ActiveState") == "active" && machine.property("MainPID") != process
+    });
+    assert_eq!(fs::read_to_string(tree.join("etc/tenantry/tenantry.toml")).unwrap(), configuration(&world));
+    assert_eq!(machine.must(&["tenantry", "export"]).lines().count(), wanted);
+
+    // What the administrator has switched off stays off.
+    machine.must(&["systemctl", "disable", "--now", "tenantry"]);
+    machine.must(&["dpkg", "-i", "--force-downgrade", "/opt/old.deb"]);
+    assert_eq!([machine.property("UnitFileState"), machine.property("ActiveState")], ["disabled", "inactive"]);
+    machine.must(&["systemctl", "enable", "--now", "tenantry"]);
+
+    // Removed: stopped, and its configuration and what was collected are still there.
+    machine.must(&["dpkg", "-r", "tenantry"]);
+    assert_eq!(machine.property("ActiveState"), "inactive");
+    assert!(exists("etc/tenantry/tenantry.toml") && exists("var/lib/private/tenantry/content"));
+    assert!(!exists("usr/bin/tenantry") && !exists("usr/lib/systemd/system/tenantry.service"));
+    machine.must(&["dpkg", "-i", "/opt/new.deb"]);
+    machine.must(&["systemctl", "start", "tenantry"]);
+    machine.wait_state("active");
+    assert_eq!(machine.must(&["tenantry", "export"]).lines().count(), wanted);
+
+    // Purged: nothing is left but the group, since people may still be members of it.
+    machine.must(&["dpkg", "-P", "tenantry"]);
+    let left = machine.must(&["find", "/etc", "/usr", "/var", "/run", "-name", "*tenantry*", "-not", "-path", "*/dpkg/*"]);
+    // The journal's and the service manager's own records of what ran.
+    let left: Vec<_> = left.lines().filter(|path| !path.contains("/systemd/")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!exists("etc/systemd/system/multi-user.target.wants/tenantry.service"));
+    assert_eq!(machine.property("LoadState"), "not-found");
+}
+
+#[test]
+fn a_deb_under_debian_12() {
+    a_deb_under("bookworm", "notify");
+}
+
+#[test]
+fn a_deb_under_debian_13() {
+    a_deb_under("trixie", "notify-reload");
+}
+
+#[test]
+fn lintian_finds_no_error_in_the_deb() {
+    let Some(packages) = packages() else { return };
+    let deb = one(&packages, "-1_amd64.deb");
+    must("lintian", &["--allow-root", "--fail-on", "error", deb.to_str().unwrap()]);
+}
+
+#[test]
+fn the_rpm_holds_the_same_and_keeps_an_edited_configuration() {
+    let Some(packages) = packages() else { return };
+    let rpm = one(&packages, ".rpm");
+    let rpm = rpm.to_str().unwrap();
+    let files = must("rpm", &["-qpl", rpm]);
+    let deb = must("dpkg", &["-c", one(&packages, "-1_amd64.deb").to_str().unwrap()]);
+    for file in [
+        "/usr/bin/tenantry",
+        "/etc/tenantry/tenantry.toml",
+        "/usr/share/tenantry/choose-unit",
+        "/usr/share/tenantry/systemd/tenantry.service",
+        "/usr/share/tenantry/systemd/tenantry-252.service",
+        "/usr/lib/sysusers.d/tenantry.conf",
+        "/usr/lib/systemd/catalog/tenantry.catalog",
+        "/usr/share/man/man1/tenantry-run.1.gz",
+        "/usr/share/man/man5/tenantry.toml.5.gz",
+        "/usr/share/bash-completion/completions/tenantry",
+    ] {
+        assert!(files.lines().any(|line| line == file), "{file} is not in the rpm:\n{files}");
+        assert!(deb.contains(&format!(".{file}")), "{file} is not in the deb:\n{deb}");
+    }
+    assert_eq!(must("rpm", &["-qpc", rpm]).trim(), "/etc/tenantry/tenantry.toml");
+    must("rpm", &["-K", "--nosignature", rpm]);
+
+    let Some(trees) = trees() else { return };
+    let tree = tempfile::tempdir().unwrap();
+    must("cp", &["-a", trees.join("bookworm/.").to_str().unwrap(), tree.path().to_str().unwrap()]);
+    let root = tree.path().to_str().unwrap();
+    // Debian's rpm knows of no installed rpm that could give it what is asked for.
+    must("rpm", &["--root", root, "--nodeps", "-i", rpm]);
+    let unit = fs::read_to_string(tree.path().join("usr/lib/systemd/system/tenantry.service")).unwrap();
+    assert!(unit.contains("\nType=notify\n"), "{unit}");
+    let config = tree.path().join("etc/tenantry/tenantry.toml");
+    fs::write(&config, "# edited\n").unwrap();
+    must("rpm", &["--root", root, "--nodeps", "-U", "--replacepkgs", rpm]);
+    assert_eq!(fs::read_to_string(&config).unwrap(), "# edited\n");
+    must("rpm", &["--root", root, "-e", "--nodeps", "tenantry"]);
+    for gone in ["usr/bin/tenantry", "usr/lib/systemd/system/tenantry.service"] {
+        assert!(!tree.path().join(gone).exists(), "{gone}");
+    }
+}
+
+#[test]
+fn the_image_resolves_names_and_has_nothing_to_log_in_to() {
+    let Some(packages) = packages() else { return };
+    let (image, work, config) =
+        (one(&packages, "-oci.tar"), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // As the image's user must be able to read it; a secret is enough for a question that never reaches Microsoft.
+    put(
+        config.path().join("tenantry.toml"),
+        0o644,
+        "[app]\nclient_id = \"0a990000-0000-4000-8000-000000000001\"\nclient_secret_file = \"secret\"\n\
+         [[tenants]]\nid = \"7e4a0000-0000-4000-8000-000000000001\"\n[daemon]\nstart_spread = \"0s\"\n",
+    );
+    put(config.path().join("secret"), 0o644, "of-no-use");
+    fs::set_permissions(config.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/try-image");
+    let tried = Command::new("unshare")
+        .args(["--mount", "--net"])
+        .arg(script)
+        .args([&image, config.path(), work.path()])
+        .output()
+        .unwrap();
+    let said = text(&tried);
+    if !tried.status.success() && said.contains("unshare failed: Operation not permitted") {
+        return not_here(&said);
+    }
+    assert!(tried.status.success(), "{said}");
+    let line = |word: &str| said.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line("asked ").contains("login.microsoftonline.com"), "{said}");
+    // The name led somewhere: what failed is the connection.
+    assert!(said.contains("onnection refused") && !said.contains("dns error"), "{said}");
+    assert_eq!(line("version "), concat!("tenantry ", env!("CARGO_PKG_VERSION")));
+    assert_eq!([line("user "), line("exit ")], ["65532:65532", "0"], "{said}");
+    assert!(!said.contains("there is a shell"), "{said}");
+}
