@@ -37,12 +37,30 @@ pub const MOST_BITS: usize = 8192;
 /// rsaEncryption, as keys and certificates name it.
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
+/// id-RSASSA-PSS, as keys that sign in no other way name it.
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+/// How a PEM block of the old form says that it is encrypted.
+const ENCRYPTED: &[u8] = b"Proc-Type: 4,ENCRYPTED";
+
 /// Why a certificate or its key cannot be used. The caller knows the file and names it.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The bytes are DER, PKCS#12 most likely, where PEM was expected.
     #[error("this is a binary file, not PEM; if it is a PKCS#12 file (.pfx, .p12), set `pkcs12_file` instead")]
     NotPem,
+    /// The bytes are a certificate in DER where PEM was expected.
+    #[error(
+        "this is a certificate as DER, not PEM; convert it with `openssl x509 -inform der -in FILE.der -out FILE.pem`"
+    )]
+    DerCertificate,
+    /// The bytes are a private key in DER where PEM was expected.
+    #[error(
+        "this is a private key as DER, not PEM; convert it with `openssl pkey -inform der -in KEY.der -out KEY.pem`"
+    )]
+    DerKey,
+    /// The text is PEM in an encoding that nothing else reads.
+    #[error("this is UTF-16; save it as UTF-8")]
+    Utf16,
     /// The bytes are PEM where PKCS#12 was expected.
     #[error("this is PEM, not PKCS#12; set `certificate_file` (and `private_key_file` if the key is apart) instead")]
     NotPkcs12,
@@ -52,6 +70,17 @@ pub enum CertificateError {
     /// There is no certificate.
     #[error("there is no certificate in it; it must hold a `BEGIN CERTIFICATE` block (PEM) or a certificate (PKCS#12)")]
     NoCertificate,
+    /// There is a key where the certificate should be, and the other way round.
+    #[error(
+        "the one holds a private key and no certificate, the other a certificate and no private key; are \
+         `certificate_file` and `private_key_file` exchanged?"
+    )]
+    Exchanged,
+    /// There is a key where the certificate should be.
+    #[error(
+        "it holds a private key and no certificate; name the certificate's file, and this one in `private_key_file`"
+    )]
+    OnlyKey,
     /// A certificate cannot be read.
     #[error("a certificate in it cannot be read; export it again as X.509")]
     BrokenCertificate,
@@ -72,6 +101,9 @@ pub enum CertificateError {
     /// The private key is of another kind.
     #[error("the private key is not an RSA key, and Entra takes only RSA; make one with `openssl genrsa 2048`")]
     NotRsa,
+    /// The private key is bound to one way of signing, by which its certificate says so too.
+    #[error("the private key is an RSASSA-PSS key; Entra needs a plain RSA key, as `openssl genrsa 2048` makes it")]
+    PssKey,
     /// The private key cannot be read.
     #[error(
         "the private key cannot be read; it must be PKCS#8 (`BEGIN PRIVATE KEY`) or PKCS#1 (`BEGIN RSA PRIVATE KEY`)"
@@ -106,6 +138,9 @@ pub enum CertificateError {
          `openssl pkcs12 -in FILE.pfx -passin pass: -nodes -out FILE.pem` and set `certificate_file`"
     )]
     NeedsPassword,
+    /// The bytes are something else.
+    #[error("this is no PKCS#12 file, or it is cut off ({0}); name a .pfx or .p12 file, or export it again")]
+    OtherThanPkcs12(String),
     /// The PKCS#12 file cannot be read.
     #[error("the PKCS#12 file cannot be read ({0}); export it again with AES-256 and SHA-256")]
     BrokenPkcs12(String),
@@ -145,15 +180,23 @@ impl Thumbprint {
 impl Certificate {
     /// Reads a PEM certificate, alone or in a chain, and its key from `key_pem` or from the same file.
     pub fn from_pem(cert_pem: &[u8], key_pem: Option<&[u8]>) -> Result<Self, CertificateError> {
-        let mut file = PemFile::read(cert_pem)?;
+        let PemFile { certificates, mut keys } = PemFile::read(cert_pem)?;
+        let has_key = !keys.is_empty();
+        let mut is_exchanged = false;
         if let Some(key_pem) = key_pem {
             // A key file that also holds the certificate is common; only its key counts.
-            file.keys = PemFile::read(key_pem)?.keys;
+            let file = PemFile::read(key_pem)?;
+            is_exchanged = file.keys.is_empty() && !file.certificates.is_empty();
+            keys = file.keys;
         }
-        if file.certificates.is_empty() {
-            return Err(CertificateError::NoCertificate);
+        if certificates.is_empty() {
+            return Err(match (has_key, key_pem) {
+                (true, Some(_)) if is_exchanged => CertificateError::Exchanged,
+                (true, None) => CertificateError::OnlyKey,
+                _ => CertificateError::NoCertificate,
+            });
         }
-        Self::pair(file.certificates, &only(file.keys)?)
+        Self::pair(certificates, &only(keys.into_iter().collect::<Result<_, _>>()?)?)
     }
 
     /// Reads a PKCS#12 file; `password` is empty where there is none.
@@ -173,6 +216,7 @@ impl Certificate {
                     CertificateError::WrongPassword
                 }
             }
+            p12_keystore::error::Error::DerError(error) => CertificateError::OtherThanPkcs12(error.to_string()),
             other => CertificateError::BrokenPkcs12(other.to_string()),
         })?;
         if archive.certs.is_empty() {
@@ -323,37 +367,68 @@ impl fmt::Debug for Certificate {
 /// What a PEM file holds, as far as it concerns us.
 struct PemFile {
     certificates: Vec<Vec<u8>>,
-    /// PKCS#1.
-    keys: Vec<Zeroizing<Vec<u8>>>,
+    /// PKCS#1, or why it is not: of no interest where another file has the key.
+    keys: Vec<Result<Zeroizing<Vec<u8>>, CertificateError>>,
 }
 
 impl PemFile {
     fn read(bytes: &[u8]) -> Result<Self, CertificateError> {
         // Windows editors like to put a byte order mark before the first line.
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+        if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+            return Err(CertificateError::Utf16);
+        }
         if !looks_like_pem(bytes) && std::str::from_utf8(bytes).is_err() {
-            return Err(CertificateError::NotPem);
+            return Err(not_pem(bytes));
         }
         // The old form of encryption says so in lines before the base64, which would only look damaged.
-        if memchr::memmem::find(bytes, b"Proc-Type: 4,ENCRYPTED").is_some() {
-            return Err(CertificateError::EncryptedKey);
-        }
+        let has_encrypted = memchr::memmem::find(bytes, ENCRYPTED).is_some();
+        let without_headers: Zeroizing<Vec<u8>>;
+        let blocks = if has_encrypted {
+            let is_header = |line: &&[u8]| line.starts_with(b"Proc-Type:") || line.starts_with(b"DEK-Info:");
+            let is_empty = |line: &&[u8]| line.trim_ascii().is_empty();
+            let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+            without_headers =
+                Zeroizing::new(lines.filter(|line| !is_header(line) && !is_empty(line)).flatten().copied().collect());
+            &without_headers
+        } else {
+            bytes
+        };
         let mut file = Self { certificates: Vec::new(), keys: Vec::new() };
-        for block in Pem::iter_from_buffer(bytes) {
+        for block in Pem::iter_from_buffer(blocks) {
             let Pem { label, contents } = block.map_err(|_| CertificateError::BrokenPem)?;
             let contents = Zeroizing::new(contents);
+            let is_plain = || rsa::pkcs1::RsaPrivateKey::from_der(&contents).is_ok();
             match label.as_str() {
                 "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
                     file.certificates.push(contents.to_vec());
                 }
-                "PRIVATE KEY" => file.keys.push(unwrap_pkcs8(&contents)?),
-                "RSA PRIVATE KEY" => file.keys.push(contents),
-                "ENCRYPTED PRIVATE KEY" => return Err(CertificateError::EncryptedKey),
-                "EC PRIVATE KEY" | "DSA PRIVATE KEY" | "OPENSSH PRIVATE KEY" => return Err(CertificateError::NotRsa),
+                "PRIVATE KEY" => file.keys.push(unwrap_pkcs8(&contents)),
+                "RSA PRIVATE KEY" if has_encrypted && !is_plain() => {
+                    file.keys.push(Err(CertificateError::EncryptedKey));
+                }
+                "RSA PRIVATE KEY" => file.keys.push(Ok(contents)),
+                "ENCRYPTED PRIVATE KEY" => file.keys.push(Err(CertificateError::EncryptedKey)),
+                "EC PRIVATE KEY" | "DSA PRIVATE KEY" | "OPENSSH PRIVATE KEY" => {
+                    file.keys.push(Err(CertificateError::NotRsa));
+                }
                 _ => {}
             }
         }
         Ok(file)
+    }
+}
+
+/// What a binary file is that should be PEM.
+fn not_pem(bytes: &[u8]) -> CertificateError {
+    let is_key =
+        rsa::pkcs8::PrivateKeyInfo::from_der(bytes).is_ok() || rsa::pkcs1::RsaPrivateKey::from_der(bytes).is_ok();
+    if X509Certificate::from_der(bytes).is_ok() {
+        CertificateError::DerCertificate
+    } else if is_key {
+        CertificateError::DerKey
+    } else {
+        CertificateError::NotPem
     }
 }
 
@@ -374,6 +449,9 @@ fn only(mut keys: Vec<Zeroizing<Vec<u8>>>) -> Result<Zeroizing<Vec<u8>>, Certifi
 /// The PKCS#1 key inside a PKCS#8 wrapping: the form that signing takes.
 fn unwrap_pkcs8(der: &[u8]) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     let info = rsa::pkcs8::PrivateKeyInfo::from_der(der).map_err(|_| CertificateError::BrokenKey)?;
+    if info.algorithm.oid == RSASSA_PSS {
+        return Err(CertificateError::PssKey);
+    }
     if info.algorithm.oid != RSA_ENCRYPTION {
         return Err(CertificateError::NotRsa);
     }

@@ -189,6 +189,7 @@ fn what_is_wrong_is_said_with_what_to_change() {
         (certificate, "", "there is no private key"),
         (certificate, &format!("{key}{}", other.key), "there are 2 private keys"),
         (key, key, "there is no certificate in it"),
+        (key, certificate, "are `certificate_file` and `private_key_file` exchanged?"),
         ("", key, "there is no certificate in it"),
         (unreadable, key, "a certificate in it cannot be read"),
         (cut, key, "a PEM block is damaged"),
@@ -198,13 +199,49 @@ fn what_is_wrong_is_said_with_what_to_change() {
         assert!(error.contains(expected), "{error}");
         assert!(!error.contains(&pair.key[60..80]) && !error.ends_with('.'), "{error}");
     }
+    let error = Certificate::from_pem(key.as_bytes(), None).unwrap_err().to_string();
+    assert!(error.contains("name the certificate's file, and this one in `private_key_file`"), "{error}");
     let binary = der(certificate);
-    let error = Certificate::from_pem(&binary, Some(key.as_bytes())).unwrap_err().to_string();
-    assert!(error.contains("set `pkcs12_file` instead"), "{error}");
+    let utf16: Vec<u8> = format!("\u{feff}{certificate}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, expected) in [
+        (&binary[..], "`openssl x509 -inform der -in FILE.der -out FILE.pem`"),
+        (&der(key), "`openssl pkey -inform der -in KEY.der -out KEY.pem`"),
+        (&der(&pkcs1(pair)), "`openssl pkey -inform der -in KEY.der -out KEY.pem`"),
+        (b"\x30\x82\xFF", "set `pkcs12_file` instead"),
+        (&utf16, "this is UTF-16; save it as UTF-8"),
+    ] {
+        let error = Certificate::from_pem(bytes, Some(key.as_bytes())).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
     let error = Certificate::from_pkcs12(both.as_bytes(), &String::new().into()).unwrap_err().to_string();
     assert!(error.contains("set `certificate_file`"), "{error}");
     let error = Certificate::from_pkcs12(&binary, &String::new().into()).unwrap_err();
-    assert!(matches!(error, CertificateError::BrokenPkcs12(_)), "{error}");
+    assert!(matches!(error, CertificateError::OtherThanPkcs12(_)), "{error}");
+}
+
+#[test]
+fn a_key_of_no_use_beside_the_certificate_does_not_matter_if_another_file_has_the_key() {
+    let pair = some_pair();
+    let Pair { certificate, key, .. } = pair;
+    let expected = read(certificate, key).unwrap();
+    for useless in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",
+        "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    ] {
+        for file in [format!("{certificate}{useless}"), format!("{useless}{certificate}")] {
+            assert_eq!(read(&file, key).unwrap(), expected, "{useless}");
+            Certificate::from_pem(file.as_bytes(), None).expect_err("there is no other key");
+        }
+    }
+}
+
+#[test]
+fn a_key_for_one_way_of_signing_is_recognised() {
+    let Some(pss) = openssl(&[], "genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out out") else { return };
+    let error = Certificate::from_pem(some_pair().certificate.as_bytes(), Some(&pss)).unwrap_err();
+    assert!(matches!(error, CertificateError::PssKey), "{error}");
 }
 
 #[test]
@@ -255,7 +292,7 @@ fn pkcs12_of_our_own_making() {
     }
     let cut = store.writer("p").write().unwrap();
     let error = Certificate::from_pkcs12(&cut[..cut.len() / 2], &"p".to_owned().into()).unwrap_err();
-    assert!(matches!(error, CertificateError::BrokenPkcs12(_)), "{error}");
+    assert!(matches!(error, CertificateError::OtherThanPkcs12(_)), "{error}");
     let mut trusted = KeyStore::new();
     let certificate = p12_keystore::Certificate::from_der(&der(&pair.certificate)).unwrap();
     trusted.add_entry("trusted", KeyStoreEntry::Certificate(certificate));
