@@ -50,7 +50,8 @@ fn render(settings: &Settings, now: Timestamp) -> String {
     let comment = |line: &dyn std::fmt::Display| format!("# {line}\n");
     let mut text = vec!["# In effect, from\n".to_owned()];
     text.extend(settings.sources.iter().map(|source| comment(&format_args!("  {}", source.display()))));
-    text.push(format!("\n{}\n", settings.to_toml()));
+    text.extend(settings.variables.iter().map(|variable| comment(&format_args!("  environment variable {variable}"))));
+    text.push(format!("\n{}\n", settings.to_toml(now)));
     if !settings.tenants.is_empty() {
         text.extend(tenants(settings).lines().map(|line| comment(&line.trim())));
         text.push("\n".to_owned());

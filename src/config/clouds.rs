@@ -98,16 +98,16 @@ pub(super) fn valid_name(name: &str, table: &Table<'_>, findings: &mut Findings)
 
 /// A scheme and a host that a token may be sent to.
 fn host(text: &str) -> Result<Url, String> {
+    // Not shown: there may be a password before it.
+    if text.contains('@') {
+        return Err("there is a user name in it (an `@`); leave it out and write `https://HOST`".to_owned());
+    }
     let url = match Url::parse(text) {
         Ok(url) if url.has_host() => url,
         _ => return Err(format!("`{text}` is no address; write it as `https://HOST`")),
     };
-    // Not shown: it may be a password.
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("there is a user name in it; leave it out".to_owned());
-    }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("there is more than a host in `{text}`; write `{}`", url.origin().ascii_serialization()));
+        return Err(format!("there is more than a host in it; write `{}`", url.origin().ascii_serialization()));
     }
     match url.scheme() {
         "https" => Ok(url),
@@ -180,11 +180,16 @@ mod tests {
                 "http://127.0.0.1.example",
                 "`http://127.0.0.1.example` would send tokens unencrypted; write `https://`, plain http is only for loopback hosts",
             ),
-            ("https://a:hunter2@login.example", "there is a user name in it; leave it out"),
             (
-                "https://login.example/common",
-                "there is more than a host in `https://login.example/common`; write `https://login.example`",
+                "https://a:hunter2@login.example",
+                "there is a user name in it (an `@`); leave it out and write `https://HOST`",
             ),
+            (
+                "https://a:hunter2@login exam ple",
+                "there is a user name in it (an `@`); leave it out and write `https://HOST`",
+            ),
+            ("https://login.example/?key=hunter2", "there is more than a host in it; write `https://login.example`"),
+            ("https://login.example/common", "there is more than a host in it; write `https://login.example`"),
             ("ftp://login.example", "`ftp` is no scheme for it; write `https://HOST`"),
             ("login.example", "`login.example` is no address; write it as `https://HOST`"),
             ("https://", "`https://` is no address; write it as `https://HOST`"),

@@ -4,14 +4,15 @@
 //! when the configuration is. Whoever can read a secret is not our business, but that every user of the host can is
 //! a warning.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::file::{self, Unread};
 use super::merged::{At, Table};
 use super::problem::{Findings, Place, Problem};
+use super::settings::CredentialFile;
 use crate::secret::Secret;
 use crate::token::{Certificate, CertificateError, Credential, Signing};
 
@@ -27,7 +28,7 @@ const WAYS: [(&str, &[&str]); 3] = [
     ("client secret", &["client_secret_file", "client_secret"]),
 ];
 
-type Files = Vec<(&'static str, PathBuf)>;
+type Files = Vec<CredentialFile>;
 
 /// Loads the credential of the app that `table` describes.
 pub(super) fn load(table: &Table<'_>, default: Signing, findings: &mut Findings) -> Option<(Credential, Files)> {
@@ -87,7 +88,7 @@ fn certificates(table: &Table<'_>, signing: Signing, findings: &mut Findings) ->
     for (file, key_file) in pairs {
         let read = |path: &Path, secret, findings: &mut Findings| {
             let key = if path == file { "certificate_file" } else { "private_key_file" };
-            read(path, secret, &table.place_of(key), &table.key(key), findings)
+            read(path, Name::Path, secret, &table.place_of(key), &table.key(key), findings)
         };
         let certificate = read(&file, key_file.is_none(), findings);
         let key = key_file.as_deref().map(|path| read(path, true, findings));
@@ -95,8 +96,9 @@ fn certificates(table: &Table<'_>, signing: Signing, findings: &mut Findings) ->
             Some(key) => format!("`{}` with `{}`", file.display(), key.display()),
             None => format!("`{}`", file.display()),
         };
-        files.push(("certificate_file", file.clone()));
-        files.extend(key_file.clone().map(|file| ("private_key_file", file)));
+        let own = files.len();
+        files.push(CredentialFile::new("certificate_file", file.clone()));
+        files.extend(key_file.clone().map(|file| CredentialFile::new("private_key_file", file)));
         let key = match key {
             Some(None) => continue,
             Some(Some(key)) => Some(key),
@@ -104,7 +106,9 @@ fn certificates(table: &Table<'_>, signing: Signing, findings: &mut Findings) ->
         };
         let Some(certificate) = certificate else { continue };
         let loaded = Certificate::from_pem(&certificate, key.as_deref().map(Vec::as_slice));
-        list.extend(loaded.map_err(|error| refuse(&error, &named, &certificates.place, &key_name, findings)));
+        let loaded = loaded.map_err(|error| refuse(&error, &named, &certificates.place, &key_name, findings));
+        files[own].certificate = loaded.as_ref().ok().map(|certificate| certificate.sha256_hex().to_owned());
+        list.extend(loaded);
     }
     whole(list, certificates.value.len(), signing, files)
 }
@@ -123,7 +127,7 @@ fn pkcs12(table: &Table<'_>, signing: Signing, findings: &mut Findings) -> Optio
     let mut list = Vec::new();
     let mut files = Vec::new();
     for (file, password_file) in pairs {
-        let bytes = read(&file, true, &archives.place, &table.key("pkcs12_file"), findings);
+        let bytes = read(&file, Name::Path, true, &archives.place, &table.key("pkcs12_file"), findings);
         let password = match &password_file {
             Some(path) => {
                 secret_file(path, &table.place_of("pkcs12_password_file"), &table.key("pkcs12_password_file"), findings)
@@ -131,13 +135,15 @@ fn pkcs12(table: &Table<'_>, signing: Signing, findings: &mut Findings) -> Optio
             None => Some(Secret::from(String::new())),
         };
         let named = format!("`{}`", file.display());
-        files.push(("pkcs12_file", file));
-        files.extend(password_file.map(|file| ("pkcs12_password_file", file)));
+        let own = files.len();
+        files.push(CredentialFile::new("pkcs12_file", file));
+        files.extend(password_file.map(|file| CredentialFile::new("pkcs12_password_file", file)));
         let (Some(bytes), Some(password)) = (bytes, password) else { continue };
         let loaded = Certificate::from_pkcs12(&bytes, &password);
-        list.extend(
-            loaded.map_err(|error| refuse(&error, &named, &archives.place, &table.key("pkcs12_file"), findings)),
-        );
+        let key = table.key("pkcs12_file");
+        let loaded = loaded.map_err(|error| refuse(&error, &named, &archives.place, &key, findings));
+        files[own].certificate = loaded.as_ref().ok().map(|certificate| certificate.sha256_hex().to_owned());
+        list.extend(loaded);
     }
     whole(list, archives.value.len(), signing, files)
 }
@@ -153,7 +159,7 @@ fn secret(table: &Table<'_>, findings: &mut Findings) -> Option<(Credential, Fil
         let key = table.key("client_secret_file");
         let secret = secret_file(&path.value, &path.place, &key, findings)?;
         warn_of_id(&secret, &path.place, &key, findings);
-        return Some((Credential::Secret(secret), vec![("client_secret_file", path.value)]));
+        return Some((Credential::Secret(secret), vec![CredentialFile::new("client_secret_file", path.value)]));
     }
     let text = table.text("client_secret", findings)?;
     let secret = Secret::from(text.value);
@@ -193,9 +199,11 @@ fn pair(
         Some(others) if others.value.len() == count => others.value.iter().cloned().map(Some).collect(),
         Some(others) if shared && others.value.len() == 1 => vec![others.value.first().cloned(); count],
         Some(others) => {
+            let files = |count| format!("{count} {}", if count == 1 { "file" } else { "files" });
             let message = format!(
-                "it names {} of them, and `{files_key}` names {count}; write one for each, in the same order",
-                others.value.len()
+                "it names {}, and `{files_key}` names {}; write one for each, in the same order",
+                files(others.value.len()),
+                files(count)
             );
             findings.problem(&others.place, &table.key(key), message);
             return None;
@@ -216,20 +224,23 @@ fn refuse(error: &CertificateError, named: &str, place: &Place, key: &str, findi
     findings.problem(place, key, format!("{named}: {error}"));
 }
 
-/// A secret that a file holds: its text without the line's end that editors add.
+/// A secret that a file holds: its text without what editors add, a byte order mark and the ends of lines.
 pub(super) fn secret_file(path: &Path, place: &Place, key: &str, findings: &mut Findings) -> Option<Secret> {
-    let bytes = read(path, true, place, key, findings)?;
+    let bytes = read(path, Name::PerhapsSecret, true, place, key, findings)?;
+    let shown = path.display();
     let Ok(text) = std::str::from_utf8(&bytes) else {
-        findings.problem(place, key, format!("`{}` is not UTF-8; write the secret as text", path.display()));
+        let found = if file::is_utf16(&bytes) { "UTF-16" } else { "not UTF-8" };
+        findings.problem(place, key, format!("`{shown}` is {found}; write the secret as text in UTF-8"));
         return None;
     };
-    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() {
-        findings.problem(place, key, format!("`{}` is empty; write the secret into it", path.display()));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches(['\r', '\n']);
+    if text.trim().is_empty() {
+        let found = if text.is_empty() { "is empty" } else { "holds nothing but blanks" };
+        findings.problem(place, key, format!("`{shown}` {found}; write the secret into it"));
         return None;
     }
     if text.trim() != text {
-        let message = format!("the secret in `{}` begins or ends with a blank; is that meant?", path.display());
+        let message = format!("the secret in `{shown}` begins or ends with a blank; is that meant?");
         findings.warn(place, key, message);
     }
     Some(Secret::from(text.to_owned()))
@@ -251,42 +262,74 @@ fn is_newer(path: &Path, copy: &Path) -> bool {
     changed(path).ok().zip(changed(copy).ok()).is_some_and(|(original, copy)| original > copy)
 }
 
+/// What a file's name may be, if there is no such file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// A name.
+    Path,
+    /// The secret itself, written where its file's name belongs.
+    PerhapsSecret,
+}
+
 /// A file's bytes; warns if they are `secret` and every user of the host can read them.
-fn read(path: &Path, secret: bool, place: &Place, key: &str, findings: &mut Findings) -> Option<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let opened = std::fs::File::open(path).or_else(|error| match passed_by_systemd(path) {
-        Some(passed) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+fn read(
+    path: &Path,
+    name: Name,
+    secret: bool,
+    place: &Place,
+    key: &str,
+    findings: &mut Findings,
+) -> Option<Zeroizing<Vec<u8>>> {
+    let read = file::read(path, LARGEST).or_else(|unread| match (unread, passed_by_systemd(path)) {
+        (Unread::Denied, Some(passed)) => {
             if is_newer(path, &passed) {
                 let message = format!("`{}` has changed; systemd hands it over with a restart", path.display());
                 findings.warn(place, key, message);
             }
-            std::fs::File::open(passed)
+            file::read(&passed, LARGEST)
         }
-        _ => Err(error),
+        (unread, _) => Err(unread),
     });
-    let message = match opened.and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)) {
-        Ok(_) if bytes.len() as u64 > LARGEST => {
-            format!("`{}` is larger than 1 MiB; is it the right file?", path.display())
-        }
-        Ok(_) => {
+    let shown = path.display();
+    let message = match read {
+        Ok(bytes) => {
             if secret && readable_by_all(path) {
-                let message = format!("every user of this host can read `{0}`; `chmod o-r {0}`", path.display());
+                let message = format!("every user of this host can read `{shown}`; `chmod o-r {shown}`");
                 findings.warn(place, key, message);
             }
             return Some(bytes);
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            format!("there is no file `{}`; correct the path, or put the file there", path.display())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            let message = format!("`{}` may not be read; let the user that runs tenantry read it", path.display());
+        Err(Unread::Missing) if name == Name::PerhapsSecret => not_there(path, place, key),
+        Err(Unread::Missing) => format!("there is no file `{shown}`; correct the path, or put the file there"),
+        Err(Unread::Dangling) => format!("`{shown}` is a link to a file that is not there; put the file there"),
+        Err(Unread::Denied) => {
+            let message = format!("`{shown}` may not be read; let the user that runs tenantry read it");
             findings.problems.push(Problem { permission: true, ..Problem::new(place.clone(), key, message) });
             return None;
         }
-        Err(error) => format!("`{}` cannot be read: {error}", path.display()),
+        Err(Unread::Special(kind)) => format!("`{shown}` is {kind}; name a file"),
+        Err(Unread::TooLarge) => format!("`{shown}` is larger than 1 MiB; is it the right file?"),
+        Err(Unread::Failed(error)) => format!("`{shown}` cannot be read: {error}"),
     };
     findings.problem(place, key, message);
     None
+}
+
+/// What to say of a file that is not there, whose name is shown only where it cannot be the secret itself.
+fn not_there(path: &Path, place: &Place, key: &str) -> String {
+    let home = file::home(place.base());
+    if file::is_plainly_a_path(path, &home) {
+        return format!("there is no file `{}`; correct the path, or put the file there", path.display());
+    }
+    let instead = match key.rsplit('.').next() {
+        Some("client_secret_file") => ", or set `client_secret`",
+        _ => "",
+    };
+    format!(
+        "there is no file of the name that is written here (it starts from `{}`); correct the path, or put the file \
+         there; if it is the secret itself, write it to a file and name that{instead}",
+        home.display()
+    )
 }
 
 #[cfg(unix)]

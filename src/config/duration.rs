@@ -19,6 +19,19 @@ pub fn parse(text: &str) -> Result<Duration, NotADuration> {
     Duration::try_from(signed).map_err(|_| NotADuration)
 }
 
+/// What someone meant by a text that is no span of time, where that can be told.
+pub(super) fn meant(text: &str) -> Option<String> {
+    let text = text.trim();
+    if let Some(rest) = text.strip_prefix('-')
+        && let Ok(span) = parse(rest)
+    {
+        return Some(format!("`{text}` is negative; write it as `{}`", display(span)));
+    }
+    let number = text.strip_suffix('M')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| format!("the `M` of `{text}` stands for months; did you mean `{number}m`?"))
+}
+
 /// The span as [`parse`] reads it, in the fewest units: `7d`, `1h30m`, `250ms`.
 #[must_use]
 pub fn display(duration: Duration) -> String {
@@ -73,6 +86,15 @@ mod tests {
     fn the_fewest_units() {
         for (seconds, text) in [(0, "0s"), (90, "1m30s"), (2700, "45m"), (604_800, "7d"), (90_000, "1d1h")] {
             assert_eq!(display(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn what_was_meant() {
+        assert_eq!(meant("-5m").as_deref(), Some("`-5m` is negative; write it as `5m`"));
+        assert_eq!(meant("45M").as_deref(), Some("the `M` of `45M` stands for months; did you mean `45m`?"));
+        for text in ["", "M", "xM", "-", "-x", "soon"] {
+            assert_eq!(meant(text), None, "{text}");
         }
     }
 

@@ -9,15 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Config, ConfigError, Environment, Map, Source, Value, ValueKind};
+use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 
 use super::problem::{Findings, Place};
-use super::schema::{self, Section, Shape};
+use super::schema;
 use super::written::Written;
-use super::{duration, size};
-
-/// What variables begin with.
-const PREFIX: &str = "TENANTRY";
+use super::{duration, environment, file, size};
 
 /// The sources, merged.
 pub(super) struct Merged {
@@ -25,24 +22,6 @@ pub(super) struct Merged {
     root: Map<String, Value>,
     entries: Vec<(String, Value)>,
     headers: BTreeMap<String, Place>,
-}
-
-/// The variables of the environment that are meant for the configuration.
-pub(super) fn variables(
-    all: impl IntoIterator<Item = (OsString, OsString)>,
-    findings: &mut Findings,
-) -> Map<String, String> {
-    let mut variables = Map::new();
-    for (name, value) in all {
-        let Some(name) = name.to_str().filter(|name| name.to_uppercase().starts_with("TENANTRY__")) else { continue };
-        if let Ok(value) = value.into_string() {
-            variables.insert(name.to_owned(), value);
-        } else {
-            let place = Place::Environment { variable: name.to_owned() };
-            findings.problem(&place, "", "its value is not UTF-8");
-        }
-    }
-    variables
 }
 
 /// A file's sections as a source of the `config` crate.
@@ -66,16 +45,17 @@ impl Source for FileSource {
     }
 }
 
-/// Merges `written`, which are the files that could be read with their numbers in `files`, and `variables`.
+/// Merges `written`, which are the files that could be read with their numbers in `files`, and `environment`.
 pub(super) fn merge(
     files: Vec<Arc<Path>>,
     written: Vec<(usize, Written)>,
-    variables: Map<String, String>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
     findings: &mut Findings,
 ) -> Merged {
     let mut builder = Config::builder();
     let mut entries = Vec::new();
     let mut headers = BTreeMap::new();
+    let variables = environment::sections(environment, &written, findings);
     for (number, file) in written {
         for (path, line) in file.headers {
             headers.entry(path).or_insert_with(|| Place::file(&files[number], Some(line)));
@@ -83,7 +63,7 @@ pub(super) fn merge(
         entries.extend(file.entries);
         builder = builder.add_source(FileSource(file.sections));
     }
-    builder = builder.add_source(FileSource(from_environment(variables, findings)));
+    builder = builder.add_source(FileSource(variables));
     let root = match builder.build().map(|config| config.cache.kind) {
         Ok(ValueKind::Table(root)) => root,
         // Tables of strings cannot fail to merge; if they do, that is the one thing to say.
@@ -94,38 +74,6 @@ pub(super) fn merge(
         }
     };
     Merged { files, root, entries, headers }
-}
-
-/// The sections that `variables` set: `TENANTRY__COLLECT__POLL_INTERVAL` is `collect.poll_interval`.
-fn from_environment(variables: Map<String, String>, findings: &mut Findings) -> Map<String, Value> {
-    let mut known = Map::new();
-    for (name, value) in variables {
-        let path: Vec<&str> = name.split("__").skip(1).collect();
-        let lower: Vec<String> = path.iter().map(|part| part.to_lowercase()).collect();
-        let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
-        if let Err(message) = known_path(&lower) {
-            let place = Place::Environment { variable: name };
-            findings.problem(&place, &lower.join("."), message);
-        } else {
-            known.insert(name, value);
-        }
-    }
-    let environment =
-        Environment::with_prefix(PREFIX).prefix_separator("__").separator("__").ignore_empty(true).source(Some(known));
-    let collected = Config::builder().add_source(environment).build().map(|config| config.cache.kind);
-    if let Ok(ValueKind::Table(table)) = collected { table } else { Map::new() }
-}
-
-fn known_path(path: &[&str]) -> Result<(), String> {
-    let [name, rest @ ..] = path else { return Err("name a section and a key".to_owned()) };
-    let section = Section::named(name).ok_or_else(|| schema::unknown_section(name))?;
-    match (section.shape, rest) {
-        (Shape::List, _) => Err(format!("`{}` cannot be set in the environment; write it in a file", section.header())),
-        (Shape::Table, [key]) | (Shape::Named, [_, key]) if section.keys.contains(key) => Ok(()),
-        (Shape::Table, [key]) | (Shape::Named, [_, key]) => Err(section.unknown_key(key)),
-        (Shape::Table, _) => Err(format!("write it as `{PREFIX}__{}__KEY`", name.to_uppercase())),
-        (Shape::Named, _) => Err(format!("write it as `{PREFIX}__{}__NAME__KEY`", name.to_uppercase())),
-    }
 }
 
 /// A value and where it stands.
@@ -195,14 +143,16 @@ impl Merged {
 
     /// Where `value`, which is at `path`, was written.
     fn place(&self, value: &Value, path: &str) -> Place {
-        let in_file = value.origin().and_then(|origin| origin.split_once(':')).and_then(|(file, line)| {
+        let origin = value.origin().unwrap_or_default();
+        if let Some(variable) = environment::variable_of(origin) {
+            return Place::Environment { variable: variable.to_owned() };
+        }
+        let in_file = origin.split_once(':').and_then(|(file, line)| {
             let path = self.files.get(file.parse::<usize>().ok()?)?;
             Some(Place::file(path, line.parse().ok()))
         });
-        in_file.unwrap_or_else(|| {
-            let variable = format!("{PREFIX}__{}", path.replace('.', "__").to_uppercase());
-            Place::Environment { variable }
-        })
+        // A table that several sources share has no place of its own; where it begins is the next best.
+        in_file.or_else(|| self.headers.get(path).cloned()).unwrap_or_else(|| self.whole())
     }
 }
 
@@ -263,8 +213,13 @@ impl Table<'_> {
         self.parsed(key, findings, |text| {
             words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
                 let valid = || words.iter().map(|(word, _)| *word);
-                let near = schema::nearest(text, valid()).map(|near| format!("; did you mean `{near}`?"));
-                format!("`{text}` is not one of {}{}", schema::list(valid()), near.unwrap_or_default())
+                match schema::nearest(text, valid()) {
+                    Some(near) => {
+                        format!("`{text}` is not one of {}; did you mean `{near}`?", schema::list(valid()))
+                    }
+                    // Not shown: what is like none of them may be a secret in the wrong place.
+                    None => format!("it is not one of {}", schema::list(valid())),
+                }
             })
         })
     }
@@ -279,9 +234,13 @@ impl Table<'_> {
 
     /// A text or a list of them.
     pub(super) fn texts(&self, key: &str, findings: &mut Findings) -> Option<At<Vec<At<String>>>> {
+        self.texts_or(key, "a list of texts, such as `[\"a\", \"b\"]`", findings)
+    }
+
+    fn texts_or(&self, key: &str, wanted: &str, findings: &mut Findings) -> Option<At<Vec<At<String>>>> {
         let merged = self.merged;
         let path = self.key(key);
-        self.read(key, findings, "a list of texts, such as `[\"a\", \"b\"]`", |value| {
+        self.read(key, findings, wanted, |value| {
             let items = match &value.kind {
                 ValueKind::Array(items) => items.as_slice(),
                 _ => std::slice::from_ref(value),
@@ -299,27 +258,48 @@ impl Table<'_> {
 
     /// A path; a relative one starts from the file that names it.
     pub(super) fn path(&self, key: &str, findings: &mut Findings) -> Option<At<PathBuf>> {
-        self.text(key, findings).map(resolve)
+        let text = self.text(key, findings)?;
+        self.resolve(key, text, findings)
     }
 
     /// A path or a list of them; relative ones start from the file that names them.
     pub(super) fn paths(&self, key: &str, findings: &mut Findings) -> Option<At<Vec<PathBuf>>> {
-        let texts = self.texts(key, findings)?;
+        let texts = self.texts_or(key, "a path in quotes, or a list of them", findings)?;
         if texts.value.is_empty() {
             findings.problem(&texts.place, &self.key(key), "the list is empty; name a file, or leave the key out");
             return None;
         }
-        Some(At { value: texts.value.into_iter().map(|text| resolve(text).value).collect(), place: texts.place })
+        let paths: Vec<_> = texts.value.into_iter().map(|text| self.resolve(key, text, findings)).collect();
+        let paths: Option<Vec<_>> = paths.into_iter().collect();
+        Some(At { value: paths?.into_iter().map(|path| path.value).collect(), place: texts.place })
+    }
+
+    fn resolve(&self, key: &str, text: At<String>, findings: &mut Findings) -> Option<At<PathBuf>> {
+        if let Some(message) = file::not_a_path(&text.value) {
+            findings.problem(&text.place, &self.key(key), message);
+            return None;
+        }
+        let path = text.place.base().join(text.value);
+        // Without a working directory a relative path is left as it is: what uses it says that it is not there.
+        Some(At { value: std::path::absolute(&path).unwrap_or(path), place: text.place })
     }
 
     /// A whole number within `range`.
     pub(super) fn count(&self, key: &str, range: &Range<u64>, findings: &mut Findings) -> Option<At<u64>> {
         let number = self.read(key, findings, "a whole number without quotes", |value| match &value.kind {
-            ValueKind::I64(number) => u64::try_from(*number).map_err(|_| Wrong::Value(number.to_string())),
-            // Variables have no types.
-            ValueKind::String(text) if value.origin().is_none_or(|origin| !origin.contains(':')) => {
-                text.trim().parse().map_err(|_| Wrong::Value(text.clone()))
+            ValueKind::I64(number) => u64::try_from(*number).map_err(|_| negative(*number)),
+            ValueKind::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => {
+                Err(Wrong::Told(format!("write it without a fraction: {number:.0}")))
             }
+            ValueKind::String(text) if is_whole(text.trim()) => text.trim().parse().map_err(|_| {
+                if text.trim().starts_with('-') {
+                    negative(text.trim())
+                } else {
+                    Wrong::Told(format!("the number is too large; set at most {}", range.most))
+                }
+            }),
+            // Variables have no types.
+            ValueKind::String(text) if environment::is_of(value) => Err(Wrong::Value(text.clone())),
             _ => Err(Wrong::Kind),
         })?;
         self.within(key, number, range, u64::to_string, findings)
@@ -328,7 +308,10 @@ impl Table<'_> {
     /// A span of time within `range`.
     pub(super) fn duration(&self, key: &str, range: &Range<Duration>, findings: &mut Findings) -> Option<At<Duration>> {
         let span = self.read(key, findings, duration::WANTED, |value| match &value.kind {
-            ValueKind::String(text) => duration::parse(text).map_err(|_| Wrong::Value(text.clone())),
+            ValueKind::String(text) => duration::parse(text).map_err(|_| match duration::meant(text) {
+                Some(told) => Wrong::Told(told),
+                None => Wrong::Value(text.clone()),
+            }),
             _ => Err(Wrong::Kind),
         })?;
         self.within(key, span, range, |span| duration::display(*span), findings)
@@ -357,6 +340,7 @@ impl Table<'_> {
             Err(Wrong::Kind) => format!("it is {}; write {wanted}", kind(&value.kind)),
             Err(Wrong::Value(text)) => format!("it is `{text}`; write {wanted}"),
             Err(Wrong::Said(text)) => text.to_owned(),
+            Err(Wrong::Told(text)) => text,
         };
         findings.problem(&place, &self.key(key), message);
         None
@@ -391,6 +375,18 @@ enum Wrong {
     Value(String),
     /// This is all there is to say.
     Said(&'static str),
+    /// The same, in words that depend on the value.
+    Told(String),
+}
+
+fn negative(number: impl std::fmt::Display) -> Wrong {
+    Wrong::Told(format!("`{number}` is negative; write a whole number from 0 on"))
+}
+
+/// Whether it is written as a whole number, however large.
+fn is_whole(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The values that make sense, and what would happen beyond them.
@@ -399,12 +395,6 @@ pub(super) struct Range<T> {
     pub(super) most: T,
     pub(super) below: &'static str,
     pub(super) above: &'static str,
-}
-
-fn resolve(text: At<String>) -> At<PathBuf> {
-    let path = text.place.base().join(text.value);
-    // Without a working directory a relative path is left as it is: what uses it says that it is not there.
-    At { value: std::path::absolute(&path).unwrap_or(path), place: text.place }
 }
 
 /// The kind only: a value that is of the wrong kind may still be a secret.

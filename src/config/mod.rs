@@ -17,6 +17,8 @@
 mod clouds;
 mod credentials;
 pub mod duration;
+mod environment;
+mod file;
 mod merged;
 mod operator;
 mod problem;
@@ -30,14 +32,15 @@ mod tenants;
 mod tests;
 mod written;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
-    App, Collect, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant, TokenSettings,
+    App, Collect, CredentialFile, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant,
+    TokenSettings,
 };
 
 use crate::cloud::TokenEndpoint;
@@ -71,9 +74,10 @@ pub fn load_with(
         .enumerate()
         .filter_map(|(number, path)| Some((number, written::read(path, number, &mut findings)?)))
         .collect();
-    let variables = merged::variables(environment, &mut findings);
-    let merged = merged::merge(files.clone(), written, variables, &mut findings);
-    let settings = validate(&merged, &files, &mut findings);
+    let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+    let variables = environment::used(environment.iter().map(|(name, value)| (name, value)));
+    let merged = merged::merge(files.clone(), written, environment, &mut findings);
+    let settings = Settings { variables, ..validate(&merged, &files, &mut findings) };
     let Findings { mut problems, warnings, .. } = findings;
     if problems.is_empty() {
         return Ok(Settings { warnings, ..settings });
@@ -140,11 +144,11 @@ fn validate(merged: &merged::Merged, files: &[Arc<Path>], findings: &mut Finding
     let apps = tenants::apps(merged, signing, findings);
     tenants::check_clouds(&apps, &clouds, findings);
     let tenants = tenants::tenants(merged, &apps, &clouds, findings);
-    let local = !tenants.is_empty() && tenants.values().all(|tenant| clouds::on_loopback(&tenant.cloud));
-    let pace = if local { Pace::Loopback } else { Pace::Microsoft };
+    let pace = if tenants::are_local(merged, &clouds) { Pace::Loopback } else { Pace::Microsoft };
     Settings {
         apps: apps.into_iter().filter_map(|(name, app)| Some((name, app?))).collect(),
         tenants,
+        cloud_apps: clouds.apps.into_iter().map(|(cloud, app)| (cloud, app.value)).collect(),
         clouds: clouds.known,
         token: sections::token(merged, pace, findings),
         collect: sections::collect(merged, pace, findings),
@@ -153,6 +157,7 @@ fn validate(merged: &merged::Merged, files: &[Arc<Path>], findings: &mut Finding
         daemon: sections::daemon(merged, findings),
         operator: operator::operator(merged, findings),
         sources: files.iter().map(|path| path.to_path_buf()).collect(),
+        variables: BTreeSet::new(),
         warnings: Vec::new(),
     }
 }

@@ -97,6 +97,10 @@ pub(super) fn unknown_section(name: &str) -> String {
         format!("did you mean `{near}`?")
     } else if let Some(home) = SECTIONS.iter().find(|section| section.keys.contains(&name)) {
         format!("it belongs to `{}`", home.header())
+    } else if let Some((home, key)) =
+        SECTIONS.iter().find_map(|section| Some((section, nearest(name, section.keys.iter().copied())?)))
+    {
+        format!("did you mean `{key}`? it belongs to `{}`", home.header())
     } else {
         format!("the sections are {}", list(SECTIONS.iter().map(|section| section.name)))
     };
@@ -152,6 +156,7 @@ mod tests {
             ("tenant", "unknown section; did you mean `tenants`?"),
             ("colect", "unknown section; did you mean `collect`?"),
             ("client_id", "unknown section; it belongs to `[app]`"),
+            ("clientid", "unknown section; did you mean `client_id`? it belongs to `[app]`"),
             (
                 "output",
                 "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, `collect`, `store`, \

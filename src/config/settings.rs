@@ -48,8 +48,12 @@ pub struct Settings {
     pub daemon: Daemon,
     /// `[operator]`.
     pub operator: Operator,
+    /// The apps that the tenants of a cloud use unless they name one.
+    pub cloud_apps: BTreeMap<String, String>,
     /// The files that were read, in order.
     pub sources: Vec<PathBuf>,
+    /// The variables that were read after them.
+    pub variables: BTreeSet<String>,
     /// What can be used but should be looked at. What depends on the time of day, such as a certificate's expiry,
     /// is not here but in [`Settings::expiries`].
     pub warnings: Vec<Problem>,
@@ -66,8 +70,25 @@ pub struct App {
     pub publisher_id: Option<Uuid>,
     /// How it proves who it is.
     pub credential: Credential,
-    /// The keys and files that the credential was read from, in order.
-    pub files: Vec<(&'static str, PathBuf)>,
+    /// The files that the credential was read from, in order.
+    pub files: Vec<CredentialFile>,
+}
+
+/// A file that a credential was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialFile {
+    /// The key that names it.
+    pub key: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The SHA-256 thumbprint of the certificate in it.
+    pub certificate: Option<String>,
+}
+
+impl CredentialFile {
+    pub(super) const fn new(key: &'static str, path: PathBuf) -> Self {
+        Self { key, path, certificate: None }
+    }
 }
 
 impl App {
@@ -314,7 +335,9 @@ mod tests {
             log: Log::default(),
             daemon: Daemon::default(),
             operator: Operator::default(),
+            cloud_apps: BTreeMap::new(),
             sources: Vec::new(),
+            variables: BTreeSet::new(),
             warnings: Vec::new(),
         }
     }

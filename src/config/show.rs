@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::problem::{Place, Problem};
 use super::sections::{FOREVER, UNLIMITED};
-use super::settings::{App, LogFormat, Settings};
+use super::settings::{App, CredentialFile, LogFormat, Settings};
 use super::{duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
 use crate::store::Keep;
@@ -20,21 +20,33 @@ const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 impl Settings {
     /// Everything that is in effect except the tenants, as TOML: apps with their certificates described in
-    /// comments, clouds beside the presets, and every other key with its value.
+    /// comments (which of them signs depends on `now`), clouds, and every other key with its value.
     #[must_use]
-    pub fn to_toml(&self) -> String {
+    pub fn to_toml(&self, now: Timestamp) -> String {
         let mut text = String::new();
         // A `String` takes everything that is written to it.
-        let _ = self.write(&mut text);
+        let _ = self.write(now, &mut text);
         text
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write(&self, now: Timestamp, out: &mut String) -> std::fmt::Result {
         for app in self.apps.values() {
-            write_app(app, out)?;
+            write_app(app, now, out)?;
         }
-        for cloud in self.clouds.values().filter(|cloud| !PRESETS.contains(&cloud.name.as_str())) {
+        for cloud in self.clouds.values() {
+            let is_preset = PRESETS.contains(&cloud.name.as_str());
+            let app = self.cloud_apps.get(&cloud.name);
+            if is_preset && app.is_none() {
+                continue;
+            }
             writeln!(out, "[clouds.{}]", cloud.name)?;
+            if let Some(app) = app {
+                writeln!(out, "app = {}", quoted(app))?;
+            }
+            if is_preset {
+                writeln!(out)?;
+                continue;
+            }
             for (key, value) in [
                 ("authority", cloud.authority.as_str()),
                 ("management", cloud.management.as_str()),
@@ -136,11 +148,13 @@ fn expiry(app: &App, now: Timestamp) -> Option<Problem> {
             certificate.not_after()
         )
     };
-    let (key, file) = app.files.first()?;
-    Some(Problem::new(Place::file(file, None), format!("{}.{key}", app.section()), message))
+    let thumbprint = certificate.sha256_hex();
+    let own = app.files.iter().find(|file| file.certificate.as_deref() == Some(thumbprint));
+    let CredentialFile { key, path, .. } = own.or_else(|| app.files.first())?;
+    Some(Problem::new(Place::file(path, None), format!("{}.{key}", app.section()), message))
 }
 
-fn write_app(app: &App, out: &mut String) -> std::fmt::Result {
+fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
     writeln!(out, "[{}]", app.section())?;
     writeln!(out, "client_id = {}", quoted(&app.client_id))?;
     if let Some(publisher_id) = app.publisher_id {
@@ -158,7 +172,8 @@ fn write_app(app: &App, out: &mut String) -> std::fmt::Result {
         Credential::Secret(_) => {}
     }
     for key in ["certificate_file", "private_key_file", "pkcs12_file", "pkcs12_password_file", "client_secret_file"] {
-        let files: Vec<_> = app.files.iter().filter(|(of, _)| *of == key).map(|(_, path)| quoted_path(path)).collect();
+        let files: Vec<_> =
+            app.files.iter().filter(|file| file.key == key).map(|file| quoted_path(&file.path)).collect();
         match files.as_slice() {
             [] => {}
             [file] => writeln!(out, "{key} = {file}")?,
@@ -166,10 +181,12 @@ fn write_app(app: &App, out: &mut String) -> std::fmt::Result {
         }
     }
     if let Credential::Certificates { list, .. } = &app.credential {
+        let first = app.credential.certificate(now);
         for certificate in list {
+            let signs = if list.len() > 1 && Some(certificate) == first { " (signs first)" } else { "" };
             writeln!(
                 out,
-                "# {}, RSA with {} bits, valid from {} to {}\n#   SHA-1   {}\n#   SHA-256 {}",
+                "# {}, RSA with {} bits, valid from {} to {}{signs}\n#   SHA-1   {}\n#   SHA-256 {}",
                 one_line(certificate.subject()),
                 certificate.key_bits(),
                 certificate.not_before(),

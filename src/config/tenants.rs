@@ -15,6 +15,9 @@ use super::settings::{App, Tenant};
 use crate::content::{ContentType, TenantId};
 use crate::token::Signing;
 
+/// Where a tenant lives that does not say so.
+const DEFAULT_CLOUD: &str = "worldwide";
+
 /// The apps by name. Those that are written but wrong are `None`, so that nobody is told that they do not exist.
 pub(super) type Apps = BTreeMap<String, Option<Arc<App>>>;
 
@@ -99,6 +102,16 @@ pub(super) fn tenants(
     tenants
 }
 
+/// Whether every tenant that is written is in a cloud on this host; one whose cloud cannot be told is reported for that.
+pub(super) fn are_local(merged: &Merged, clouds: &Clouds) -> bool {
+    let is_local = |table: Table<'_>| {
+        let cloud = table.text("cloud", &mut Findings::default());
+        let name = cloud.map_or_else(|| DEFAULT_CLOUD.to_owned(), |cloud| cloud.value);
+        clouds.known.get(&name).is_none_or(|cloud| clouds::on_loopback(cloud))
+    };
+    merged.entries("tenants").next().is_some() && merged.entries("tenants").all(is_local)
+}
+
 fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings: &mut Findings) -> Option<Tenant> {
     let name = table.parsed("name", findings, |text| {
         let text = text.trim();
@@ -108,7 +121,7 @@ fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, finding
     let name = name.map_or_else(|| id.to_string(), |name| name.value);
     let enabled = table.flag("enabled", findings).is_none_or(|enabled| enabled.value);
     let content_types = content_types(table, findings);
-    let cloud_name = table.text("cloud", findings).map_or_else(|| "worldwide".to_owned(), |cloud| cloud.value);
+    let cloud_name = table.text("cloud", findings).map_or_else(|| DEFAULT_CLOUD.to_owned(), |cloud| cloud.value);
     let cloud = clouds.known.get(&cloud_name);
     if cloud.is_none() && !clouds.broken.contains(&cloud_name) {
         findings.missing(&table.place_of("cloud"), &table.key("cloud"), clouds::unknown(&cloud_name, clouds));
@@ -133,7 +146,14 @@ fn app_of(cloud: &str, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings
     // A cloud that names an app that does not exist is reported once, at the cloud.
     let app = clouds.apps.get(cloud).map_or_else(String::new, |app| app.value.clone());
     if app.is_empty() && !apps.contains_key("") {
-        let message = "it names no `app` and there is no `[app]`; write the one or the other";
+        let message = if cloud == DEFAULT_CLOUD {
+            "it names no `app` and there is no `[app]`; write the one or the other".to_owned()
+        } else {
+            format!(
+                "it names no `app`, nor does `[clouds.{cloud}]`, and there is no `[app]`; write `app` here or there, or \
+                 write `[app]`"
+            )
+        };
         findings.missing(&table.place, &table.key("app"), message);
     }
     Some(app)

@@ -5,7 +5,7 @@
 //! of the wrong shape and unknown keys are found here, file by file, because after the merge one of two misspelt
 //! keys would hide the other.
 
-use std::io::Read as _;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use config::{Map, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::file::{self, Unread};
 use super::problem::{Findings, Place, Problem};
 use super::schema::{Section, Shape, unknown_section};
 
@@ -32,7 +33,7 @@ pub(super) struct Written {
 /// Reads the file. What is wrong with it goes to `findings`; `None` if nothing of it can be used.
 pub(super) fn read(path: &Arc<Path>, number: usize, findings: &mut Findings) -> Option<Written> {
     match text(path) {
-        Ok(text) => parse(&text, path, number, findings),
+        Ok(text) => Some(parse(&text, path, number, findings)),
         Err(problem) => {
             findings.incomplete = true;
             findings.problems.push(problem);
@@ -43,59 +44,101 @@ pub(super) fn read(path: &Arc<Path>, number: usize, findings: &mut Findings) -> 
 
 fn text(path: &Arc<Path>) -> Result<String, Problem> {
     let problem = |message: String| Problem::new(Place::file(path, None), "", message);
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(|error| {
-        match error.kind() {
-            std::io::ErrorKind::NotFound => problem(
-                "there is no such file; name the configuration with `--config FILE`, or begin with a copy of \
-                 `config/tenantry.toml`, which has every key at its default"
-                    .to_owned(),
-            ),
-            std::io::ErrorKind::PermissionDenied => Problem {
-                permission: true,
-                ..problem("it may not be read; let the user that runs tenantry read it".to_owned())
-            },
-            _ => problem(format!("it cannot be read: {error}")),
+    let bytes = file::read(path, LARGEST).map_err(|unread| match unread {
+        Unread::Missing => problem(
+            "there is no such file; name the configuration with `--config FILE`, or begin with a copy of \
+             `config/tenantry.toml`, which has every key at its default"
+                .to_owned(),
+        ),
+        Unread::Dangling => {
+            problem("it is a link to a file that is not there; put the file there, or remove the link".to_owned())
         }
+        Unread::Denied => Problem {
+            permission: true,
+            ..problem("it may not be read; let the user that runs tenantry read it".to_owned())
+        },
+        Unread::Special(kind) => problem(format!("it is {kind}; a configuration is a file")),
+        Unread::TooLarge => problem(format!("it is larger than {} MiB; is it the configuration?", LARGEST >> 20)),
+        Unread::Failed(error) => problem(format!("it cannot be read: {error}")),
     })?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(problem(format!("it is larger than {} MiB; is it the configuration?", LARGEST >> 20)));
-    }
-    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+    if file::is_utf16(&bytes) {
         return Err(problem("it is UTF-16; save it as UTF-8".to_owned()));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let line = memchr::memchr_iter(b'\n', &error.as_bytes()[..valid]).count() + 1;
+    std::str::from_utf8(&bytes).map(str::to_owned).map_err(|error| {
+        let line = memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count() + 1;
         Problem::new(Place::file(path, Some(line)), "", "there are bytes that are not UTF-8; save the file as UTF-8")
     })
 }
 
-/// Reads the text of the file `path`, which is the `number`th.
-pub(super) fn parse(text: &str, path: &Arc<Path>, number: usize, findings: &mut Findings) -> Option<Written> {
+/// Reads the text of the file `path`, which is the `number`th, as far as it is understood.
+pub(super) fn parse(text: &str, path: &Arc<Path>, number: usize, findings: &mut Findings) -> Written {
     let lines = Lines::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
+    let mut known_until = text.len();
     for error in &errors {
-        // Only the parser's own words: the line itself, which it could show too, may hold a secret.
-        let (line, column) = error.span().map_or((None, None), |span| {
+        let span = error.span();
+        let (line, column) = span.clone().map_or((None, None), |span| {
             let (line, column) = lines.position(span.start);
             (Some(line), Some(column))
         });
         let place = Place::File { path: path.clone(), line, column };
-        findings.problems.push(Problem::new(place, "", format!("this is not TOML: {}", error.message())));
+        // Only the parser's own words: the line itself, which it could show too, may hold a secret.
+        let message = match &span {
+            Some(span) if error.message() == "duplicate key" => twice(&lines, span, document.get_ref(), path),
+            _ => {
+                // What the parser guessed the rest to mean is not worth reporting on.
+                known_until = known_until.min(span.map_or(0, |span| lines.start_of(span.start)));
+                findings.incomplete = true;
+                format!("this is not TOML: {}", error.message())
+            }
+        };
+        findings.problems.push(Problem::new(place, "", message));
     }
-    if !errors.is_empty() {
-        // What the parser guessed the rest to mean is not worth reporting on.
-        findings.incomplete = true;
-        return None;
-    }
-    let mut file = Reading { path, number, lines, findings, headers: Vec::new() };
+    let mut file = Reading { path, number, lines, known_until, findings, headers: Vec::new() };
     let mut written = Written { sections: Map::new(), entries: Vec::new(), headers: Vec::new() };
-    for (name, value) in document.get_ref() {
+    for (name, value) in document.get_ref().iter().filter(|(name, _)| name.span().start < known_until) {
         file.section(name, value, &mut written);
     }
     written.headers = file.headers;
-    Some(written)
+    written
+}
+
+/// What to tell about a key that is written again at `span`. The parser keeps what was written first.
+fn twice(lines: &Lines<'_>, span: &Range<usize>, document: &DeTable<'_>, path: &Arc<Path>) -> String {
+    let key = lines.text.get(span.clone()).unwrap_or_default();
+    let mut first = None;
+    each_key(document, &mut |at, name| {
+        if name == key.trim_matches(['"', '\'']) && at < span.start {
+            first = first.max(Some(at));
+        }
+    });
+    // A section keeps the place of its last header only; the one before is found by its line.
+    let first = first.or_else(|| {
+        let header = lines.text[lines.start_of(span.start)..].lines().next()?.trim();
+        let before = &lines.text[..lines.start_of(span.start)];
+        let line = before.lines().position(|line| line.trim() == header && header.starts_with('['))?;
+        Some(line.checked_sub(1).map_or(0, |last| lines.ends[last] + 1))
+    });
+    let first = first.map(|at| format!(" in {} already", Place::file(path, Some(lines.position(at).0))));
+    format!("`{key}` is written{}; remove one of the two", first.unwrap_or_else(|| " twice".to_owned()))
+}
+
+/// Calls `told` for every key of the table and of the tables in it, with the byte at which it is written.
+fn each_key(table: &DeTable<'_>, told: &mut impl FnMut(usize, &str)) {
+    for (key, value) in table {
+        told(key.span().start, key.get_ref());
+        match value.get_ref() {
+            DeValue::Table(table) => each_key(table, told),
+            DeValue::Array(array) => {
+                for entry in array {
+                    if let DeValue::Table(table) = entry.get_ref() {
+                        each_key(table, told);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Where the lines of a text begin.
@@ -109,12 +152,17 @@ impl<'t> Lines<'t> {
         Self { text, ends: memchr::memchr_iter(b'\n', text.as_bytes()).collect() }
     }
 
+    /// The first byte of the line that a byte is in.
+    fn start_of(&self, at: usize) -> usize {
+        let at = at.min(self.text.len());
+        self.ends.partition_point(|end| *end < at).checked_sub(1).map_or(0, |before| self.ends[before] + 1)
+    }
+
     /// Line and column of a byte, both from one.
     fn position(&self, at: usize) -> (usize, usize) {
         let at = at.min(self.text.len());
         let line = self.ends.partition_point(|end| *end < at);
-        let start = line.checked_sub(1).map_or(0, |before| self.ends[before] + 1);
-        (line + 1, self.text.get(start..at).map_or(1, |before| before.chars().count() + 1))
+        (line + 1, self.text.get(self.start_of(at)..at).map_or(1, |before| before.chars().count() + 1))
     }
 }
 
@@ -122,6 +170,8 @@ struct Reading<'r> {
     path: &'r Arc<Path>,
     number: usize,
     lines: Lines<'r>,
+    /// The first byte that the parser did not understand.
+    known_until: usize,
     findings: &'r mut Findings,
     headers: Vec<(String, usize)>,
 }
@@ -136,6 +186,7 @@ impl Reading<'_> {
             self.problem(line, name.get_ref(), unknown_section(name.get_ref()));
             return;
         };
+        let known_until = self.known_until;
         match (section.shape, value.get_ref()) {
             (Shape::Table, DeValue::Table(table)) => {
                 let table = self.table(section, section.name, line, table);
@@ -143,7 +194,7 @@ impl Reading<'_> {
             }
             (Shape::Named, DeValue::Table(table)) => {
                 let mut named = Map::new();
-                for (name, value) in table {
+                for (name, value) in table.iter().filter(|(name, _)| name.span().start < known_until) {
                     let path = format!("{}.{}", section.name, name.get_ref());
                     let line = self.line(name.span().start);
                     match value.get_ref() {
@@ -161,7 +212,7 @@ impl Reading<'_> {
                 written.sections.insert(section.name.to_owned(), self.value(line, named));
             }
             (Shape::List, DeValue::Array(array)) => {
-                for (index, entry) in array.iter().enumerate() {
+                for (index, entry) in array.iter().enumerate().filter(|(_, entry)| entry.span().start < known_until) {
                     let path = format!("{}[{index}]", section.name);
                     let line = self.line(entry.span().start);
                     match entry.get_ref() {
@@ -182,11 +233,17 @@ impl Reading<'_> {
         self.headers.push((path.to_owned(), line));
         let mut values = Map::new();
         for (key, value) in table {
+            if key.span().start >= self.known_until {
+                continue;
+            }
             let line = self.line(key.span().start);
-            if section.keys.contains(&key.get_ref().as_ref()) {
+            let key_path = format!("{path}.{}", key.get_ref());
+            if !section.keys.contains(&key.get_ref().as_ref()) {
+                self.problem(line, &key_path, section.unknown_key(key.get_ref()));
+            } else if matches!(value.get_ref(), DeValue::Table(_)) {
+                self.problem(line, &key_path, "it is a table; write a single value after `=`".to_owned());
+            } else if value.span().end <= self.known_until {
                 values.insert(key.get_ref().to_string(), self.content(line, value.get_ref()));
-            } else {
-                self.problem(line, &format!("{path}.{}", key.get_ref()), section.unknown_key(key.get_ref()));
             }
         }
         self.value(line, values)
@@ -199,7 +256,7 @@ impl Reading<'_> {
             // A number that fits no integer fits no key either: as a text it is refused with what is wanted.
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => self.value(line, number),
-                Err(_) => self.value(line, number.to_string()),
+                Err(_) => self.value(line, number.to_string().replace('_', "")),
             },
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(number) => self.value(line, number),
@@ -244,6 +301,55 @@ mod tests {
         let mut findings = Findings::default();
         parse(text, &Path::new("t.toml").into(), 0, &mut findings);
         findings.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_syntax_error_hides_nothing_that_comes_before_it() {
+        assert_eq!(
+            problems("colour = 1\n[app]\nclientid = \"x\"\n[store]\npath = /var\n[collect]\npol = 1\n"),
+            [
+                "t.toml:5:8: this is not TOML: string values must be quoted, expected literal string",
+                "t.toml:3: app.clientid: unknown key; did you mean `client_id`?",
+                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
+                 `collect`, `store`, `log`, `daemon` and `operator`",
+            ]
+        );
+        let mut findings = Findings::default();
+        let text = "[app]\nclient_id = \"a\"\n[[tenants]]\nid = \"b\"\nname = \"c\ncloud = \"gcc\"\n";
+        let written = parse(text, &Path::new("t.toml").into(), 0, &mut findings);
+        assert!(findings.incomplete, "what is missing may stand where nothing was understood");
+        assert_eq!(written.sections["app"].clone().into_table().unwrap().len(), 1);
+        assert_eq!(written.entries[0].1.clone().into_table().unwrap().len(), 1, "the id only");
+    }
+
+    #[test]
+    fn what_is_written_twice_is_named_with_both_places() {
+        assert_eq!(
+            problems(
+                "[app]\nclient_id = \"x\"\n[[tenants]]\nid = \"1\"\n[[tenants]]\nid = \"2\"\n'id' = \"3\"\nnam = 1\n\
+                 [app]\nclient_id = \"y\"\nsecret = 1\n"
+            ),
+            [
+                "t.toml:7:1: `'id'` is written in t.toml:6 already; remove one of the two",
+                "t.toml:9:2: `app` is written in t.toml:1 already; remove one of the two",
+                "t.toml:10:1: `client_id` is written in t.toml:2 already; remove one of the two",
+                "t.toml:11: app.secret: unknown key; the keys of `[app]` are `client_id`, `publisher_id`, `signing`, \
+                 `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file` \
+                 and `client_secret`",
+                "t.toml:8: tenants[1].nam: unknown key; did you mean `name`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_table_is_no_value() {
+        assert_eq!(
+            problems("[collect]\npoll_interval = { a = 1 }\n[log.level]\nx = 1\n"),
+            [
+                "t.toml:2: collect.poll_interval: it is a table; write a single value after `=`",
+                "t.toml:3: log.level: it is a table; write a single value after `=`",
+            ]
+        );
     }
 
     #[test]
@@ -299,7 +405,7 @@ mod tests {
     fn values_know_their_line() {
         let text = "\u{feff}[app]\r\n\r\nclient_id = \"a\"\r\ncertificate_file = [\r\n  \"b\",\r\n  \"c\",\r\n]\r\n[[tenants]]\r\nid = 7\r\n";
         let mut findings = Findings::default();
-        let written = parse(text, &Path::new("t.toml").into(), 3, &mut findings).unwrap();
+        let written = parse(text, &Path::new("t.toml").into(), 3, &mut findings);
         assert_eq!(findings.problems, []);
         let app = written.sections["app"].clone().into_table().unwrap();
         assert_eq!(app["client_id"].origin(), Some("3:3"));

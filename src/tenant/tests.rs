@@ -224,7 +224,9 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         log: Log::default(),
         daemon: Daemon { drain: Duration::from_secs(5), ..Daemon::default() },
         operator: Operator::default(),
+        cloud_apps: BTreeMap::new(),
         sources: Vec::new(),
+        variables: BTreeSet::new(),
         warnings: Vec::new(),
     }
 }

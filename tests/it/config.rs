@@ -200,6 +200,24 @@ fn a_wrong_configuration_ends_with_78_and_all_its_problems() {
 }
 
 #[test]
+fn what_is_pasted_in_the_wrong_place_is_not_printed() {
+    let key = GOOD.0.serialize_pem();
+    let line = key.lines().nth(1).unwrap();
+    for keys in [
+        format!("certificate_file = \"good.pem\"\nprivate_key_file = \"\"\"\n{key}\"\"\"\n"),
+        format!("certificate_file = \"\"\"\n{key}\"\"\"\n"),
+        format!("certificate_file = \"good.pem\"\nprivate_key_file = \"{}\"\n", key.replace('\n', "")),
+        format!("client_secret_file = \"{line}\"\n"),
+        format!("pkcs12_file = \"good.pfx\"\npkcs12_password_file = \"{line}\"\n"),
+        format!("client_secret_file = \"secret\"\nsigning = \"{line}\"\n"),
+    ] {
+        let ended = Folder::with(&format!("{APP}{keys}{TENANT}")).check();
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        assert!(!ended.err.contains(&line[..12]) && ended.out.is_empty(), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_key_of_another_certificate_ends_with_78() {
     let folder =
         Folder::with(&format!("{APP}certificate_file = \"good.pem\"\nprivate_key_file = \"other.key\"\n{TENANT}"));
@@ -308,6 +326,22 @@ fn the_environment_names_the_file_and_replaces_keys() {
     let replaced = check("TENANTRY__COLLECT__POLL_INTERVAL", "2m");
     assert_eq!(replaced.code, Some(0), "{replaced:?}");
     assert!(replaced.out.contains("poll_interval = \"2m\"\n"), "{}", replaced.out);
+    assert!(
+        replaced
+            .out
+            .starts_with("# In effect, from\n#   t.toml\n#   environment variable TENANTRY__COLLECT__POLL_INTERVAL\n"),
+        "{}",
+        replaced.out
+    );
+    let nearly = check("TENANTRY_COLLECT__POLL_INTERVAL", "2m");
+    assert_eq!(
+        (nearly.code, nearly.err.as_str()),
+        (
+            Some(0),
+            "warning: environment variable TENANTRY_COLLECT__POLL_INTERVAL: it is not read; did you mean \
+             `TENANTRY__COLLECT__POLL_INTERVAL`?\n"
+        )
+    );
     let wrong = check("TENANTRY__COLLECT__POLL_INTERVALL", "2m");
     assert_eq!(
         (wrong.code, wrong.err.as_str()),

@@ -142,7 +142,7 @@ fn every_problem_of_every_source_is_reported_at_once() {
     ));
     folder.write("conf.d/b.toml", "[[tenants]]\nid = \"11111111-2222-3333-4444-555555555555\"\ncloud = \"mars\"\n");
     folder.write("conf.d/a.toml", "[[tenants]]\nid = \"x\"\n[log]\nlevel = 3\n");
-    folder.write("conf.d/c.toml", "[store\n");
+    folder.write("conf.d/c.toml", "[daemon]\ndran = 1\n[store\n");
     folder.write("conf.d/.hidden.toml", "]]]");
     folder.write("conf.d/notes.txt", "]]]");
     let environment = [
@@ -168,7 +168,8 @@ fn every_problem_of_every_source_is_reported_at_once() {
             "conf.d/a.toml:4: log.level: it is a number; write a text in quotes",
             "conf.d/b.toml:2: tenants[0].id: tenant `11111111-2222-3333-4444-555555555555` is in t.toml:10 already; \
              remove one of the two",
-            "conf.d/c.toml:1:7: this is not TOML: unclosed table, expected `]`",
+            "conf.d/c.toml:2: daemon.dran: unknown key; did you mean `drain`?",
+            "conf.d/c.toml:3:7: this is not TOML: unclosed table, expected `]`",
             "environment variable TENANTRY__COLLECT: collect: write it as `TENANTRY__COLLECT__KEY`",
             "environment variable TENANTRY__DAEMON__DRAIN: daemon.drain: 1h is too high: service managers kill a \
              service that takes that long to stop; set at most 10m",
@@ -191,6 +192,48 @@ fn ten_thousand_customers_have_a_file_each() {
     let settings = folder.load().unwrap();
     assert_eq!((settings.tenants.len(), settings.sources.len()), (10_000, 10_001));
     assert_eq!(settings.warnings, []);
+}
+
+#[test]
+fn names_in_variables_are_those_of_the_files_whatever_their_case() {
+    let id = "client_id = \"aaaaaaaa-1111-2222-3333-444444444444\"\n";
+    let folder = Folder::with(&format!("[apps.Contoso]\n{id}{TENANT}app = \"Contoso\"\n"));
+    let secret = [("TENANTRY__APPS__CONTOSO__CLIENT_SECRET", "hunter2"), ("TENANTRY__APPS__CONTOSO__SIGNING", "")];
+    let settings = folder.load_with(&secret).unwrap();
+    let Credential::Secret(found) = &settings.apps["Contoso"].credential else { panic!("{:?}", settings.apps) };
+    assert_eq!((found.expose(), settings.apps.len()), ("hunter2", 1));
+    assert_eq!(settings.variables.into_iter().collect::<Vec<_>>(), ["TENANTRY__APPS__CONTOSO__CLIENT_SECRET"]);
+
+    folder.write("conf.d/a.toml", format!("[apps.contoso]\n{id}client_secret_file = \"../secret\"\n"));
+    let problems = folder.load_with(&secret[..1]).unwrap_err();
+    assert!(
+        problems.iter().any(|problem| problem
+            == "environment variable TENANTRY__APPS__CONTOSO__CLIENT_SECRET: apps.contoso.client_secret: it could be any of \
+                `Contoso` and `contoso`, since variables are read without regard to case; rename all but one, or set it \
+                in a file"),
+        "{problems:#?}"
+    );
+    let folder = Folder::with(&format!("{APP}{TENANT}"));
+    assert_eq!(
+        folder
+            .load_with(&[("TENANTRY__LOG__LEVEL", "info"), ("tenantry__log__level", "debug"), ("TENANTRY__", "x")])
+            .unwrap_err(),
+        [
+            "environment variable TENANTRY__: name a section and a key, such as `TENANTRY__COLLECT__POLL_INTERVAL`",
+            "environment variable tenantry__log__level: log.level: `TENANTRY__LOG__LEVEL` sets the same; remove one of the \
+             two",
+        ]
+    );
+}
+
+#[test]
+fn a_variable_that_is_nearly_right_is_a_warning() {
+    let folder = Folder::with(&format!("{APP}{TENANT}"));
+    let settings = folder.load_with(&[("TENANTRY_LOG__LEVEL", "hunter2"), ("TENANTRY_TEST_LOG_LEVEL", "x")]).unwrap();
+    assert_eq!(
+        settings.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["environment variable TENANTRY_LOG__LEVEL: it is not read; did you mean `TENANTRY__LOG__LEVEL`?"]
+    );
 }
 
 #[test]
@@ -304,6 +347,11 @@ fn short_intervals_are_for_simulated_clouds_only() {
     assert_eq!(folder.load().unwrap().collect.poll_interval, Duration::from_secs(1));
     folder.write("conf.d/real.toml", "[[tenants]]\nid = \"22222222-2222-3333-4444-555555555555\"\n");
     assert_eq!(folder.problems().len(), 3, "{:#?}", folder.problems());
+
+    // What is wrong with the only tenant does not make Microsoft's of its cloud.
+    let tenant = TENANT.replace("11111111", "zzz");
+    let folder = Folder::with(&format!("{APP}{collect}{cloud}{tenant}cloud = \"sim\"\n"));
+    assert_eq!(folder.problems().len(), 1, "{:#?}", folder.problems());
 }
 
 #[test]
@@ -335,7 +383,7 @@ fn warnings_name_what_should_be_looked_at() {
 fn a_secret_that_looks_wrong_is_told_and_not_shown() {
     let folder = Folder::with(&format!("{APP}{TENANT}"));
     for (secret, expected) in [
-        ("hunter2\n\n", "the secret in `secret` begins or ends with a blank; is that meant?"),
+        ("hunter2 \r\n\n", "the secret in `secret` begins or ends with a blank; is that meant?"),
         (
             "aaaaaaaa-1111-2222-3333-444444444444\r\n",
             "the secret is a GUID: that is its id in the portal; write its value",
@@ -344,6 +392,116 @@ fn a_secret_that_looks_wrong_is_told_and_not_shown() {
         folder.private("secret", secret);
         assert_eq!(folder.warnings(), [format!("t.toml:3: app.client_secret_file: {expected}")]);
     }
+}
+
+#[test]
+fn what_editors_add_to_a_secret_is_not_part_of_it() {
+    let folder = Folder::with(&format!("{APP}{TENANT}"));
+    for text in ["hunter2", "hunter2\n", "\u{feff}hunter2\r\n\r\n\n"] {
+        folder.private("secret", text);
+        let settings = folder.load().unwrap();
+        let Credential::Secret(secret) = &settings.apps[""].credential else { panic!("{:?}", settings.apps) };
+        assert_eq!((secret.expose(), settings.warnings.as_slice()), ("hunter2", &[][..]), "{text:?}");
+    }
+    for (bytes, expected) in [
+        (&b"\n\n"[..], "`secret` is empty; write the secret into it"),
+        (b"\xEF\xBB\xBF \t\n", "`secret` holds nothing but blanks; write the secret into it"),
+        (b"\xFF\xFEh\0", "`secret` is UTF-16; write the secret as text in UTF-8"),
+        (b"h\xFF", "`secret` is not UTF-8; write the secret as text in UTF-8"),
+    ] {
+        folder.private("secret", bytes);
+        assert_eq!(folder.problems(), [format!("t.toml:3: app.client_secret_file: {expected}")]);
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_told_and_not_shown() {
+    const ID: &str = "[app]\nclient_id = \"aaaaaaaa-1111-2222-3333-444444444444\"\n";
+    let folder = Folder::new();
+    folder.private("good.crt", &GOOD.certificate);
+    folder.private("app.pfx", &*ARCHIVE);
+    std::fs::create_dir(folder.path().join("more")).unwrap();
+    let pem = GOOD.key.replace('\n', "\\n");
+    let long = "M".repeat(300);
+    let instead = "there is no file of the name that is written here (it starts from `FOLDER`); correct the path, or put \
+                   the file there; if it is the secret itself, write it to a file and name that";
+    for (keys, expected) in [
+        (
+            format!("certificate_file = \"good.crt\"\nprivate_key_file = \"{pem}\""),
+            "app.private_key_file: this is the content of a PEM file, not its path: write it to a file and name that".to_owned(),
+        ),
+        (
+            format!("certificate_file = [\"good.crt\", \"{pem}\"]"),
+            "app.certificate_file: this is the content of a PEM file, not its path: write it to a file and name that".to_owned(),
+        ),
+        (
+            format!("certificate_file = \"{long}\""),
+            "app.certificate_file: it is too long to be the path of a file; if it is the file's content, write it to a \
+             file and name that".to_owned(),
+        ),
+        (
+            "client_secret_file = \"S3cr3t~VALUE\"".to_owned(),
+            format!("app.client_secret_file: {instead}, or set `client_secret`"),
+        ),
+        (
+            "client_secret_file = \"S3cr3t/VALUE\"".to_owned(),
+            format!("app.client_secret_file: {instead}, or set `client_secret`"),
+        ),
+        (
+            "client_secret_file = \"secret/S3cr3t\"".to_owned(),
+            format!("app.client_secret_file: {instead}, or set `client_secret`"),
+        ),
+        (
+            "client_secret_file = \"more/none\"".to_owned(),
+            "app.client_secret_file: there is no file `more/none`; correct the path, or put the file there".to_owned(),
+        ),
+        (
+            "pkcs12_file = \"app.pfx\"\npkcs12_password_file = \"S3cr3t\"".to_owned(),
+            format!("app.pkcs12_password_file: {instead}"),
+        ),
+        (
+            "client_secret_file = \"secret\"\nsigning = \"S3cr3t\"".to_owned(),
+            "app.signing: it is not one of `PS256` and `RS256`".to_owned(),
+        ),
+        (
+            "client_secret_file = \"secret\"\n[clouds.own]\nmanagement = \"https://m.example\"\n\
+             authority = \"https://user:S3cr3t@ex ample.com\"".to_owned(),
+            "clouds.own.authority: there is a user name in it (an `@`); leave it out and write `https://HOST`".to_owned(),
+        ),
+    ] {
+        folder.write("t.toml", format!("{ID}{keys}\n{TENANT}"));
+        let problems = folder.load().unwrap_err();
+        assert_eq!(problems.len(), 1, "{keys}: {problems:#?}");
+        let told = problems[0].replace(&folder.path().display().to_string(), "FOLDER");
+        assert!(told.ends_with(&expected), "{told}\n{expected}");
+        assert!(!told.contains("S3cr3t") && !told.contains("BEGIN") && !told.contains("MMM"), "{told}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let folder = Folder::new();
+    let fifo = |name: &str| {
+        std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap().success());
+    };
+    fifo("t.toml");
+    assert_eq!(folder.problems(), ["t.toml: it is a FIFO; a configuration is a file"]);
+    std::fs::remove_file(folder.path().join("t.toml")).unwrap();
+    fifo("conf.d/a.toml");
+    std::fs::create_dir(folder.path().join("conf.d/b.toml")).unwrap();
+    std::os::unix::fs::symlink("none", folder.path().join("conf.d/c.toml")).unwrap();
+    fifo("pipe");
+    folder.write("t.toml", format!("{}{TENANT}", APP.replace("\"secret\"", "\"pipe\"")));
+    assert_eq!(
+        folder.problems(),
+        [
+            "t.toml:3: app.client_secret_file: `pipe` is a FIFO; name a file",
+            "conf.d/a.toml: it is a FIFO; a configuration is a file",
+            "conf.d/b.toml: it is a folder; a configuration is a file",
+            "conf.d/c.toml: it is a link to a file that is not there; put the file there, or remove the link",
+        ]
+    );
 }
 
 /// Lines of all kinds, good ones and bad ones.
@@ -404,6 +562,13 @@ fn an_expired_certificate_is_told_and_not_refused() {
             list[0].sha1_hex()
         )]
     );
+    folder.private("older.pem", {
+        let older = pair(2018..2019, "older");
+        format!("{}{}", older.certificate, older.key)
+    });
+    folder.write("t.toml", config("[\"older.pem\", \"expired.pem\"]"));
+    let told = &folder.load().unwrap().expiries(now)[0];
+    assert!(folder.told(told).starts_with("expired.pem: app.certificate_file: the certificate `CN=expired`"), "{told}");
     let told = |at: &str| settings.expiries(at.parse().unwrap()).iter().map(ToString::to_string).collect::<String>();
     assert!(told("2019-12-22T00:00:00Z").contains("expires at 2020-01-01T00:00:00Z, in 10 days"));
     assert!(told("2018-12-22T00:00:00Z").contains("is not valid before 2019-01-01T00:00:00Z"));
@@ -458,7 +623,7 @@ fn equal_credentials_from_other_files_are_no_change() {
 #[test]
 fn the_effective_settings_are_a_configuration_without_secrets() {
     let folder = Folder::with(&format!(
-        "{}{}[clouds.own]\nauthority = \"https://login.example\"\nmanagement = \"https://manage.example\"\n\
+        "{}{}[clouds.gcc]\napp = \"two\"\n[clouds.own]\napp = \"two\"\nauthority = \"https://login.example\"\nmanagement = \"https://manage.example\"\n\
          [collect]\npoll_interval = \"90s\"\n[log]\nlevel = \"info,tenantry=debug\"\n",
         APP.replace("client_secret_file = \"secret\"", "client_secret = \"hunter2\""),
         "[apps.two]\nclient_id = \"bbbbbbbb-1111-2222-3333-444444444444\"\ncertificate_file = [\"a.pem\", \"b.pem\"]\n"
@@ -466,7 +631,14 @@ fn the_effective_settings_are_a_configuration_without_secrets() {
     folder.private("a.pem", format!("{}{}", GOOD.certificate, GOOD.key));
     folder.private("b.pem", format!("{}{}", OTHER.certificate, OTHER.key));
     let settings = folder.load().unwrap();
-    let text = settings.to_toml();
+    let now = "2026-11-22T00:00:00Z".parse().unwrap();
+    let text = settings.to_toml(now);
+    let lines: Vec<_> = text.lines().filter(|line| line.ends_with("(signs first)")).collect();
+    assert_eq!((lines.len(), lines[0].starts_with("# CN=other, ")), (1, true), "{text}");
+    assert!(
+        text.contains("[clouds.gcc]\napp = \"two\"\n\n") && text.contains("[clouds.own]\napp = \"two\"\n"),
+        "{text}"
+    );
     assert!(!text.contains("hunter2") && text.contains("client_secret = \"[redacted]\""), "{text}");
     let Credential::Certificates { list, .. } = &settings.apps["two"].credential else { panic!() };
     assert_eq!(list[0].subject(), "CN=other", "the newest first");
@@ -476,7 +648,7 @@ fn the_effective_settings_are_a_configuration_without_secrets() {
 
     let again = Folder::with(&text);
     let again = again.load().unwrap();
-    assert_eq!(again.to_toml(), text);
+    assert_eq!(again.to_toml(now), text);
     assert_eq!((again.collect, again.log, again.clouds), (settings.collect, settings.log, settings.clouds));
     assert_eq!(again.apps["two"], settings.apps["two"]);
 }

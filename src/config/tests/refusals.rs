@@ -202,7 +202,7 @@ fn bad_values_are_refused_with_what_to_change() {
         ),
         (
             tenant("[collect]\nconcurrency = -4\n"),
-            "t.toml:7: collect.concurrency: it is `-4`; write a whole number without quotes".to_owned(),
+            "t.toml:7: collect.concurrency: `-4` is negative; write a whole number from 0 on".to_owned(),
         ),
         (
             tenant("[collect]\nconcurrency = \"4\"\n"),
@@ -244,7 +244,7 @@ fn bad_values_are_refused_with_what_to_change() {
         ),
         (
             tenant("[log]\nformat = \"yaml\"\n"),
-            "t.toml:7: log.format: `yaml` is not one of `auto`, `journald`, `json` and `text`".to_owned(),
+            "t.toml:7: log.format: it is not one of `auto`, `journald`, `json` and `text`".to_owned(),
         ),
         (
             tenant("[daemon]\ndrain = \"0s\"\n"),
@@ -262,6 +262,40 @@ fn bad_values_are_refused_with_what_to_change() {
     ] {
         assert_eq!(Folder::with(&text).problems(), [expected], "{text}");
     }
+}
+
+#[test]
+fn numbers_and_spans_are_refused_in_the_words_of_the_mistake() {
+    for (text, expected) in [
+        ("concurrency = 99999999999999999999", "the number is too large; set at most 1024"),
+        ("concurrency = 4.0", "write it without a fraction: 4"),
+        ("concurrency = 4.5", "it is a number; write a whole number without quotes"),
+        ("concurrency = -1", "`-1` is negative; write a whole number from 0 on"),
+        ("concurrency = -99999999999999999999", "`-99999999999999999999` is negative; write a whole number from 0 on"),
+        ("concurrency = \"many\"", "it is a text; write a whole number without quotes"),
+        ("poll_interval = \"-5m\"", "`-5m` is negative; write it as `5m`"),
+        ("poll_interval = \"45M\"", "the `M` of `45M` stands for months; did you mean `45m`?"),
+    ] {
+        let folder = Folder::with(&format!("{APP}{TENANT}[collect]\n{text}\n"));
+        let problems = folder.problems();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].ends_with(&format!(": {expected}")), "{}", problems[0]);
+    }
+    let folder = Folder::with(&format!(
+        "[app]\nclient_id = \"aaaaaaaa-1111-2222-3333-444444444444\"\ncertificate_file = 5\n{TENANT}"
+    ));
+    assert_eq!(
+        folder.problems(),
+        ["t.toml:3: app.certificate_file: it is a number; write a path in quotes, or a list of them"]
+    );
+    let folder = Folder::with(&format!("{TENANT}cloud = \"gcc\"\n"));
+    assert_eq!(
+        folder.problems(),
+        [
+            "t.toml:1: tenants[0].app: it names no `app`, nor does `[clouds.gcc]`, and there is no `[app]`; write `app` here \
+          or there, or write `[app]`"
+        ]
+    );
 }
 
 #[test]
@@ -319,7 +353,7 @@ fn bad_certificates_are_refused_with_their_file() {
         ),
         (
             "certificate_file = [\"good.pem\", \"good.crt\"]\nprivate_key_file = [\"other.key\"]",
-            "t.toml:4: app.private_key_file: it names 1 of them, and `certificate_file` names 2; write one for each, in the same \
+            "t.toml:4: app.private_key_file: it names 1 file, and `certificate_file` names 2 files; write one for each, in the same \
              order"
                 .to_owned(),
         ),
@@ -352,7 +386,7 @@ fn bad_certificates_are_refused_with_their_file() {
         ),
         (
             "client_secret_file = \"folder\"",
-            "t.toml:3: app.client_secret_file: `folder` cannot be read: Is a directory (os error 21)".to_owned(),
+            "t.toml:3: app.client_secret_file: `folder` is a folder; name a file".to_owned(),
         ),
     ] {
         folder.write(
@@ -423,7 +457,7 @@ fn a_listener_that_others_can_reach_needs_a_token() {
             "0123456789 abcdef",
             Some("operator.token_file: the token in `token` must be 16 characters or more"),
         ),
-        ("token_file = \"none\"", "", Some("operator.token_file: there is no file `none`")),
+        ("token_file = \"none\"", "", Some("operator.token_file: there is no file of the name that is written here")),
         ("tenant_labels = 10001", "", Some("operator.tenant_labels: 10001 is too high")),
         ("token = \"secret\"", "", Some("operator.token: unknown key; the keys of `[operator]` are")),
     ] {
