@@ -48,6 +48,10 @@ events! {
     APP_REFUSED = "9c5cd2da845c4327a70c772f86ad6a39";
     /// Entra grants an app tokens again.
     APP_RECOVERED = "5e9b89cb91774079be80b602f0dcf235";
+    /// Entra refuses one of an app's certificates, and another one signs in its place.
+    CERTIFICATE_REFUSED = "d29030dd1c474af3bb944aef5cdcc172";
+    /// It accepts that certificate after all.
+    CERTIFICATE_ACCEPTED = "e2cc3abddb3b4a5a8307ce5f3e704d32";
     /// A content blob was given up.
     CONTENT_GIVEN_UP = "e176ce870039419b883b247edd51f65d";
     /// The service lists an entry that cannot be collected.
@@ -111,6 +115,7 @@ mod tests {
         "PART",
         "LIMIT",
         "EXCESS",
+        "THUMBPRINT",
     ];
 
     fn catalogue() -> BTreeMap<String, String> {

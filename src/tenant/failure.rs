@@ -15,7 +15,7 @@ pub(super) enum Failure {
     /// The service did not answer, or answered with an error.
     #[error("the service did not do as asked")]
     Service(#[source] Box<ActivityError>),
-    /// The service refuses tokens: this one, and the one that replaced it.
+    /// The service refuses tokens: this one, and the one before it or after it.
     #[error("the service refuses the tenant's tokens")]
     Refused(#[source] Box<ActivityError>),
     /// The store failed.

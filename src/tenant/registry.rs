@@ -3,7 +3,7 @@
 //! A reload touches only what it changes: a tenant that is new is started, one that is gone is stopped, one whose
 //! settings differ is stopped and started again, and all others go on without noticing. A tenant that is disabled or
 //! gone keeps its data and its state and resumes from it. A token is kept over a restart of its tenant's tree unless
-//! the app, the cloud or the token settings have changed.
+//! the cloud has changed; with another app or credential the next one is asked for soon.
 //!
 //! **Invariants:** never two trees for one tenant: the next one starts when the last one has ended. A tenant that is
 //! stopped sends nothing more; what it is receiving is finished within a limit, or abandoned, which loses nothing.
@@ -94,7 +94,7 @@ struct Books {
 struct Entry {
     order: Order,
     running: Option<Running>,
-    token: Option<(Identity, TokenSource)>,
+    token: Option<TokenSource>,
 }
 
 /// A tree that was started.
@@ -198,13 +198,14 @@ impl Registry {
                 changes.added.push(id);
                 plan::spread(id, None, spread)
             };
-            let token = token.filter(|(identity, _)| *identity == order.identity && order.enabled);
             let entry = if order.enabled {
                 report.starts();
-                let token = token.map_or_else(|| self.token_source(id, &order.identity), |(_, token)| token);
+                let request = token_request(id, &order.identity);
+                let token = token.filter(|token| token.follow(&request, &self.shared.apps));
+                let token = token.unwrap_or_else(|| self.token_source(request));
                 let tree = self.tree(id, &order, token.clone(), report, known);
                 let running = self.start(tree, last, delay, settings.daemon.drain);
-                Entry { running: Some(running), token: Some((order.identity.clone(), token)), order }
+                Entry { running: Some(running), token: Some(token), order }
             } else {
                 report.state(TenantState::Disabled);
                 if let Some(last) = last {
@@ -288,18 +289,7 @@ impl Registry {
         stalled * 2 > running.len()
     }
 
-    fn token_source(&self, id: TenantId, identity: &Identity) -> TokenSource {
-        let Identity { cloud, app, token } = identity;
-        let request = TokenRequest {
-            cloud: Arc::clone(cloud),
-            tenant: id,
-            audience: cloud.management_audience.clone(),
-            endpoint: token.endpoint,
-            app: app.name.clone(),
-            client_id: app.client_id.clone(),
-            credential: app.credential.clone(),
-            renew_after: token.renew_after,
-        };
+    fn token_source(&self, request: TokenRequest) -> TokenSource {
         let Shared { http, clock, time, apps, .. } = &self.shared;
         TokenSource::new(request, http.control.clone(), Arc::clone(clock), Arc::clone(time), apps)
     }
@@ -351,6 +341,20 @@ impl Registry {
 
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn token_request(tenant: TenantId, identity: &Identity) -> TokenRequest {
+    let Identity { cloud, app, token } = identity;
+    TokenRequest {
+        cloud: Arc::clone(cloud),
+        tenant,
+        audience: cloud.management_audience.clone(),
+        endpoint: token.endpoint,
+        app: app.name.clone(),
+        client_id: app.client_id.clone(),
+        credential: app.credential.clone(),
+        renew_after: token.renew_after,
     }
 }
 

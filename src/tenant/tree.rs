@@ -202,7 +202,9 @@ impl Tree {
             match (error.advice(), refused) {
                 (Advice::RenewToken, None) => {
                     debug!(tenant = %self.tenant, error = %error, "token refused");
-                    self.token.refused(&token).await;
+                    if self.token.refused(&token).await {
+                        return Err(Failure::Refused(Box::new(error)));
+                    }
                     let next = self.token.token().await.map_err(Failure::Token)?;
                     if next.generation() == token.generation() {
                         // Too early for a new one; the pace of whoever asked brings us back.
@@ -210,7 +212,10 @@ impl Tree {
                     }
                     refused = Some(token);
                 }
-                (Advice::RenewToken, Some(_)) => return Err(Failure::Refused(Box::new(error))),
+                (Advice::RenewToken, Some(_)) => {
+                    self.token.refused(&token).await;
+                    return Err(Failure::Refused(Box::new(error)));
+                }
                 _ => return Err(Failure::Service(Box::new(error))),
             }
         }

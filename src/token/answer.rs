@@ -69,6 +69,7 @@ struct Fields {
     expires_in: Option<Value>,
     expires_on: Option<Value>,
     refresh_in: Option<Value>,
+    error: Option<Value>,
 }
 
 /// Reads an answer. `now` is the service's time, for answers that only say at what time the token ends; `concealed`
@@ -78,6 +79,10 @@ pub(super) fn read(incoming: &Incoming, now: Timestamp, concealed: &Secret) -> R
         return Err(NoGrant::Refused(Box::new(refusal(incoming, concealed))));
     }
     match serde_json::from_slice::<Fields>(&incoming.body) {
+        // A refusal that came with the wrong status.
+        Ok(Fields { access_token: None, error: Some(_), .. }) => {
+            Err(NoGrant::Refused(Box::new(refusal(incoming, concealed))))
+        }
         Ok(fields) => grant(fields, incoming.date.unwrap_or(now)).map_err(NoGrant::Unusable),
         Err(_) => Err(NoGrant::Refused(Box::new(refusal(incoming, concealed)))),
     }
@@ -279,6 +284,8 @@ mod tests {
         assert_eq!((described.trace_id.as_deref(), described.correlation_id.as_deref()), (Some("t"), Some("c")));
         assert_eq!(refused(400, r#"{"error_codes":["700016",1.0,null,-3]}"#).codes, [700_016, 1]);
 
+        let with_200 = refused(200, r#"{"error":"invalid_client","error_description":"AADSTS7000222: expired."}"#);
+        assert_eq!((with_200.error.as_deref(), &with_200.codes[..]), (Some("invalid_client"), &[7_000_222][..]));
         for (status, body) in [
             (429, "Too Many Requests"),
             (200, "<html>please sign in</html>"),

@@ -6,7 +6,8 @@
 //! - **Believing.** One tenant's word is not enough: a certificate that was uploaded a minute ago is unknown to one of
 //!   Entra's sites and known to another, and that tenant must not stop the rest. An app's trouble is believed when
 //!   two tenants have met it, or its only one. Until one of them had a token, and after a first complaint, requests
-//!   go one at a time, so that two are enough to find out.
+//!   go one at a time, so that two are enough to find out. That a tenant does not know the app is that tenant's trouble,
+//!   unless three say so and no tenant ever had a token: then the client id is wrong.
 //! - **Probing.** While the alarm lasts, one tenant's request at a time is let through as a probe, at growing
 //!   intervals; those who have not met the trouble themselves go first.
 //! - **The end.** A token clears the alarm, and the tenants that waited ask for theirs, a little spread out.
@@ -23,7 +24,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::entra::Scope;
+use super::entra::{APP_UNKNOWN, Scope};
+use super::rollover::Rollover;
 use super::{Credential, TokenError};
 use crate::clock::ServiceTime;
 use crate::event;
@@ -42,6 +44,10 @@ const LONGEST_PROBE: Duration = Duration::from_mins(15);
 const NEXT_PROBE: Duration = Duration::from_mins(1);
 /// For how long a tenant that has met the trouble lets others probe first.
 const DEFERENCE: Duration = Duration::from_secs(10);
+/// So many tenants must not know an app, and none must ever have known it, before its client id is doubted;
+const STRANGERS: usize = 3;
+/// of many, one in so many: the first three of a thousand may happen to be those that have not consented.
+const STRANGERS_IN: usize = 20;
 /// After the alarm, each waiting tenant adds this to the time over which all of them ask again,
 const SPREAD_EACH: Duration = Duration::from_millis(100);
 /// which is no longer than this.
@@ -120,7 +126,10 @@ struct AppHealth {
     time: Arc<ServiceTime>,
     members: AtomicUsize,
     next_id: AtomicU64,
+    rollover: Rollover,
     standing: Mutex<Standing>,
+    /// Who does not know the app; `None` once any tenant had a token.
+    strangers: Mutex<Option<BTreeSet<MemberId>>>,
     /// Changes whenever a turn ends or the standing changes.
     turns: watch::Sender<u64>,
 }
@@ -170,6 +179,9 @@ pub(super) struct Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.app.members.fetch_sub(1, Ordering::Relaxed);
+        if let Some(strangers) = &mut *self.app.strangers() {
+            strangers.remove(&self.id);
+        }
     }
 }
 
@@ -205,6 +217,11 @@ impl Member {
         self.app.turns.subscribe()
     }
 
+    /// Which of its certificates signs.
+    pub(super) fn rollover(&self) -> &Rollover {
+        &self.app.rollover
+    }
+
     /// Whether the app's trouble is believed.
     pub(super) fn is_bad(&self) -> bool {
         matches!(*self.app.standing(), Standing::Bad(_))
@@ -236,6 +253,10 @@ impl Permit {
     /// The request failed; returns the error, as the app's where it is believed to be.
     pub(super) fn failed(mut self, error: TokenError) -> TokenError {
         self.settled = true;
+        if error.kind() == APP_UNKNOWN && self.app.is_unknown_to(self.id) {
+            let error = error.known_to_none(&self.app.key.client_id);
+            return self.app.known_to_none(self.id, self.sent, error);
+        }
         if error.scope() == Scope::App {
             self.app.complaint(self.id, self.sent, error)
         } else {
@@ -260,6 +281,8 @@ impl AppHealth {
             time,
             members: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
+            rollover: Rollover::default(),
+            strangers: Mutex::new(Some(BTreeSet::new())),
             standing: Mutex::new(Standing::Unsure { complaint: None, turn: None }),
             turns: watch::Sender::new(0),
         }
@@ -267,6 +290,10 @@ impl AppHealth {
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, Option<BTreeSet<MemberId>>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn members(&self) -> usize {
@@ -285,11 +312,13 @@ impl AppHealth {
     }
 
     fn granted(&self, sent: Instant) {
+        *self.strangers() = None;
         let mut standing = self.standing();
         match &*standing {
             Standing::Good => return,
-            // A token that was asked for before the alarm says nothing about what came after.
-            Standing::Bad(alarm) if sent < alarm.raised => return,
+            // A token that was asked for before the alarm says nothing about what came after; but one tenant that knows
+            // the app, whenever it was asked, refutes that none does.
+            Standing::Bad(alarm) if sent < alarm.raised && alarm.error.kind() != APP_UNKNOWN => return,
             Standing::Bad(alarm) => {
                 let kind = alarm.error.kind();
                 info!(
@@ -323,6 +352,27 @@ impl AppHealth {
         self.next_turn();
     }
 
+    /// A tenant does not know the app. Whether enough of them have said so to doubt the client id.
+    fn is_unknown_to(&self, tenant: MemberId) -> bool {
+        self.strangers().as_mut().is_some_and(|strangers| {
+            strangers.insert(tenant);
+            strangers.len() >= STRANGERS.max(self.members() / STRANGERS_IN)
+        })
+    }
+
+    /// Several tenants do not know the app, and none ever did: the client id is wrong more likely than each of them.
+    fn known_to_none(&self, by: MemberId, sent: Instant, error: TokenError) -> TokenError {
+        let mut standing = self.standing();
+        if !matches!(&*standing, Standing::Bad(_)) {
+            let error = self.raise(&mut standing, by, error);
+            drop(standing);
+            self.next_turn();
+            return error;
+        }
+        drop(standing);
+        self.complaint(by, sent, error)
+    }
+
     fn complaint(&self, by: MemberId, sent: Instant, error: TokenError) -> TokenError {
         let now = Instant::now();
         let alone = self.members() <= 1;
@@ -338,7 +388,7 @@ impl AppHealth {
                         alarm.failed.clear();
                     }
                     alarm.failed.insert(by);
-                    alarm.next_probe = now + alarm.pace.failed(None);
+                    alarm.next_probe = now + alarm.pace.failed(error.asked());
                     self.say(&mut alarm.history, &error, now);
                 }
                 error
@@ -359,7 +409,7 @@ impl AppHealth {
         let now = Instant::now();
         let error = error.of_app();
         let mut pace = Backoff::between(FIRST_PROBE, LONGEST_PROBE);
-        let next_probe = now + pace.failed(None);
+        let next_probe = now + pace.failed(error.asked());
         let mut history = None;
         self.say(&mut history, &error, now);
         *standing = Standing::Bad(Box::new(Alarm {

@@ -44,15 +44,19 @@ impl Credential {
         (!list.is_empty()).then_some(Self::Certificates { list, signing })
     }
 
-    /// The certificate that signs at `now`: the newest that is valid, else the newest, so that Entra's refusal says
-    /// what is wrong with it; `None` for a secret.
+    /// The certificate that signs first at `now`: the newest that is valid, else the newest, so that Entra's refusal
+    /// says what is wrong with it; `None` for a secret.
     #[must_use]
     pub fn certificate(&self, now: Timestamp) -> Option<&Arc<Certificate>> {
-        match self {
-            Self::Certificates { list, .. } => {
-                list.iter().find(|certificate| certificate.is_valid(now)).or_else(|| list.first())
-            }
-            Self::Secret(_) => None,
-        }
+        self.candidates(now).into_iter().next()
+    }
+
+    /// Those that may sign at `now`, in the order in which they are tried: the valid ones, the newest first; if there is
+    /// none, the newest of all.
+    #[must_use]
+    pub fn candidates(&self, now: Timestamp) -> Vec<&Arc<Certificate>> {
+        let Self::Certificates { list, .. } = self else { return Vec::new() };
+        let valid: Vec<_> = list.iter().filter(|certificate| certificate.is_valid(now)).collect();
+        if valid.is_empty() { list.first().into_iter().collect() } else { valid }
     }
 }

@@ -18,6 +18,10 @@ use crate::content::TenantId;
 
 /// The assertion was used before or after its time.
 pub const OUTSIDE_TIME_RANGE: u32 = 700_024;
+/// The certificate is not registered, or not yet known to the site of Entra that was asked; another one may be.
+pub const CERTIFICATE_REFUSED: [u32; 3] = [700_027, 50_012, 700_030];
+/// The tenant does not know the app: no consent, or a client id that no tenant knows.
+pub const APP_UNKNOWN: &str = "app_unknown";
 
 /// Whom a refusal concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,14 +109,14 @@ const TABLE: &[Entry] = &[
         "make a new secret in the app registration (Certificates & secrets), or better a certificate, and configure it",
     ),
     entry(
-        &[700_027],
+        &[CERTIFICATE_REFUSED[0]],
         Scope::App,
         "certificate_unknown",
         "Entra does not accept the certificate of the app {client}: it is not registered, or another key has signed",
         UPLOAD,
     ),
     entry(
-        &[50_012, 700_030],
+        &[CERTIFICATE_REFUSED[1], CERTIFICATE_REFUSED[2]],
         Scope::App,
         "assertion_invalid",
         "Entra does not accept the client assertion of the app {client}",
@@ -186,7 +190,7 @@ const TABLE: &[Entry] = &[
     entry(
         &[700_016, 70_001, 1_000_031],
         Scope::Tenant,
-        "app_unknown",
+        APP_UNKNOWN,
         "the tenant {tenant} does not know the app {client}",
         "check the client id and the tenant's `id`, and that the app is registered for any organizational directory; \
          if they are right, the tenant has not consented yet: let its administrator open {consent}",

@@ -11,6 +11,7 @@ use super::answer::{Refusal, Unusable};
 use super::assertion::AssertionError;
 use super::endpoint::TransportError;
 use super::entra::{Scope, Subject, Verdict, fill};
+use super::renewal::LONGEST_ASKED;
 use crate::report::Trouble;
 use crate::retry::Advice;
 
@@ -23,6 +24,8 @@ pub struct TokenError {
     kind: &'static str,
     scope: Scope,
     advice: Advice,
+    /// What Entra asked for at least.
+    asked: Option<Duration>,
     trouble: Arc<Trouble>,
 }
 
@@ -78,16 +81,20 @@ impl TokenError {
         self.trouble.shared
     }
 
+    /// The same error, with the whole app's account of it: none of its tenants knows the app.
+    #[must_use]
+    pub(super) fn known_to_none(mut self, client_id: &str) -> Self {
+        self.scope = Scope::App;
+        self.because(format!("none of the tenants that were asked for knows the app {client_id}"))
+    }
+
     pub(super) const fn scope(&self) -> Scope {
         self.scope
     }
 
     /// What Entra asked for at least.
     pub(super) const fn asked(&self) -> Option<Duration> {
-        match self.advice {
-            Advice::Retry { after } => after,
-            _ => None,
-        }
+        self.asked
     }
 
     /// The same error, told to someone who must wait for `left` yet.
@@ -138,6 +145,28 @@ impl TokenError {
         };
         let after = after.max((!verdict.least_wait.is_zero()).then_some(verdict.least_wait));
         Self::new(Problem::Refused(refusal), verdict.kind, verdict.scope, after, trouble)
+    }
+
+    /// Entra refused one certificate, and another one signs from now on.
+    pub(super) fn certificate_refused(
+        refusal: Box<Refusal>,
+        verdict: &Verdict,
+        subject: &Subject<'_>,
+        instead: &str,
+        after: Option<Duration>,
+    ) -> Self {
+        let cause = format!(
+            "Entra does not accept the certificate with the SHA-1 thumbprint {} of the app {}; the one with the \
+             thumbprint {instead} signs in its place",
+            subject.thumbprint, subject.client
+        );
+        let trouble = Trouble {
+            remedy: fill(verdict.remedy, subject),
+            code: verdict.code.map(|code| format!("AADSTS{code}")),
+            correlation_id: refusal.correlation_id.clone(),
+            ..Trouble::passing("certificate_refused", cause)
+        };
+        Self::new(Problem::Refused(refusal), "certificate_refused", Scope::Passing, after, trouble)
     }
 
     /// Entra refused the assertion for its time, and the reason was this host's clock, which is known now.
@@ -215,7 +244,8 @@ impl TokenError {
             // Until another tenant has met the same, an app's trouble is believed to be this tenant's.
             Scope::App | Scope::Tenant => Advice::PauseTenant,
         };
-        Self { problem: Arc::new(problem), kind, scope, advice, trouble: Arc::new(trouble) }
+        let asked = after.map(|asked| asked.min(LONGEST_ASKED));
+        Self { problem: Arc::new(problem), kind, scope, advice, asked, trouble: Arc::new(trouble) }
     }
 
     /// The correlation id that we chose, where Entra's answer brought none.

@@ -9,12 +9,13 @@
 //! - `endpoint`, `answer`: the token endpoint on the wire, and what it answered.
 //! - [`entra`]: the table of Entra's refusals: whom they concern, what happened, what to do.
 //! - `request`: one question to Entra.
+//! - `rollover`: which of several certificates signs while Entra does not know all of them.
 //! - [`renewal`]: when a token is renewed. Pure.
 //! - [`app`]: what is wrong with an app is wrong for all of its tenants; it is said and probed once.
 //! - [`source`]: the token of one tenant: single flight, renewal, refusals.
 //!
 //! **Invariants:** at least [`FLOOR`](renewal::FLOOR) between two requests for one token, whatever happens; a token
-//! that is still valid outlives a failed renewal; no secret, key, assertion or token appears in `Debug`, an error
+//! that is still valid outlives a failed renewal and a change of the app's credential; no secret, key, assertion or token appears in `Debug`, an error
 //! or a log line.
 
 pub mod certificate;
@@ -26,6 +27,7 @@ pub mod entra;
 pub mod renewal;
 mod error;
 mod request;
+mod rollover;
 pub mod app;
 pub mod source;
 #[cfg(test)]

@@ -13,8 +13,10 @@ const LAST_USE: Duration = Duration::from_mins(1);
 /// A life longer than this is not believed (tokens under continuous access evaluation last up to 28 hours, "Access
 /// tokens in the Microsoft identity platform").
 pub const LONGEST_LIFE: Duration = Duration::from_hours(48);
-/// The longest wait for another token when one after the other is refused.
-const LONGEST_REFUSAL: Duration = Duration::from_mins(15);
+/// The longest wait that Entra is obeyed in: a longer one would cost content, which lives seven days.
+pub const LONGEST_ASKED: Duration = Duration::from_hours(24);
+/// The longest of our own waits that outlives the process: whoever restarts it may just have mended the cause.
+pub const LONGEST_REMEMBERED: Duration = Duration::from_mins(5);
 /// A token that was accepted for this long before it was refused does not belong to a storm of refusals.
 pub const SETTLED: Duration = Duration::from_mins(5);
 
@@ -33,14 +35,6 @@ pub fn renew_in(life: Duration, refresh_in: Option<Duration>, renew_after: Durat
 #[must_use]
 pub fn usable_for(life: Duration) -> Duration {
     life.saturating_sub(LAST_USE.min(life / 4))
-}
-
-/// How long after it was asked for a refused token may be replaced: `refusals` counts tokens in a row that were
-/// refused soon after they had been issued. Where every token is refused, another token is not the remedy, and
-/// Entra's loop detection (AADSTS50196) answers those who keep asking.
-#[must_use]
-pub fn replace_refused_in(refusals: u32) -> Duration {
-    FLOOR.saturating_mul(1 << refusals.saturating_sub(1).min(16)).min(LONGEST_REFUSAL)
 }
 
 #[cfg(test)]
@@ -84,13 +78,6 @@ mod tests {
         assert_eq!(usable_for(secs(240)), secs(180));
         assert_eq!(usable_for(secs(120)), secs(90));
         assert_eq!(usable_for(Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_storm_of_refusals_is_answered_ever_more_slowly() {
-        let waits: Vec<_> = (0..8).map(|refusals| replace_refused_in(refusals).as_secs()).collect();
-        assert_eq!(waits, [30, 30, 60, 120, 240, 480, 900, 900]);
-        assert_eq!(replace_refused_in(u32::MAX), secs(900));
     }
 
     proptest! {

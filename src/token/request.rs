@@ -11,8 +11,9 @@ use url::Url;
 
 use super::answer::{self, Grant, NoGrant, Refusal, Unusable};
 use super::endpoint::{Incoming, Outgoing, Proof, Transport};
-use super::entra::{self, OUTSIDE_TIME_RANGE, Scope, Subject};
-use super::{Credential, TokenError, assertion};
+use super::entra::{self, CERTIFICATE_REFUSED, OUTSIDE_TIME_RANGE, Scope, Subject, Verdict};
+use super::rollover::Rollover;
+use super::{Certificate, Credential, TokenError, assertion};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::TenantId;
@@ -46,6 +47,20 @@ impl TokenRequest {
     pub(super) fn authority(&self) -> String {
         self.cloud.authority.as_str().trim_end_matches('/').to_owned()
     }
+
+    /// Whether a token that answers the one also answers the other: it opens the same data at the same host.
+    pub(super) fn is_for_what(&self, other: &Self) -> bool {
+        self.cloud == other.cloud && self.tenant == other.tenant && self.audience == other.audience
+    }
+
+    /// Whether Entra is also asked in the same way, by the same app.
+    pub(super) fn asks_as(&self, other: &Self) -> bool {
+        self.is_for_what(other)
+            && self.endpoint == other.endpoint
+            && self.app == other.app
+            && self.client_id == other.client_id
+            && self.credential == other.credential
+    }
 }
 
 /// Asks the same question whenever it is told to.
@@ -70,6 +85,19 @@ impl Asker {
         Self { authority: request.authority(), request, url, transport, clock, time }
     }
 
+    /// One that asks another question in the same way.
+    pub(super) fn with(&self, request: TokenRequest) -> Self {
+        Self::new(request, Arc::clone(&self.transport), Arc::clone(&self.clock), Arc::clone(&self.time))
+    }
+
+    pub(super) const fn request(&self) -> &TokenRequest {
+        &self.request
+    }
+
+    pub(super) const fn time(&self) -> &Arc<ServiceTime> {
+        &self.time
+    }
+
     pub(super) const fn tenant(&self) -> TenantId {
         self.request.tenant
     }
@@ -84,21 +112,22 @@ impl Asker {
         TokenError::unusable(Unusable::OddToken, &self.subject(""))
     }
 
-    /// Asks Entra for a token.
-    pub(super) async fn ask(&self) -> Result<Grant, TokenError> {
+    /// Asks Entra for a token; `rollover` says which of the app's certificates signs.
+    pub(super) async fn ask(&self, rollover: &Rollover) -> Result<Grant, TokenError> {
         let request = &self.request;
         let confirmed = self.time.confirmed();
         // The service's time signs, so that a host with a wrong clock still gets a token; the first time of all,
         // and after an hour without any answer, there is only the host's.
         let signed_at = confirmed.unwrap_or_else(|| self.clock.now());
-        let thumbprint = request.credential.certificate(signed_at).map_or("", |certificate| certificate.sha1_hex());
+        let certificate = rollover.choose(&request.credential, signed_at);
+        let thumbprint = certificate.as_ref().map_or("", |certificate| certificate.sha1_hex());
         let subject = self.subject(thumbprint);
 
         let assertion;
         let proof = match &request.credential {
             Credential::Secret(secret) => Proof::Secret(secret),
             Credential::Certificates { signing, .. } => {
-                let certificate = request.credential.certificate(signed_at).ok_or_else(TokenError::no_certificate)?;
+                let certificate = certificate.as_ref().ok_or_else(TokenError::no_certificate)?;
                 assertion = assertion::sign(certificate, *signing, &request.client_id, &self.url, signed_at)
                     .map_err(TokenError::unsigned)?;
                 Proof::Assertion(&assertion)
@@ -117,32 +146,69 @@ impl Asker {
         if let Some(date) = incoming.date.filter(|_| is_entras) {
             self.time.observe(date);
         }
-        answer
-            .map_err(|no_grant| match no_grant {
-                NoGrant::Unusable(unusable) => TokenError::unusable(unusable, &subject),
-                NoGrant::Refused(refusal) => self.refusal(refusal, &incoming, &subject, signed_at, confirmed.is_some()),
-            })
-            .map_err(|error| error.or_correlation_id(request_id))
+        let no_grant = match answer {
+            Ok(grant) => {
+                if let Some(certificate) = &certificate {
+                    rollover.accepted(certificate, &request.app, &request.client_id);
+                }
+                return Ok(grant);
+            }
+            Err(no_grant) => no_grant,
+        };
+        let error = match no_grant {
+            NoGrant::Unusable(unusable) => TokenError::unusable(unusable, &subject),
+            NoGrant::Refused(refusal) => {
+                let verdict = entra::judge(refusal.status, refusal.json, refusal.error.as_deref(), &refusal.codes);
+                match (verdict.scope, verdict.code, certificate.as_deref()) {
+                    (Scope::App, Some(OUTSIDE_TIME_RANGE), _) => {
+                        self.outside_time(refusal, &verdict, &incoming, &subject, (signed_at, confirmed.is_some()))
+                    }
+                    (Scope::App, Some(code), Some(certificate)) if CERTIFICATE_REFUSED.contains(&code) => {
+                        let signed = (certificate, signed_at);
+                        self.certificate_refused(refusal, &verdict, &incoming, &subject, signed, rollover)
+                    }
+                    _ => TokenError::refused(refusal, &verdict, &subject, incoming.retry_after),
+                }
+            }
+        };
+        Err(error.or_correlation_id(request_id))
     }
 
-    fn refusal(
+    /// Entra does not know the certificate that signed: the app's trouble if there is no other one to sign with.
+    fn certificate_refused(
         &self,
         refusal: Box<Refusal>,
+        verdict: &Verdict,
         incoming: &Incoming,
         subject: &Subject<'_>,
-        signed_at: Timestamp,
-        signed_by_service: bool,
+        (certificate, signed_at): (&Certificate, Timestamp),
+        rollover: &Rollover,
     ) -> TokenError {
-        let verdict = entra::judge(refusal.status, refusal.json, refusal.error.as_deref(), &refusal.codes);
-        if verdict.code != Some(OUTSIDE_TIME_RANGE) || verdict.scope == Scope::Passing {
-            return TokenError::refused(refusal, &verdict, subject, incoming.retry_after);
-        }
+        let TokenRequest { credential, app, client_id, .. } = &self.request;
+        let Some(instead) = rollover.refused(certificate, credential, signed_at) else {
+            return TokenError::refused(refusal, verdict, subject, incoming.retry_after);
+        };
+        let error =
+            TokenError::certificate_refused(refusal, verdict, subject, instead.sha1_hex(), incoming.retry_after);
+        rollover.tell(certificate, app, client_id, &error.trouble(), signed_at);
+        error
+    }
+
+    /// Entra found the assertion outside its time: by whose clock it was signed tells whether that can be helped.
+    fn outside_time(
+        &self,
+        refusal: Box<Refusal>,
+        verdict: &Verdict,
+        incoming: &Incoming,
+        subject: &Subject<'_>,
+        (signed_at, signed_by_service): (Timestamp, bool),
+    ) -> TokenError {
         let cause = self.clock_trouble(signed_at, signed_by_service, incoming.date);
         let off = self.time.host_ahead_by().is_some_and(|ahead| ahead.abs() > CLOCK_IS_OFF);
         if off && !signed_by_service && self.time.confirmed().is_some() {
             return TokenError::clock_was_off(refusal, cause);
         }
-        TokenError::refused(refusal, &verdict, subject, incoming.retry_after).because(cause)
+        TokenError::refused(refusal, verdict, subject, incoming.retry_after).because(cause)
     }
 
     /// Both clocks, for the one who has to set one of them.

@@ -9,11 +9,13 @@
 //!   Entra asked; for a tenant's trouble at the pace of [`Stage::Paused`]; for an app's trouble until the app's
 //!   [alarm](super::app) lets a probe through or ends. Until then callers without a token get the last error.
 //! - A refused token (401) is replaced once, at once if it was asked for long enough ago. Until the replacement is
-//!   there, it is still handed out while it is valid: the refusal may have been an error of one server. A caller
-//!   whose second request is refused as well waits by its own pace.
+//!   there, it is still handed out while it is valid: the refusal may have been an error of one server. If the
+//!   replacement is refused as well, another token is not the remedy: the regular renewal brings the next one.
+//! - A source [follows](TokenSource::follow) the configuration: with another credential, client id or endpoint it keeps
+//!   its token and what Entra asked for, and asks in the new way next.
 //!
-//! **Invariants:** at least [`FLOOR`] between two requests; time is monotonic and counts from before the request was
-//! sent; the token is in memory only.
+//! **Invariants:** at least [`FLOOR`] between two requests, and no request before Entra wants one; time is monotonic and
+//! counts from before the request was sent; the token is in memory only.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,9 +30,9 @@ use tracing::{Instrument as _, debug, debug_span};
 use super::TokenError;
 use super::answer::Grant;
 use super::app::{Admission, AppAlarms, AppKey, Member};
-use super::endpoint::{LONGEST_RETRY_AFTER, Transport};
+use super::endpoint::Transport;
 use super::entra::Scope;
-use super::renewal::{self, FLOOR};
+use super::renewal::{self, FLOOR, LONGEST_ASKED, LONGEST_REMEMBERED};
 use super::request::{Asker, TokenRequest};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::report::Trouble;
@@ -96,15 +98,34 @@ pub struct TokenSource {
 
 #[derive(Debug)]
 struct Inner {
-    asker: Asker,
-    renew_after: Duration,
-    member: Member,
     state: Mutex<State>,
-    /// A refusal moved the next request forward.
+    /// Something moved the next request forward.
     hurry: Notify,
     changes: watch::Sender<u64>,
-    /// Until when Entra wants no request, as far as it has said so.
+    /// Until when no request may be made, also by the next process.
     waits: watch::Sender<Option<Instant>>,
+}
+
+/// How Entra is asked, and for which app.
+#[derive(Debug)]
+struct Link {
+    asker: Asker,
+    member: Member,
+}
+
+impl Link {
+    fn new(asker: Asker, apps: &Arc<AppAlarms>) -> Arc<Self> {
+        let request = asker.request();
+        let key = AppKey {
+            app: request.app.clone(),
+            client_id: request.client_id.clone(),
+            authority: request.authority(),
+            audience: request.audience.clone(),
+            credential: request.credential.clone(),
+        };
+        let member = apps.join(&key, asker.time());
+        Arc::new(Self { asker, member })
+    }
 }
 
 type Outcome = Result<AccessToken, TokenError>;
@@ -112,19 +133,21 @@ type Flight = watch::Receiver<Option<Outcome>>;
 
 #[derive(Debug)]
 struct State {
+    link: Arc<Link>,
+    renew_after: Duration,
     current: Option<Current>,
     generation: u64,
     flight: Option<Flight>,
     /// No request before this moment,
     not_before: Instant,
-    /// nor before this one, which is [`FLOOR`] after the last.
+    /// nor before this one whatever happens: [`FLOOR`] after the last, or when Entra wants one again.
     floor: Instant,
+    /// Nothing was asked for yet, so that an earlier process may know more.
+    is_new: bool,
     last_error: Option<TokenError>,
     app: AppTrouble,
     passing: Backoff,
     paused: Backoff,
-    /// Tokens in a row that were refused soon after they had been issued.
-    refusals: u32,
 }
 
 /// What the last error had to do with the app.
@@ -141,16 +164,39 @@ enum AppTrouble {
 #[derive(Debug)]
 struct Current {
     token: AccessToken,
+    life: Duration,
+    refresh_in: Option<Duration>,
+    jitter: f64,
     renew_at: Instant,
     usable_until: Instant,
-    refused: bool,
+    /// When it was refused first.
+    refused: Option<Instant>,
+    /// It was asked for because the one before it was refused.
+    is_replacement: bool,
+}
+
+impl Current {
+    /// When it is due by itself.
+    fn due(&self, renew_after: Duration) -> Instant {
+        self.token.issued + renewal::renew_in(self.life, self.refresh_in, renew_after, self.jitter)
+    }
+
+    /// Whether it is refused, and another one may be the remedy.
+    const fn wants_replacement(&self) -> bool {
+        self.refused.is_some() && !self.is_replacement
+    }
+
+    /// Whether the service refuses tokens, this one and the one before it, each soon after it was issued.
+    fn is_in_vain(&self) -> bool {
+        self.is_replacement && self.refused.is_some_and(|moment| moment < self.token.issued + renewal::SETTLED)
+    }
 }
 
 impl State {
     /// The earliest moment at which the next request is both wanted and allowed.
     fn next_request(&self) -> Instant {
         match &self.current {
-            Some(current) if !current.refused => current.renew_at.max(self.not_before),
+            Some(current) if !current.wants_replacement() => current.renew_at.max(self.not_before),
             _ => self.not_before,
         }
     }
@@ -180,31 +226,22 @@ impl TokenSource {
         time: Arc<ServiceTime>,
         apps: &Arc<AppAlarms>,
     ) -> Self {
-        let key = AppKey {
-            app: request.app.clone(),
-            client_id: request.client_id.clone(),
-            authority: request.authority(),
-            audience: request.audience.clone(),
-            credential: request.credential.clone(),
-        };
-        let member = apps.join(&key, &time);
         let renew_after = request.renew_after;
         let state = State {
+            link: Link::new(Asker::new(request, transport, clock, time), apps),
+            renew_after,
             current: None,
             generation: 0,
             flight: None,
             not_before: Instant::now(),
             floor: Instant::now(),
+            is_new: true,
             last_error: None,
             app: AppTrouble::None,
             passing: Backoff::new(Stage::Token),
             paused: Backoff::new(Stage::Paused),
-            refusals: 0,
         };
         let inner = Inner {
-            asker: Asker::new(request, transport, clock, time),
-            renew_after,
-            member,
             state: Mutex::new(state),
             hurry: Notify::new(),
             changes: watch::Sender::new(0),
@@ -222,7 +259,7 @@ impl TokenSource {
             if let Some(token) = state.usable(now) {
                 return Ok(token.clone());
             }
-            self.inner.follow_app(&mut state);
+            state.follow_app();
             match &state.flight {
                 Some(flight) => flight.clone(),
                 None if now < state.not_before => {
@@ -236,24 +273,24 @@ impl TokenSource {
     }
 
     /// A 401: renews once for this token's generation, at once if enough time has passed since it was asked for,
-    /// else as soon as it has. Waits for a renewal that is in flight; later calls for the same generation do no more
-    /// than that.
-    pub async fn refused(&self, token: &AccessToken) {
+    /// else as soon as it has; a token that replaces a refused one is not replaced in turn. Waits for a renewal that is
+    /// in flight; later calls for the same generation do no more than that. Answers whether tokens are refused whatever
+    /// is asked for, so that the caller need not hope for the next one.
+    pub async fn refused(&self, token: &AccessToken) -> bool {
+        let mut in_vain = false;
         let flight = {
             let mut state = self.inner.state();
             let now = Instant::now();
-            let State { current, refusals, not_before, .. } = &mut *state;
-            if let Some(current) = current
-                && current.token.generation == token.generation
-                && !current.refused
-            {
-                current.refused = true;
-                let soon = now < current.token.issued + renewal::SETTLED;
-                *refusals = if soon { refusals.saturating_add(1) } else { 0 };
-                *not_before = (*not_before).max(current.token.issued + renewal::replace_refused_in(*refusals));
-                self.inner.hurry.notify_one();
+            let mut wanted = false;
+            if let Some(current) = &mut state.current {
+                if current.token.generation == token.generation && current.refused.is_none() {
+                    current.refused = Some(now);
+                    self.inner.hurry.notify_one();
+                }
+                in_vain = current.token.generation == token.generation && current.is_in_vain();
+                wanted = current.wants_replacement();
             }
-            let wanted = state.current.as_ref().is_some_and(|current| current.refused) && now >= state.not_before;
+            let wanted = wanted && now >= state.not_before;
             match &state.flight {
                 Some(flight) => Some(flight.clone()),
                 None if wanted => Some(self.start(&mut state)),
@@ -264,29 +301,63 @@ impl TokenSource {
             // Whatever came of it, the caller asks for the token again.
             _ = arrival(flight).await;
         }
+        in_vain
+    }
+
+    /// Goes on as `request` says, if that is about the same tenant's data at the same cloud: with the token that there
+    /// is, and with the next request no sooner than the last one and Entra allow. Else nothing happens, and the answer
+    /// is `false`: a token must not go to another host than the one it was issued for.
+    pub fn follow(&self, request: &TokenRequest, apps: &Arc<AppAlarms>) -> bool {
+        let mut state = self.inner.state();
+        let before = Arc::clone(&state.link);
+        if !before.asker.request().is_for_what(request) {
+            return false;
+        }
+        // All tenants of an app are due at once.
+        let mut spread = before.member.spread();
+        if !before.asker.request().asks_as(request) {
+            state.link = Link::new(before.asker.with(request.clone()), apps);
+            spread = spread.max(state.link.member.spread());
+            state.passing.succeeded();
+            state.paused.succeeded();
+            state.app = AppTrouble::None;
+            state.last_error = None;
+            state.not_before = state.floor.max(Instant::now() + spread);
+            let next = state.not_before;
+            if let Some(current) = &mut state.current {
+                current.renew_at = next;
+            }
+        } else if state.renew_after != request.renew_after
+            && let Some(current) = &mut state.current
+        {
+            current.renew_at = current.due(request.renew_after).max(Instant::now() + spread);
+        }
+        state.renew_after = request.renew_after;
+        self.inner.hurry.notify_one();
+        true
     }
 
     /// Renews the token for ever; a task of the tenant's tree.
     pub async fn renew(&self) -> ! {
-        let mut turns = self.inner.member.turns();
         loop {
-            let next = {
-                turns.mark_unchanged();
+            let (mut turns, next) = {
                 let mut state = self.inner.state();
-                self.inner.follow_app(&mut state);
+                let turns = state.link.member.turns();
+                state.follow_app();
                 let next = state.next_request();
-                match &state.flight {
+                let next = match &state.flight {
                     Some(flight) => Err(flight.clone()),
                     None if Instant::now() >= next => Err(self.start(&mut state)),
                     None => Ok((next, state.app != AppTrouble::None)),
-                }
+                };
+                (turns, next)
             };
             match next {
                 Err(flight) => _ = arrival(flight).await,
                 Ok((next, app_troubled)) => tokio::select! {
                     () = sleep_until(next) => {}
                     () = self.inner.hurry.notified() => {}
-                    // The sender lives as long as we are a member.
+                    // If the sender is gone, we belong to another app by now.
                     _ = turns.changed(), if app_troubled => {}
                 },
             }
@@ -296,14 +367,14 @@ impl TokenSource {
     /// How it fares.
     #[must_use]
     pub fn status(&self) -> TokenStatus {
-        let (now, time) = (Instant::now(), self.inner.asker.now());
+        let mut state = self.inner.state();
+        let (now, time) = (Instant::now(), state.link.asker.now());
         let at = |moment: Instant| {
             let ahead = SignedDuration::try_from(moment.saturating_duration_since(now)).ok()?;
             let behind = SignedDuration::try_from(now.saturating_duration_since(moment)).ok()?;
             time.checked_add(ahead).ok()?.checked_sub(behind).ok()
         };
-        let mut state = self.inner.state();
-        self.inner.follow_app(&mut state);
+        state.follow_app();
         TokenStatus {
             valid_until: state.current.as_ref().and_then(|current| at(current.token.valid_until)),
             renews_at: at(state.next_request().max(now)),
@@ -317,19 +388,22 @@ impl TokenSource {
         self.inner.changes.subscribe()
     }
 
-    /// Until when Entra has asked to be left alone, and when that changes: whoever has a memory that survives the process
-    /// tells the next one by [`hold`](Self::hold).
+    /// Until when no request may be made after one that failed, and when that changes: whoever has a memory that survives
+    /// the process tells the next one by [`hold`](Self::hold). What Entra asked for is in it up to 24 hours, a pause of
+    /// our own up to five minutes.
     #[must_use]
     pub fn waits(&self) -> watch::Receiver<Option<Instant>> {
         self.inner.waits.subscribe()
     }
 
-    /// No request for so long: Entra asked an earlier process for this wait.
+    /// No request for so long: an earlier process was told to wait, or failed a moment ago. A source that has asked for
+    /// itself knows better.
     pub fn hold(&self, wait: Duration) {
         let mut state = self.inner.state();
-        let until = Instant::now() + wait.min(LONGEST_RETRY_AFTER);
-        if until > state.not_before {
-            state.not_before = until;
+        let until = Instant::now() + wait.min(LONGEST_ASKED);
+        if state.is_new && until > state.floor {
+            state.floor = until;
+            state.not_before = state.not_before.max(until);
             state.last_error.get_or_insert_with(TokenError::asked_to_wait);
         }
     }
@@ -339,12 +413,13 @@ impl TokenSource {
         let (landing, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
         let inner = Arc::clone(&self.inner);
-        let span = debug_span!("token.renew", tenant = %inner.asker.tenant());
+        let link = Arc::clone(&state.link);
+        let span = debug_span!("token.renew", tenant = %link.asker.tenant());
         tokio::spawn(
             async move {
                 // Clears the flight also if the request panics: those who wait see `landing` go.
                 let cleared = Cleared(&inner);
-                let outcome = inner.fly().await;
+                let outcome = inner.fly(&link).await;
                 drop(cleared);
                 landing.send_replace(Some(outcome));
             }
@@ -373,34 +448,36 @@ async fn arrival(mut flight: Flight) -> Outcome {
     }
 }
 
+impl State {
+    /// Follows the app's alarm: a tenant that complained first joins it once it is raised; when it has ended, those
+    /// who waited ask again, spread out.
+    fn follow_app(&mut self) {
+        match (self.app, self.link.member.is_bad()) {
+            (AppTrouble::Suspected, true) => {
+                self.app = AppTrouble::Believed;
+                self.not_before = self.floor;
+                self.last_error = self.last_error.take().map(TokenError::of_app);
+            }
+            (AppTrouble::Believed, false) => {
+                self.app = AppTrouble::None;
+                self.not_before = (Instant::now() + self.link.member.spread()).max(self.floor);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the app's alarm: a tenant that complained first joins it once it is raised; when it has ended, those
-    /// who waited ask again, spread out.
-    fn follow_app(&self, state: &mut State) {
-        match (state.app, self.member.is_bad()) {
-            (AppTrouble::Suspected, true) => {
-                state.app = AppTrouble::Believed;
-                state.not_before = state.floor;
-                state.last_error = state.last_error.take().map(TokenError::of_app);
-            }
-            (AppTrouble::Believed, false) => {
-                state.app = AppTrouble::None;
-                state.not_before = (Instant::now() + self.member.spread()).max(state.floor);
-            }
-            _ => {}
-        }
-    }
-
     /// One request, from leave to send it to what it changes.
-    async fn fly(&self) -> Outcome {
-        let mut turns = self.member.turns();
+    async fn fly(&self, link: &Arc<Link>) -> Outcome {
+        let mut turns = link.member.turns();
         let permit = loop {
             turns.mark_unchanged();
-            match self.member.admit() {
+            match link.member.admit() {
                 Admission::Go(permit) => break permit,
                 Admission::Turn(until) => tokio::select! {
                     () = sleep_until(until) => {}
@@ -409,6 +486,9 @@ impl Inner {
                 Admission::Wait(error, until) => {
                     let now = Instant::now();
                     let mut state = self.state();
+                    if !Arc::ptr_eq(&state.link, link) {
+                        return Err(TokenError::too_soon().waiting(state.not_before.saturating_duration_since(now)));
+                    }
                     state.not_before = state.not_before.max(until);
                     state.app = AppTrouble::Believed;
                     state.last_error = Some(error.clone());
@@ -419,54 +499,78 @@ impl Inner {
         let sent = Instant::now();
         {
             let mut state = self.state();
+            if !Arc::ptr_eq(&state.link, link) {
+                // The next one asks in the new way.
+                return Err(TokenError::too_soon().waiting(state.not_before.saturating_duration_since(sent)));
+            }
+            state.is_new = false;
             state.floor = sent + FLOOR;
             state.not_before = state.floor;
         }
-        match self.asker.ask().await {
+        match link.asker.ask(link.member.rollover()).await {
             Ok(grant) => {
                 permit.granted();
-                self.keep(&grant, sent)
+                self.keep(link, &grant, sent)
             }
-            Err(error) => Err(self.wait_after(permit.failed(error))),
+            Err(error) => Err(self.wait_after(link, permit.failed(error))),
         }
     }
 
-    fn keep(&self, grant: &Grant, sent: Instant) -> Outcome {
+    fn keep(&self, link: &Arc<Link>, grant: &Grant, sent: Instant) -> Outcome {
         let Ok(mut authorization) = HeaderValue::try_from(format!("Bearer {}", grant.token.expose())) else {
             // The answer was checked for this; a token that cannot be sent is still no reason to panic.
-            return Err(self.wait_after(self.asker.cannot_send()));
+            return Err(self.wait_after(link, link.asker.cannot_send()));
         };
         authorization.set_sensitive(true);
-        let renew_in = renewal::renew_in(grant.life, grant.refresh_in, self.renew_after, fastrand::f64());
         let mut state = self.state();
         state.generation += 1;
         let token =
             AccessToken { authorization, issued: sent, valid_until: sent + grant.life, generation: state.generation };
-        state.current = Some(Current {
+        let mut current = Current {
             token: token.clone(),
-            renew_at: sent + renew_in,
+            life: grant.life,
+            refresh_in: grant.refresh_in,
+            jitter: fastrand::f64(),
+            // As planned when another way to ask was configured meanwhile.
+            renew_at: state.not_before,
             usable_until: sent + renewal::usable_for(grant.life),
-            refused: false,
-        });
+            refused: None,
+            is_replacement: state.current.as_ref().is_some_and(Current::wants_replacement),
+        };
+        if Arc::ptr_eq(&state.link, link) {
+            current.renew_at = current.due(state.renew_after);
+        }
+        let renew_in = current.renew_at.saturating_duration_since(sent);
+        state.current = Some(current);
         state.last_error = None;
         state.app = AppTrouble::None;
         state.passing.succeeded();
         state.paused.succeeded();
         drop(state);
         debug!(generation = token.generation, life = ?grant.life, renew_in = ?renew_in, "token granted");
+        self.waits.send_if_modified(|wait| wait.take().is_some_and(|until| until > Instant::now()));
         self.changes.send_replace(token.generation);
         Ok(token)
     }
 
     /// Takes note of a failure and of how long to wait after it.
-    fn wait_after(&self, error: TokenError) -> TokenError {
+    fn wait_after(&self, link: &Arc<Link>, error: TokenError) -> TokenError {
         let now = Instant::now();
         let mut state = self.state();
+        if let Some(asked) = error.asked() {
+            state.floor = state.floor.max(now + asked);
+        }
+        if !Arc::ptr_eq(&state.link, link) {
+            // What is wrong with the old way says nothing about the new one.
+            state.not_before = state.not_before.max(state.floor);
+            self.waits.send_replace(Some(state.floor));
+            return error.waiting(state.not_before.saturating_duration_since(now));
+        }
         let wait = match error.scope() {
             Scope::Passing => state.passing.failed(error.asked()),
             // The alarm says when; asking it for leave costs no request.
             Scope::App if error.is_shared() => Duration::ZERO,
-            Scope::App | Scope::Tenant => state.paused.failed(None),
+            Scope::App | Scope::Tenant => state.paused.failed(error.asked()),
         };
         state.not_before = (now + wait).max(state.floor);
         state.app = match error.scope() {
@@ -474,9 +578,7 @@ impl Inner {
             Scope::App => AppTrouble::Suspected,
             Scope::Tenant | Scope::Passing => AppTrouble::None,
         };
-        if let Some(asked) = error.asked() {
-            self.waits.send_replace(Some(now + asked));
-        }
+        self.waits.send_replace(Some(state.not_before.min(now + LONGEST_REMEMBERED).max(state.floor)));
         let error = error.waiting(state.not_before - now);
         state.last_error = Some(error.clone());
         debug!(kind = error.kind(), wait = ?state.not_before - now, "no token");

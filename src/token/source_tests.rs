@@ -18,7 +18,9 @@ use super::*;
 use crate::clock::{Clock as _, SetClock};
 use crate::retry::Advice;
 use crate::token::endpoint::Incoming;
-use crate::token::testing::{Bench, Reply, SECRET, Seen, TOKEN, answered, granted, listening, refused, some_pair};
+use crate::token::testing::{
+    Bench, Pair, Reply, SECRET, Seen, TOKEN, answered, granted, listening, pair, refused, request, some_pair,
+};
 use crate::token::{Certificate, Credential, Signing};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -61,18 +63,84 @@ async fn a_wait_that_entra_asked_for_is_told_and_held_by_the_next_source() {
     assert_eq!(*waits.borrow(), None);
     source.token().await.unwrap_err();
     let left = waits.borrow().unwrap() - Instant::now();
-    assert_eq!(left, Duration::from_secs(90));
+    assert!(left >= Duration::from_secs(90) && left <= Duration::from_secs(99), "{left:?}");
 
     // The next process.
     let source = bench.source(1);
     source.hold(left);
     assert_eq!(source.token().await.unwrap_err().advice(), Advice::Retry { after: Some(left) });
     let _renewing = renewing(&source);
-    sleep(Duration::from_secs(89)).await;
+    sleep(left.saturating_sub(Duration::from_secs(1))).await;
     assert_eq!(bench.requests(), 1);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(bench.requests(), 2);
     assert!(source.token().await.is_ok());
+}
+
+/// A refusal with this code and a `Retry-After`.
+fn refused_for(code: u32, wait: Duration) -> Reply {
+    let Reply::After(latency, incoming) = refused(code) else { unreachable!("it answers") };
+    Reply::After(latency, Incoming { retry_after: Some(wait), ..incoming })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_obeyed_whatever_it_came_with_and_for_a_day_at_most() {
+    for code in [7_000_229, 7_000_222, 90_033] {
+        for (asked, least) in [(5 * HOUR, 5 * HOUR), (100 * HOUR, 24 * HOUR)] {
+            let bench = Bench::new(move |_, _| refused_for(code, asked));
+            let source = bench.source(1);
+            let waits = source.waits();
+            let _renewing = renewing(&source);
+            sleep(least.saturating_sub(MINUTE)).await;
+            assert_eq!(bench.requests(), 1, "AADSTS{code} after {asked:?}");
+            let remembered = waits.borrow().unwrap();
+            let next = bench.source(1);
+            next.hold(remembered - Instant::now());
+            let _renewing_next = renewing(&next);
+            sleep(Duration::from_secs(50)).await;
+            assert_eq!(bench.requests(), 1, "nor by the next process");
+            sleep(least / 5).await;
+            assert!(bench.requests() > 1, "AADSTS{code} after {asked:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_failure_is_remembered_for_the_next_process() {
+    for (reply, least, most) in [
+        (503, Duration::from_secs(29), Duration::from_secs(37)),
+        (7_000_229, Duration::from_mins(4), Duration::from_mins(5)),
+    ] {
+        let bench = Bench::new(move |_, _| if reply == 503 { answered(503, &json!({})) } else { refused(reply) });
+        for _ in 0..20 {
+            // A restart loop.
+            let source = bench.source(1);
+            source.token().await.unwrap_err();
+            let left = source.waits().borrow().unwrap() - Instant::now();
+            assert!(left >= least && left <= most, "{reply}: {left:?}");
+            let next = bench.source(1);
+            next.hold(left);
+            for _ in 0..5 {
+                let Advice::Retry { after: Some(_) } = next.token().await.unwrap_err().advice() else { panic!() };
+            }
+            sleep(left).await;
+        }
+        assert_eq!(bench.requests(), 20);
+        assert!(bench.gaps().iter().all(|gap| *gap >= FLOOR), "{:?}", bench.gaps());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_granted_ends_what_is_remembered() {
+    let bench = Bench::new(|number, _| if number == 0 { refused(7_000_229) } else { granted(3600) });
+    let source = bench.source(1);
+    source.token().await.unwrap_err();
+    let mut waits = source.waits();
+    assert!(source.follow(&request(1, Credential::Secret("new".to_owned().into())), &bench.apps));
+    sleep(FLOOR).await;
+    source.token().await.unwrap();
+    assert!(waits.has_changed().unwrap());
+    assert_eq!(*waits.borrow_and_update(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,21 +293,40 @@ async fn a_token_that_is_refused_at_once_is_replaced_after_the_floor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_refusals_does_not_reach_entra() {
+async fn a_storm_of_refusals_costs_one_replacement_per_renewal() {
     let bench = Bench::new(|_, _| granted(3600));
     let source = bench.source(1);
     let _renewing = renewing(&source);
     let start = Instant::now();
+    let mut in_vain = 0;
     while start.elapsed() < 2 * HOUR {
         let tokens = join_all((0..20).map(|_| source.token())).await;
         for token in tokens {
-            source.refused(&token.unwrap()).await;
+            in_vain += u32::from(source.refused(&token.unwrap()).await);
         }
         sleep(Duration::from_secs(1)).await;
     }
     let gaps: Vec<_> = bench.gaps().iter().map(Duration::as_secs).collect();
-    assert_eq!(gaps[..6], [30, 60, 120, 240, 480, 900], "{gaps:?}");
-    assert!(gaps[6..].iter().all(|gap| *gap >= 899), "{gaps:?}");
+    assert_eq!(gaps.len(), 5, "two tokens at the start and at each renewal: {gaps:?}");
+    for (number, gap) in gaps.iter().enumerate() {
+        let expected = if number % 2 == 0 { 30..=31 } else { 2565..=2701 };
+        assert!(expected.contains(gap), "{gaps:?}");
+    }
+    assert!(in_vain > 20 * 6000, "the replacements, and none of those that they replace: {in_vain}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refusal_of_a_replacement_that_has_served_is_not_in_vain() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    let first = source.token().await.unwrap();
+    sleep(MINUTE).await;
+    assert!(!source.refused(&first).await);
+    let second = source.token().await.unwrap();
+    assert_eq!(second.generation(), 2);
+    sleep(20 * MINUTE).await;
+    assert!(!source.refused(&second).await, "an error of one server, most likely");
+    assert_eq!((source.token().await.unwrap().generation(), bench.requests()), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -557,4 +644,250 @@ async fn a_new_credential_begins_anew() {
     assert_eq!(bench.apps.alarms().len(), 1, "the old one's");
     drop(old);
     assert_eq!(bench.apps.alarms(), [], "an alarm ends with the last source that it concerns");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_tenant_knows_a_client_id_that_is_wrong() {
+    let right = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let right = Arc::clone(&right);
+        move |_, _| if right.load(Ordering::Relaxed) { granted(3600) } else { refused(700_016) }
+    });
+    let some = tenants(&bench, 2);
+    sleep(MINUTE).await;
+    assert_eq!(bench.apps.alarms(), [], "two may not have consented");
+    assert_eq!(some[0].0.token().await.unwrap_err().advice(), Advice::PauseTenant);
+    drop(some);
+
+    let many = tenants(&bench, 50);
+    sleep(2 * HOUR).await;
+    let alarms = bench.apps.alarms();
+    assert_eq!((alarms.len(), alarms[0].trouble.kind.as_str()), (1, "app_unknown"));
+    assert_eq!(alarms[0].trouble.cause, "none of the tenants that were asked for knows the app client");
+    assert!(alarms[0].trouble.remedy.starts_with("check the client id"), "{}", alarms[0].trouble);
+    assert!(bench.requests() < 80, "each asks once, then a probe at a time: {}", bench.requests());
+    right.store(true, Ordering::Relaxed);
+    sleep(20 * MINUTE).await;
+    assert_eq!(bench.apps.alarms(), []);
+    for (source, _) in &many {
+        assert_eq!(source.token().await.unwrap().generation(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_one_tenant_knows_has_the_right_client_id() {
+    let bench = Bench::new(|_, seen| if seen.path.starts_with("/14141414") { granted(3600) } else { refused(700_016) });
+    let tenants = tenants(&bench, 20);
+    sleep(2 * HOUR).await;
+    assert_eq!(bench.apps.alarms(), []);
+    assert_eq!(tenants[0].0.token().await.unwrap_err().advice(), Advice::PauseTenant);
+    assert!(tenants[19].0.token().await.is_ok());
+}
+
+// Following the configuration.
+
+fn secret(text: &str) -> Credential {
+    Credential::Secret(text.to_owned().into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_credential_keeps_the_token_and_the_floor() {
+    let bench =
+        Bench::new(
+            |_, seen| {
+                if seen.field("client_secret") == Some("wrong") { refused(7_000_215) } else { granted(3600) }
+            },
+        );
+    let source = bench.source(1);
+    let _renewing = renewing(&source);
+    let first = source.token().await.unwrap();
+    // At once: Entra hears of it half a minute after the last request.
+    assert!(source.follow(&request(1, secret("wrong")), &bench.apps));
+    assert_eq!(source.token().await.unwrap().generation(), 1);
+    sleep(Duration::from_secs(29)).await;
+    assert_eq!(bench.requests(), 1);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.requests(), 2);
+    assert_eq!(source.status().last_error.unwrap().kind, "secret_invalid");
+    assert_eq!(bench.apps.alarms().len(), 1, "the operator hears of it at once");
+    while first.issued().elapsed() < 58 * MINUTE {
+        assert_eq!(source.token().await.unwrap().generation(), 1, "the valid token is kept");
+        sleep(MINUTE).await;
+    }
+    assert!(source.follow(&request(1, secret("right")), &bench.apps));
+    assert_eq!(bench.apps.alarms(), [], "what is said of the old credential is not said of the new one");
+    sleep(FLOOR).await;
+    assert_eq!(source.token().await.unwrap().generation(), 2);
+    assert!(bench.gaps().iter().all(|gap| *gap >= FLOOR), "{:?}", bench.gaps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_reloads_do_not_ask_a_hundred_times() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    let _renewing = renewing(&source);
+    source.token().await.unwrap();
+    let start = Instant::now();
+    for number in 0..100 {
+        assert!(source.follow(&request(1, secret(&number.to_string())), &bench.apps));
+        sleep(Duration::from_millis(700)).await;
+        source.token().await.unwrap();
+    }
+    sleep(MINUTE).await;
+    assert!(start.elapsed() < Duration::from_secs(150) && bench.requests() <= 7, "{:?}", bench.gaps());
+    assert!(bench.gaps().iter().all(|gap| *gap >= FLOOR), "{:?}", bench.gaps());
+    assert_eq!(bench.seen().last().unwrap().field("client_secret"), Some("99"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_credential_of_many_tenants_is_asked_for_spread_out() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let tenants = tenants(&bench, 50);
+    sleep(MINUTE).await;
+    assert_eq!(bench.requests(), 50);
+    for (tenant, (source, _)) in (1..).zip(&tenants) {
+        assert!(source.follow(&request(tenant, secret("new")), &bench.apps));
+    }
+    sleep(MINUTE).await;
+    let times: Vec<_> = bench.seen()[50..].iter().map(|seen| seen.at).collect();
+    assert_eq!(times.len(), 50);
+    assert!(times[49] - times[0] > Duration::from_secs(1), "spread out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_pace_is_the_living_tokens_too() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    let _renewing = renewing(&source);
+    source.token().await.unwrap();
+    sleep(10 * MINUTE).await;
+    let request = |minutes| TokenRequest {
+        renew_after: minutes * MINUTE,
+        ..request(1, Credential::Secret(SECRET.to_owned().into()))
+    };
+    assert!(source.follow(&request(20), &bench.apps));
+    sleep(8 * MINUTE).await;
+    assert_eq!(bench.requests(), 1);
+    sleep(2 * MINUTE).await;
+    assert_eq!(bench.requests(), 2, "20 minutes after it was issued, less 5 %");
+    sleep(10 * MINUTE).await;
+    assert!(source.follow(&request(5), &bench.apps));
+    sleep(MINUTE).await;
+    assert_eq!(bench.requests(), 3, "it is due already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_does_not_follow_to_another_cloud() {
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source(1);
+    source.token().await.unwrap();
+    let same = request(1, secret("new"));
+    let cloud = Arc::new(crate::cloud::Cloud::preset("gcc").unwrap());
+    assert!(!source.follow(&TokenRequest { cloud, ..same.clone() }, &bench.apps));
+    assert!(!source.follow(&TokenRequest { audience: "https://other".to_owned(), ..same }, &bench.apps));
+    assert!(!source.follow(&request(2, secret("new")), &bench.apps));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_the_old_credential_does_not_count_against_the_new_one() {
+    let slow = |reply| match reply {
+        Reply::After(_, incoming) => Reply::After(Duration::from_secs(5), incoming),
+        other => other,
+    };
+    for grants in [false, true] {
+        let bench =
+            Bench::new(move |number, _| slow(if number > 0 || grants { granted(3600) } else { refused(7_000_222) }));
+        let source = bench.source(1);
+        let _renewing = renewing(&source);
+        sleep(Duration::from_secs(1)).await;
+        assert!(source.follow(&request(1, secret("new")), &bench.apps));
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(source.status().last_error, None);
+        assert_eq!(source.token().await.is_ok(), grants, "a token is a token");
+        sleep(FLOOR + Duration::from_secs(10)).await;
+        assert_eq!(bench.seen()[1].field("client_secret"), Some("new"));
+        assert!(source.token().await.is_ok());
+        assert!(bench.gaps().iter().all(|gap| *gap >= FLOOR), "{:?}", bench.gaps());
+    }
+}
+
+// Several certificates.
+
+/// Two certificates, the older one first, and the `x5t#S256` of each.
+fn two_certificates() -> (Credential, [String; 2]) {
+    let read =
+        |pair: &Pair| Arc::new(Certificate::from_pem(pair.certificate.as_bytes(), Some(pair.key.as_bytes())).unwrap());
+    let mut both = [read(some_pair()), read(&pair("another pair"))];
+    let credential = Credential::certificates(both.to_vec(), Signing::Ps256).unwrap();
+    let newest = Arc::clone(credential.certificate("2026-11-22T12:00:00Z".parse().unwrap()).unwrap());
+    both.sort_by_key(|certificate| *certificate == newest);
+    (credential, both.map(|certificate| certificate.x5t_s256().to_owned()))
+}
+
+/// Which certificate signed.
+fn signer(seen: &Seen) -> String {
+    let header = URL_SAFE_NO_PAD.decode(seen.field("client_assertion").unwrap().split('.').next().unwrap()).unwrap();
+    let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
+    header["x5t#S256"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_not_uploaded_yet_stops_nobody() {
+    for code in [700_027, 50_012, 700_030] {
+        let (lines, _listening) = listening(tracing::Level::INFO);
+        let (credential, [old, new]) = two_certificates();
+        let uploaded = Arc::new(AtomicBool::new(false));
+        let bench = Bench::new({
+            let (uploaded, old) = (Arc::clone(&uploaded), old.clone());
+            move |_, seen| {
+                if signer(seen) == old || uploaded.load(Ordering::Relaxed) { granted(3600) } else { refused(code) }
+            }
+        });
+        let sources: Vec<_> = (1..=20).map(|tenant| bench.source_with(tenant, credential.clone())).collect();
+        let _renewing: Vec<_> = sources.iter().map(renewing).collect();
+        sleep(FLOOR + Duration::from_secs(10)).await;
+        for source in &sources {
+            assert!(source.token().await.is_ok());
+        }
+        assert_eq!(bench.requests(), 21, "one met the refusal, and waits for the floor");
+        sleep(6 * HOUR).await;
+        assert_eq!(bench.apps.alarms(), []);
+        let refusals = bench.seen().iter().filter(|seen| signer(seen) == new).count();
+        assert!((3..=8).contains(&refusals), "tried again about hourly: {refusals}");
+        let text = lines.text();
+        assert!(text.contains("upload the public certificate with the SHA-1 thumbprint"), "{text}");
+        assert!(text.matches("WARN").count() <= refusals && !text.contains("ERROR"), "{text}");
+
+        uploaded.store(true, Ordering::Relaxed);
+        let before = bench.requests();
+        sleep(3 * HOUR).await;
+        assert!(bench.seen()[before..].iter().any(|seen| signer(seen) == new), "noticed by itself");
+        let last = bench.requests();
+        sleep(HOUR).await;
+        assert!(bench.seen()[last..].iter().all(|seen| signer(seen) == new), "the newest signs again");
+        assert_eq!(lines.text().matches("certificate accepted after all").count(), 1, "{}", lines.text());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificates_that_are_all_refused_are_the_apps_trouble() {
+    let (credential, [old, _]) = two_certificates();
+    let uploaded = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let uploaded = Arc::clone(&uploaded);
+        move |_, seen| {
+            if uploaded.load(Ordering::Relaxed) && signer(seen) == old { granted(3600) } else { refused(700_027) }
+        }
+    });
+    let source = bench.source_with(1, credential);
+    let _renewing = renewing(&source);
+    assert!(matches!(source.token().await.unwrap_err().advice(), Advice::Retry { .. }), "the other one is tried");
+    sleep(FLOOR + Duration::from_secs(10)).await;
+    assert_eq!(source.token().await.unwrap_err().advice(), Advice::PauseApp);
+    assert_eq!(bench.apps.alarms()[0].trouble.kind, "certificate_unknown");
+    sleep(2 * HOUR).await;
+    uploaded.store(true, Ordering::Relaxed);
+    sleep(40 * MINUTE).await;
+    assert!(source.token().await.is_ok(), "the one that is remedied is found, whichever it is");
+    assert_eq!(bench.apps.alarms(), []);
 }

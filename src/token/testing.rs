@@ -153,17 +153,7 @@ impl Bench {
     }
 
     pub(super) fn source_with(&self, tenant: u8, credential: Credential) -> TokenSource {
-        let cloud = Arc::new(Cloud::preset("worldwide").unwrap());
-        let request = TokenRequest {
-            audience: cloud.management_audience.clone(),
-            cloud,
-            tenant: TenantId::from_bytes([tenant; 16]),
-            endpoint: TokenEndpoint::V2,
-            app: String::new(),
-            client_id: "client".to_owned(),
-            credential,
-            renew_after: Duration::from_mins(45),
-        };
+        let request = request(tenant, credential);
         let transport = Arc::clone(&self.entra) as Arc<dyn Transport>;
         let clock = Arc::clone(&self.clock) as SharedClock;
         TokenSource::with_transport(request, transport, clock, Arc::clone(&self.time), &self.apps)
@@ -180,6 +170,21 @@ impl Bench {
     /// The times between one request and the next.
     pub(super) fn gaps(&self) -> Vec<Duration> {
         self.seen().windows(2).map(|two| two[1].at - two[0].at).collect()
+    }
+}
+
+/// Tenant number `tenant`'s request.
+pub(super) fn request(tenant: u8, credential: Credential) -> TokenRequest {
+    let cloud = Arc::new(Cloud::preset("worldwide").unwrap());
+    TokenRequest {
+        audience: cloud.management_audience.clone(),
+        cloud,
+        tenant: TenantId::from_bytes([tenant; 16]),
+        endpoint: TokenEndpoint::V2,
+        app: String::new(),
+        client_id: "client".to_owned(),
+        credential,
+        renew_after: Duration::from_mins(45),
     }
 }
 
