@@ -320,6 +320,10 @@ mod tests {
         assert!(findings.incomplete, "what is missing may stand where nothing was understood");
         assert_eq!(written.sections["app"].clone().into_table().unwrap().len(), 1);
         assert_eq!(written.entries[0].1.clone().into_table().unwrap().len(), 1, "the id only");
+        let mut findings = Findings::default();
+        let text = "[app]\nclient_id = \"a\"\ncertificate_file = [\n\"b\",\nc,\n]\n";
+        let written = parse(text, &Path::new("t.toml").into(), 0, &mut findings);
+        assert_eq!(written.sections["app"].clone().into_table().unwrap().len(), 1, "half of a value is none");
     }
 
     #[test]
