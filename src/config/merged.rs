@@ -291,15 +291,13 @@ impl Table<'_> {
             ValueKind::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => {
                 Err(Wrong::Told(format!("write it without a fraction: {number:.0}")))
             }
-            ValueKind::String(text) if is_whole(text.trim()) => text.trim().parse().map_err(|_| {
-                if text.trim().starts_with('-') {
-                    negative(text.trim())
-                } else {
-                    Wrong::Told(format!("the number is too large; set at most {}", range.most))
-                }
-            }),
             // Variables have no types.
-            ValueKind::String(text) if environment::is_of(value) => Err(Wrong::Value(text.clone())),
+            ValueKind::String(text) if environment::is_of(value) => match text.trim().parse() {
+                Ok(number) => Ok(number),
+                Err(_) => Err(outsized(text.trim(), range.most).unwrap_or_else(|| Wrong::Value(text.clone()))),
+            },
+            // A number that no integer can hold.
+            ValueKind::String(text) => Err(outsized(text, range.most).unwrap_or(Wrong::Kind)),
             _ => Err(Wrong::Kind),
         })?;
         self.within(key, number, range, u64::to_string, findings)
@@ -335,6 +333,10 @@ impl Table<'_> {
         read: impl FnOnce(&Value) -> Result<T, Wrong>,
     ) -> Option<At<T>> {
         let At { value, place } = self.value(key)?;
+        if value.kind == ValueKind::Nil {
+            // What stands there was reported when the file was read.
+            return None;
+        }
         let message = match read(value) {
             Ok(value) => return Some(At { value, place }),
             Err(Wrong::Kind) => format!("it is {}; write {wanted}", kind(&value.kind)),
@@ -383,10 +385,16 @@ fn negative(number: impl std::fmt::Display) -> Wrong {
     Wrong::Told(format!("`{number}` is negative; write a whole number from 0 on"))
 }
 
-/// Whether it is written as a whole number, however large.
-fn is_whole(text: &str) -> bool {
+/// What is wrong with a text that is a whole number, if it is one that is negative or larger than any.
+fn outsized(text: &str, most: u64) -> Option<Wrong> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) || text.parse::<u32>().is_ok() {
+        None
+    } else if text.starts_with('-') {
+        Some(negative(text))
+    } else {
+        Some(Wrong::Told(format!("the number is too large; set at most {most}")))
+    }
 }
 
 /// The values that make sense, and what would happen beyond them.

@@ -242,6 +242,8 @@ impl Reading<'_> {
                 self.problem(line, &key_path, section.unknown_key(key.get_ref()));
             } else if matches!(value.get_ref(), DeValue::Table(_)) {
                 self.problem(line, &key_path, "it is a table; write a single value after `=`".to_owned());
+                // It is there, so that nobody is told that it is missing.
+                values.insert(key.get_ref().to_string(), self.value(line, ValueKind::Nil));
             } else if value.span().end <= self.known_until {
                 values.insert(key.get_ref().to_string(), self.content(line, value.get_ref()));
             }

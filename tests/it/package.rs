@@ -78,9 +78,7 @@ fn a_deb_under(suite: &str, start: &str) {
     }
     machine.must(&["systemctl", "enable", "--now", "tenantry"]);
     machine.wait_state("active");
-    machine.wait("everything is stored", |machine| {
-        machine.run(&["tenantry", "export"]).lines().count() == wanted
-    });
+    machine.wait("everything is stored", |machine| machine.run(&["tenantry", "export"]).lines().count() == wanted);
     let explained = machine.run(&["journalctl", "-u", "tenantry", "-x", "--no-pager"]);
     assert!(explained.contains("Subject: Tenantry collects"), "{explained}");
     assert!(!explained.contains("mode is different"), "{explained}");
@@ -113,7 +111,8 @@ fn a_deb_under(suite: &str, start: &str) {
 
     // Purged: nothing is left but the group, since people may still be members of it.
     machine.must(&["dpkg", "-P", "tenantry"]);
-    let left = machine.must(&["find", "/etc", "/usr", "/var", "/run", "-name", "*tenantry*", "-not", "-path", "*/dpkg/*"]);
+    let left =
+        machine.must(&["find", "/etc", "/usr", "/var", "/run", "-name", "*tenantry*", "-not", "-path", "*/dpkg/*"]);
     // The journal's and the service manager's own records of what ran.
     let left: Vec<_> = left.lines().filter(|path| !path.contains("/systemd/")).collect();
     assert!(left.is_empty(), "{left:?}");

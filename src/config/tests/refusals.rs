@@ -288,6 +288,10 @@ fn numbers_and_spans_are_refused_in_the_words_of_the_mistake() {
         folder.problems(),
         ["t.toml:3: app.certificate_file: it is a number; write a path in quotes, or a list of them"]
     );
+    let folder = Folder::with(&format!(
+        "[app]\nclient_id = \"aaaaaaaa-1111-2222-3333-444444444444\"\nclient_secret = {{ hunter2 = 1 }}\n{TENANT}"
+    ));
+    assert_eq!(folder.problems(), ["t.toml:3: app.client_secret: it is a table; write a single value after `=`"]);
     let folder = Folder::with(&format!("{TENANT}cloud = \"gcc\"\n"));
     assert_eq!(
         folder.problems(),
