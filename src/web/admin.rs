@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/info` | version, process id and store of the daemon |
+//! | `GET /v1/openapi.yaml` | the description of all this, for programs |
 //! | `GET /v1/status` | [`StatusSnapshot`](crate::report::StatusSnapshot) |
 //! | `POST /v1/reload` | the configuration is read again ([`reload`]) |
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
@@ -128,7 +129,10 @@ impl AdminSocket {
 
 /// What shows the daemon's state.
 pub(super) fn reading() -> Router<Arc<Service>> {
-    Router::new().route("/v1/info", get(info)).route("/v1/status", get(status))
+    Router::new()
+        .route("/v1/info", get(info))
+        .route("/v1/openapi.yaml", get(description))
+        .route("/v1/status", get(status))
 }
 
 /// What hands out records.
@@ -138,6 +142,10 @@ pub(super) fn records_of_tenants() -> Router<Arc<Service>> {
 
 async fn info(State(service): State<Arc<Service>>) -> Json<Info> {
     Json(service.info.clone())
+}
+
+async fn description() -> Response {
+    ([(header::CONTENT_TYPE, "application/yaml")], include_str!("../../packaging/openapi.yaml")).into_response()
 }
 
 /// Of thousands of tenants it is megabytes, which would hold up an async thread.

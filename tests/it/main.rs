@@ -11,6 +11,7 @@ mod lifecycle;
 mod machine;
 mod msal;
 mod notify;
+mod openapi;
 mod operator;
 mod package;
 mod phases;
