@@ -63,7 +63,7 @@ impl Indices {
                 Ok(index) => index,
                 Err(StoreError::Undecodable { .. }) => None,
                 Err(error) => {
-                    holdings.pass_over(partition, error)?;
+                    holdings.confirms_nothing(partition, Some(blob), error)?;
                     None
                 }
             };

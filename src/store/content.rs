@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use jiff::civil::Date;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::anchors::{Anchors, Gone};
@@ -167,13 +166,7 @@ impl Content {
 
     /// Begins a new partition.
     pub(crate) async fn roll(&self) -> Result<(), StoreError> {
-        let at = self.holdings.time.now();
-        self.ask(|done| Job::Roll { at, done }).await
-    }
-
-    /// Drops the partitions of the days before `before`. Blocking, for up to ten minutes if they are being read.
-    pub(crate) fn drop_partitions(&self, before: Date) -> Result<Vec<String>, StoreError> {
-        roll::drop_old(&self.holdings, before)
+        self.ask(|done| Job::Roll { done }).await
     }
 
     /// Writes what was handed over, and closes.
@@ -368,7 +361,7 @@ impl BlobWriter {
             return Ok(());
         }
         let parts = self.parts.split();
-        self.content.send(Job::Parts { upload: self.upload, at: self.fetched.at, parts })
+        self.content.send(Job::Parts { upload: self.upload, parts })
     }
 }
 
@@ -436,7 +429,16 @@ fn find_partitions(content: &Path, key: SeenKey) -> Result<Vec<Arc<Partition>>, 
     Ok(found)
 }
 
-/// Makes what was seen in the last days known again; the newest partition is read when it is opened to write.
+/// Makes what was seen in the last days known again; the newest partition is read when it is opened to write. What the
+/// disk does not give is asked for again when it is needed.
 fn load_seen(holdings: &Holdings) -> Result<(), StoreError> {
-    holdings.recent().iter().skip(1).try_for_each(|partition| holdings.remember(partition))
+    for partition in holdings.recent().iter().skip(1) {
+        match holdings.remember(partition) {
+            Err(error) if error.may_last() => {
+                tracing::warn!(partition = %partition.name, error = error.trouble().cause, "what was seen cannot be read");
+            }
+            done => done?,
+        }
+    }
+    Ok(())
 }

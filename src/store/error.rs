@@ -4,13 +4,15 @@
 //! ([`StoreError::remedy`]) and the exit code that it deserves at start ([`StoreError::exit_code`]). Errors are cheap
 //! to clone, because one failed write is the answer to everybody whose work was in that batch.
 //!
-//! **Invariant:** only [`StoreError::Damaged`] ever leads to a directory being moved aside. A full disk, an I/O error,
+//! **Invariant:** only [`StoreError::Damaged`] and [`StoreError::Undecodable`] ever lead to a directory being moved aside. A full disk, an I/O error,
 //! missing permission, a held lock and slowness never do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::lock::Holder;
 use crate::report::Trouble;
@@ -281,6 +283,15 @@ impl StoreError {
             | Self::Closed
             | Self::WriterEnded { .. } => None,
         }
+    }
+
+    /// Whether it is the disk that does not give what it holds. Want of memory or of file descriptors passes.
+    pub(super) fn may_last(&self) -> bool {
+        let passes = |fault: &io::Error| {
+            let code = fault.raw_os_error().map(Errno::from_raw_os_error);
+            matches!(code, Some(Errno::AGAIN | Errno::NOMEM | Errno::NFILE | Errno::MFILE))
+        };
+        self.kind() == "io" && self.fault().is_some_and(|fault| !passes(fault))
     }
 
     /// A stable label, for metrics and filters.

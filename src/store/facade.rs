@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::Date;
 use prometheus::Histogram;
 use tokio::sync::watch;
 
@@ -126,6 +125,12 @@ impl Store {
         self.lock().as_ref().is_some_and(StoreLock::someone_waits)
     }
 
+    /// The service says this time, often enough to be believed.
+    #[cfg(test)]
+    pub(super) fn tell(&self, now: Timestamp) {
+        (0..9).for_each(|_| self.0.time.observe(now));
+    }
+
     #[cfg(test)]
     pub(super) fn holdings(&self) -> &super::holdings::Holdings {
         &self.0.content.holdings
@@ -189,12 +194,6 @@ impl Store {
     /// Begins a new partition, whatever the day and the size.
     pub async fn roll(&self) -> Result<(), StoreError> {
         self.0.content.roll().await
-    }
-
-    /// Drops the partitions that were begun before this day, except the newest; returns their names. Readers are given
-    /// ten minutes, then an error.
-    pub async fn drop_partitions(&self, before: Date) -> Result<Vec<String>, StoreError> {
-        self.read(move |content| content.drop_partitions(before)).await
     }
 
     /// Drops what is not to be kept, one day's partitions in an hour at most; nothing while the service has not confirmed

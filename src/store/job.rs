@@ -1,6 +1,5 @@
 //! What is asked of the writer of content, and what bodies are handed over in.
 
-use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::StoreError;
@@ -53,7 +52,7 @@ pub(crate) struct Received {
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Parts that go ahead of their header.
-    Parts { upload: UploadId, at: Timestamp, parts: Parts },
+    Parts { upload: UploadId, parts: Parts },
     /// The receiver gives up.
     Abandon { upload: UploadId },
     /// The last parts and all that the header says.
@@ -63,7 +62,7 @@ pub(crate) enum Job {
     /// Asks whether the thread still turns.
     Pulse { done: oneshot::Sender<()> },
     /// Starts a new partition.
-    Roll { at: Timestamp, done: Answer<()> },
+    Roll { done: Answer<()> },
     /// Writes what came before, and ends.
     Close { done: Answer<()> },
 }

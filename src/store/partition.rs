@@ -88,13 +88,24 @@ pub(crate) struct Label {
     pub(crate) reckoned: Option<Timestamp>,
     /// Every number given here is greater.
     pub(crate) floor: u64,
+    /// Nothing here was stored before this time. Missing in the first stores: then since it was made.
+    #[serde(default)]
+    pub(crate) stored_from: Option<Timestamp>,
 }
 
 impl Label {
-    pub(crate) fn new(name: PartitionName, ordinal: u32, begun: Moment, floor: u64) -> Self {
+    pub(crate) fn new(name: PartitionName, ordinal: u32, begun: Moment, floor: u64, stored_from: Timestamp) -> Self {
         let Moment { service, host, reckoned } = begun;
-        let name = Some(name.to_string());
-        Self { format: FORMAT, name, ordinal, created: service, host: Some(host), reckoned: Some(reckoned), floor }
+        Self {
+            format: FORMAT,
+            name: Some(name.to_string()),
+            ordinal,
+            created: service,
+            host: Some(host),
+            reckoned: Some(reckoned),
+            floor,
+            stored_from: Some(stored_from),
+        }
     }
 
     pub(crate) fn read(dir: &Path) -> Result<Self, StoreError> {

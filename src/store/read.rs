@@ -20,7 +20,7 @@ use super::header::BlobHeader;
 use super::holdings::Holdings;
 use super::intake::Unpack;
 use super::keys;
-use super::partition::{Label, Span, Sums};
+use super::partition::{Span, Sums};
 use super::partitions::{Partition, Reading};
 use super::records::fields::Fields;
 use super::records::reader::{ReadError, RecordReader};
@@ -118,7 +118,9 @@ pub(crate) fn for_each_record(
     mut each: impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<Read, StoreError> {
     let mut read = Read::default();
-    let list = holdings.partitions.list();
+    let mut list = holdings.partitions.list();
+    // Nobody begins to read what retention is about to remove.
+    list.retain(|partition| !partition.is_ending());
     // What is there now: an original that is dropped while this goes on has been handed out already.
     let mut originals: HashSet<u32> = list
         .iter()
@@ -139,7 +141,7 @@ pub(crate) fn for_each_record(
                 read.ended = true;
                 break;
             }
-            Err(error @ StoreError::Damaged { .. }) => {
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
                 partition.complain(&error);
                 originals.remove(&partition.ordinal);
                 read.unreadable.push((partition.name.to_string(), error.to_string()));
@@ -318,7 +320,9 @@ fn find(
         match found {
             Ok(None) => {}
             Ok(found) => return Ok(found),
-            Err(error) => holdings.pass_over(partition, error)?,
+            // It is this blob that is damaged.
+            Err(error @ StoreError::Undecodable { .. }) => return Err(error),
+            Err(error) => partition.pass_over(error)?,
         }
     }
     Ok(None)
@@ -365,7 +369,7 @@ pub(crate) fn for_each_record_after(
         match following.read(holdings, &partition, &mut last, &mut each) {
             Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(())) => break,
-            Err(error) => holdings.pass_over(&partition, error)?,
+            Err(error) => partition.pass_over(error)?,
         }
     }
     Ok(last)
@@ -391,7 +395,7 @@ pub(crate) fn read_after(
             .and_then(|reading| page(&reading, tenant, content_type, (after, following.durable), limit - found.len()));
         match page {
             Ok(page) => found.extend(page),
-            Err(error) => holdings.pass_over(&partition, error)?,
+            Err(error) => partition.pass_over(error)?,
         }
     }
     Ok(found)
@@ -430,8 +434,7 @@ impl Following {
                 let before = head.and_then(|head| head.start.last.get(&self.content_type.code()).copied());
                 Ok(before.unwrap_or(0) <= after)
             }
-            Err(StoreError::Undecodable { .. }) => Ok(false),
-            Err(error) => holdings.pass_over(partition, error).map(|()| false),
+            Err(error) => partition.pass_over(error).map(|()| false),
         }
     }
 
@@ -476,42 +479,27 @@ impl Following {
     }
 }
 
-/// The last numbers that were stored before a time.
+/// The last numbers that were stored before a time: in every content type the one before the first that was not.
 pub(crate) fn heads_at(holdings: &Holdings, since: Timestamp) -> Result<Heads, StoreError> {
-    let mut heads = Heads::new();
-    for partition in holdings.partitions.list().iter().rev() {
-        let read = holdings.partitions.read(partition).and_then(|reading| {
-            let sums = reading.sums()?;
-            if sums.stored.meets(None, Some(since)) {
-                for row in reading.all_headers()? {
-                    let (tenant, seq, header) = row?;
-                    if let Ok(header) = header
-                        && header.stored_at < since
-                    {
-                        let last = heads.entry((tenant, header.content_type)).or_default();
-                        *last = seq.max(*last);
-                    }
+    let mut heads = holdings.last_numbers();
+    for partition in holdings.partitions.list() {
+        if partition.sealed().is_some_and(|sums| !sums.stored.meets(Some(since), None)) {
+            continue;
+        }
+        let read = holdings.partitions.read(&partition).and_then(|reading| {
+            for row in reading.all_headers()? {
+                let (tenant, seq, header) = row?;
+                if let Ok(header) = header
+                    && header.stored_at >= since
+                    && let Some(last) = heads.get_mut(&(tenant, header.content_type))
+                {
+                    *last = seq.saturating_sub(1).min(*last);
                 }
             }
-            // What no blob of this partition says was so when it began.
-            let began_before =
-                Label::read(&partition.directory)?.created <= since || sums.stored.meets(None, Some(since));
-            if began_before {
-                for (tenant, head) in reading.heads()? {
-                    for (code, seq) in head.start.last {
-                        if let Some(content_type) = ContentType::from_code(code) {
-                            let last = heads.entry((tenant, content_type)).or_default();
-                            *last = seq.max(*last);
-                        }
-                    }
-                }
-            }
-            Ok(began_before)
+            Ok(())
         });
-        match read {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(error) => holdings.pass_over(partition, error)?,
+        if let Err(error) = read {
+            partition.pass_over(error)?;
         }
     }
     Ok(heads)

@@ -27,7 +27,7 @@ use super::chain::Link;
 use super::chain::verify::{ChainBreak, ChainVerifier};
 use super::error::StoreError;
 use super::header::BlobHeader;
-use super::holdings::Holdings;
+use super::holdings::{Holdings, Standing};
 use super::ids::PackedIds;
 use super::keys;
 use super::partition::Label;
@@ -245,12 +245,13 @@ impl fmt::Display for Finding {
 pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Verification, StoreError> {
     let mut found = Verification::default();
     let mut before: Option<(u32, HashMap<TenantId, Position>)> = None;
-    let list = holdings.partitions.list();
+    let Standing { partitions: list, sealed, heads, anchored } = holdings.standing();
     for (at, partition) in list.iter().enumerate() {
         let first_missing = before.as_ref().map_or(1, |(ordinal, _)| ordinal + 1);
         missing(holdings, first_missing..partition.ordinal, &mut found);
-        let newest = at + 1 == list.len();
-        match verify_partition(holdings, partition, newest, before.as_ref(), go_on, &mut found) {
+        // Without a writer, what stands on the disk is durable.
+        let durable = (at + 1 == list.len() && !heads.is_empty()).then_some(&heads);
+        match verify_partition(holdings, partition, durable, before.as_ref(), go_on, &mut found) {
             Ok(positions) => {
                 found.partitions += 1;
                 before = Some((partition.ordinal, positions));
@@ -270,8 +271,7 @@ pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Ve
     let links = before.iter().flat_map(|(_, positions)| positions).map(|(tenant, position)| (*tenant, position.link));
     found.heads_now = heads_digest(links);
     // Only a partition that has had a successor is sealed, and numbers that an anchor names were given.
-    let sealed = list.last().filter(|newest| newest.sealed().is_some()).map(|newest| newest.ordinal + 1);
-    let given = sealed.max(holdings.anchors().last_ordinal());
+    let given = list.last().filter(|_| sealed).map(|newest| newest.ordinal + 1).max(anchored);
     let end = list.last().map_or(0, |newest| newest.ordinal);
     missing(holdings, end + 1..given.unwrap_or(0) + 1, &mut found);
     Ok(found)
@@ -312,16 +312,18 @@ fn missing(holdings: &Holdings, ordinals: std::ops::Range<u32>, found: &mut Veri
 fn verify_partition(
     holdings: &Holdings,
     partition: &Arc<Partition>,
-    newest: bool,
+    durable: Option<&HashMap<TenantId, Head>>,
     before: Option<&(u32, HashMap<TenantId, Position>)>,
     go_on: &dyn Fn() -> bool,
     found: &mut Verification,
 ) -> Result<HashMap<TenantId, Position>, StoreError> {
     let reading = holdings.partitions.read(partition)?;
     let floor = Label::read(&partition.directory)?.floor;
-    let written: HashMap<TenantId, Head> = reading.heads()?.into_iter().collect();
-    // While it is written, only what is durable counts.
-    let heads = if newest && !holdings.heads().is_empty() { holdings.heads().clone() } else { written };
+    // While it is written, only what was durable at the beginning counts.
+    let heads: HashMap<TenantId, Head> = match durable {
+        Some(heads) => heads.clone(),
+        None => reading.heads()?.into_iter().collect(),
+    };
     let starts =
         heads.iter().filter(|(_, head)| head.start.length > 0).map(|(tenant, head)| (*tenant, head.start.link));
     found.heads.push(PartitionHeads { partition: partition.name.to_string(), heads: heads_digest(starts) });

@@ -14,8 +14,8 @@
 //! that was not acknowledged is relied upon: the writer forgets what it knows and reads it again from the disk.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,14 +30,14 @@ use super::confirm::Indices;
 use super::error::StoreError;
 use super::header::{BlobHeader, Duplicate};
 use super::holdings::Holdings;
-use super::ids::PackedIds;
+use super::ids::{PackedIds, RecordId};
 use super::job::{Job, Parts, Received, UploadId};
-use super::keys::BlobNumber;
 use super::newest::{Newest, Upload};
 use super::partitions::Partition;
 use super::roll::{self, Sealer};
+use super::seen::SeenHash;
 use super::stage::{Known, Stage};
-use super::tree::{BlobIndex, Head, Ledger, hour_of};
+use super::tree::{BlobIndex, Head, Ledger, Tree, hour_of};
 use crate::event;
 use crate::retry::{Backoff, Stage as RetryStage};
 
@@ -68,10 +68,37 @@ pub(super) struct Writer {
     /// Received in vain: their content was stored already.
     discards: Vec<Upload>,
     pub(super) sealer: Sealer,
+    /// The last time that was given to a blob as that of its storing: never a smaller one follows.
+    pub(super) stored_to: Timestamp,
     trouble: Option<Suspended>,
-    /// The partition that is written turned out to be damaged while it was read: the next attempt goes on in another.
-    leave: bool,
     looked: Instant,
+}
+
+/// What was stored before a blob.
+struct Before {
+    /// The newest revision under its content id.
+    known: Option<Known>,
+    /// Its records that are copies.
+    duplicates: Vec<Duplicate>,
+    /// All of its records that were not in the batch.
+    records: HashSet<RecordId>,
+    /// Those that this partition did not have.
+    hashes: Vec<SeenHash>,
+}
+
+impl Before {
+    /// Whether there is nothing to store.
+    fn is_stored(&self, received: &Received) -> bool {
+        self.known.as_ref().is_some_and(|known| !received.revision || known.sha256 == received.body.sha256)
+    }
+}
+
+/// Why a blob is not staged.
+enum Refused {
+    /// It concerns this one only.
+    Blob(StoreError),
+    /// Nothing can be written.
+    All(StoreError),
 }
 
 /// Writing failed: until when nothing is tried.
@@ -80,6 +107,8 @@ struct Suspended {
     error: StoreError,
     backoff: Backoff,
     again: Instant,
+    /// The partition that was written, so that it stays open for its readers, or closed for all, until it is opened again.
+    tree: Option<Arc<Tree>>,
 }
 
 impl Writer {
@@ -92,8 +121,8 @@ impl Writer {
             uploads: HashMap::new(),
             discards: Vec::new(),
             sealer,
+            stored_to: Timestamp::MIN,
             trouble: None,
-            leave: false,
             looked: Instant::now(),
         }
     }
@@ -187,15 +216,20 @@ impl Writer {
     }
 
     fn suspend(&mut self, error: StoreError) {
-        self.leave = self.newest.is_some() && matches!(error, StoreError::Damaged { .. });
         // What is in memory may be ahead of the disk or behind it.
-        self.newest = None;
+        let written = self.newest.take();
+        if let Some(newest) = &written
+            && matches!(error, StoreError::Damaged { .. } | StoreError::Undecodable { .. })
+        {
+            newest.partition.complain(&error);
+        }
         self.uploads.clear();
         self.discards.clear();
-        let mut backoff = match self.trouble.take() {
-            Some(trouble) => trouble.backoff,
-            None => Backoff::new(RetryStage::Store),
+        let (mut backoff, before) = match self.trouble.take() {
+            Some(trouble) => (trouble.backoff, trouble.tree),
+            None => (Backoff::new(RetryStage::Store), None),
         };
+        let tree = written.map(|newest| newest.tree).or(before);
         let wait = backoff.failed(None);
         // The first few, then with growing intervals.
         if backoff.attempts().is_power_of_two() {
@@ -208,7 +242,7 @@ impl Writer {
                 "the store cannot be written"
             );
         }
-        self.trouble = Some(Suspended { error, backoff, again: Instant::now() + wait });
+        self.trouble = Some(Suspended { error, backoff, again: Instant::now() + wait, tree });
     }
 
     /// sled never syncs what it writes to files of their own, and what is written here never makes it do so.
@@ -232,28 +266,13 @@ impl Writer {
         self.watch_for_blobs();
         if self.newest.is_none() && !group.is_empty() {
             self.open_newest()?;
-            if std::mem::take(&mut self.leave)
-                && let Some(newest) = &self.newest
-            {
-                tracing::error!(
-                    message_id = event::STORE_DAMAGED,
-                    partition = %newest.partition.name,
-                    "the newest partition of the store is damaged in part; it stays where it is and another is begun"
-                );
-                let at = newest.sums.stored.0.map_or_else(|| self.holdings.time.now(), |(_, last)| last);
-                self.roll(at)?;
-            }
+            self.seal_what_is_not();
         }
         let mut indices = Indices::default();
         while !group.is_empty() {
             // A job stays in the group until it is staged, so that it is answered if staging fails.
-            let at = match &group[0] {
-                Job::Parts { at, .. } => Some(*at),
-                Job::Blob { received, .. } => Some(received.fetched.at),
-                _ => None,
-            };
-            if let Some(at) = at {
-                self.make_room(at, stage)?;
+            if matches!(group[0], Job::Parts { .. } | Job::Blob { .. }) {
+                self.make_room(stage)?;
             }
             let job = group.remove(0);
             match job {
@@ -267,7 +286,8 @@ impl Writer {
                     }
                     match self.stage_blob(opened, &received, &parts, stage, &mut indices) {
                         Ok(stored) => stage.done.push((done, stored)),
-                        Err(error) => {
+                        Err(Refused::Blob(error)) => drop(done.send(Err(error))),
+                        Err(Refused::All(error)) => {
                             drop(done.send(Err(error.clone())));
                             return Err(error);
                         }
@@ -286,8 +306,8 @@ impl Writer {
                     }
                     stage.snapshots.push((done, self.newest.is_some()));
                 }
-                Job::Roll { at, done } => {
-                    let rolled = self.commit(stage).and_then(|()| self.roll(at));
+                Job::Roll { done } => {
+                    let rolled = self.commit(stage).and_then(|()| self.roll());
                     drop(done.send(rolled.clone()));
                     rolled?;
                 }
@@ -307,15 +327,16 @@ impl Writer {
         roll::remove_open(&newest.tree, [open.blob])
     }
 
-    /// Sees to it that there is a partition for what is stored at this time.
-    fn make_room(&mut self, at: Timestamp, stage: &mut Stage) -> Result<(), StoreError> {
+    /// Sees to it that there is a partition for what is stored now.
+    fn make_room(&mut self, stage: &mut Stage) -> Result<(), StoreError> {
+        let new_day = self.is_new_day();
         let due = match &mut self.newest {
             None => true,
-            Some(newest) => roll::is_new_day(newest.partition.name, at) || newest.is_full(self.partition_bytes)?,
+            Some(newest) => new_day || newest.partition.is_damaged() || newest.is_full(self.partition_bytes)?,
         };
         if due {
             self.commit(stage)?;
-            self.roll(at)?;
+            self.roll()?;
         }
         Ok(())
     }
@@ -341,28 +362,32 @@ impl Writer {
         parts: &Parts,
         stage: &mut Stage,
         indices: &mut Indices,
-    ) -> Result<Stored, StoreError> {
+    ) -> Result<Stored, Refused> {
         let (tenant, content_type) = (received.tenant, received.blob.content_type);
-        let recent = self.holdings.recent();
         let name = (tenant, received.blob.content_id.clone());
-        let known = match stage.content.get(&name) {
-            Some(known) => Some(known.clone()),
-            None => self.holdings.find_content(&recent, tenant, &name.1)?.map(|header| Known::of(&header)),
-        };
-        if let Some(known) = &known
-            && (!received.revision || known.sha256 == received.body.sha256)
-        {
-            if let Some(open) = opened {
-                self.discards.push(open);
+        let looked_up = self.look_up(received, &self.holdings.recent(), stage, indices);
+        let before = match looked_up {
+            Ok(before) => before,
+            // The partition that is written is closed: that is everybody's trouble.
+            Err(error @ StoreError::Suspended { .. }) => return Err(Refused::All(error)),
+            Err(error) => {
+                self.discards.extend(opened);
+                return Err(Refused::Blob(error));
             }
-            return Ok(known.stored.clone());
+        };
+        if before.is_stored(received)
+            && let Some(known) = before.known
+        {
+            self.discards.extend(opened);
+            return Ok(known.stored);
         }
+        let Before { known, duplicates, records, hashes } = before;
 
         let Upload { blob, parts: ahead } = match opened {
             Some(open) => open,
             None => Upload { blob: self.newest_mut().take_number(), parts: 0 },
         };
-        let duplicates = self.find_duplicates(received, blob, &recent, stage, indices)?;
+        let stored_at = self.stamp();
         let newest = self.newest.as_mut().expect("`make_room` has seen to it");
         let body = &received.body;
         let mut count = ahead;
@@ -389,7 +414,7 @@ impl Writer {
             content_created: received.blob.content_created,
             content_expiration: received.blob.content_expiration,
             fetched: received.fetched.clone(),
-            stored_at: received.fetched.at,
+            stored_at,
             bytes: body.bytes,
             compressed: body.compressed,
             parts: count,
@@ -408,7 +433,8 @@ impl Writer {
         head.now.link = header.link;
         head.now.length += 1;
         newest.sums.add(&header);
-        stage.changes.put_header(tenant, &header).map_err(|why| newest.tree.undecodable("a blob's header", why))?;
+        let put = stage.changes.put_header(tenant, &header);
+        put.map_err(|why| Refused::All(newest.tree.undecodable("a blob's header", why)))?;
         stage.changes.put_index(
             blob,
             &BlobIndex {
@@ -419,6 +445,8 @@ impl Writer {
                 ids: body.ids.clone(),
             },
         );
+        stage.records.extend(records.into_iter().map(|record| (tenant, record)));
+        stage.seen.extend(hashes.into_iter().map(|hash| (hash, blob)));
         stage.seen.push((self.holdings.seen_key.content(tenant, &name.1), blob));
         stage.blobs.push(blob);
         stage.added.push((hour_of(header.stored_at), tenant, content_type, Ledger::of(&header)));
@@ -428,38 +456,47 @@ impl Writer {
         Ok(stored)
     }
 
-    /// Marks the records that are stored already, in this blob, in this batch or in a partition of the last days, and
-    /// takes note of the others.
+    /// What was stored before, of this content id and of the records: in this blob, in this batch or in a partition of the
+    /// last days. Nothing is staged yet: what cannot be looked up refuses this blob, and no other.
     ///
     /// A copy of what stands in an older partition is noted too: when that partition has been dropped, this one is the
     /// original for those to come.
-    fn find_duplicates(
-        &mut self,
+    fn look_up(
+        &self,
         received: &Received,
-        blob: BlobNumber,
         recent: &[Arc<Partition>],
-        stage: &mut Stage,
+        stage: &Stage,
         indices: &mut Indices,
-    ) -> Result<Vec<Duplicate>, StoreError> {
+    ) -> Result<Before, StoreError> {
         let (tenant, here) = (received.tenant, self.newest().partition.ordinal);
-        let mut duplicates = Vec::new();
+        let name = (tenant, received.blob.content_id.clone());
+        let known = match stage.content.get(&name) {
+            Some(known) => Some(known.clone()),
+            None => self.holdings.find_content(recent, tenant, &name.1)?.map(|header| Known::of(&header)),
+        };
+        let mut before = Before { known, duplicates: Vec::new(), records: HashSet::new(), hashes: Vec::new() };
+        if before.is_stored(received) {
+            return Ok(before);
+        }
         let ids = PackedIds::decode(&received.body.ids)
             .map_err(|error| self.newest().tree.undecodable("the ids of a body that was received", error))?;
         for (record, (id, hash)) in (0..).zip(ids.iter().zip(&received.body.hashes)) {
             let (Some(id), Some(hash)) = (id, *hash) else { continue };
-            if !stage.records.insert((tenant, id.clone())) {
-                duplicates.push(Duplicate { record, original: here });
+            let staged = stage.records.contains(&(tenant, id.clone()));
+            if staged || before.records.contains(&id) {
+                before.duplicates.push(Duplicate { record, original: here });
                 continue;
             }
             let original = indices.find_record(&self.holdings, recent, tenant, &id, hash)?;
             if let Some(original) = original {
-                duplicates.push(Duplicate { record, original });
+                before.duplicates.push(Duplicate { record, original });
             }
             if original != Some(here) {
-                stage.seen.push((hash, blob));
+                before.hashes.push(hash);
             }
+            before.records.insert(id);
         }
-        Ok(duplicates)
+        Ok(before)
     }
 
     /// Writes what is staged and, when that is durable, tells everybody. After an error those who wait are still in
