@@ -373,13 +373,20 @@ fn open_existing(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreErro
     }
     remove_unfinished_snapshots(directory)?;
     if blobs_present(directory)? {
-        tracing::error!(
-            message_id = event::STORE_AT_RISK,
-            database = %directory.display(),
-            "the database has blob files, which are not safe from a power cut; please report this"
-        );
+        tell_of_blobs(directory);
     }
+    // A process that died, or a write that failed, may have left what is not durable, and who reads it believes it.
+    durable::sync_file(&directory.join("db"))?;
     start(directory, cache_bytes)
+}
+
+/// sled never syncs what it writes to files of their own, and what is written here never makes it do so.
+pub(super) fn tell_of_blobs(directory: &Path) {
+    tracing::error!(
+        message_id = event::STORE_AT_RISK,
+        database = %directory.display(),
+        "the database has blob files, which are not safe from a power cut; please report this"
+    );
 }
 
 /// Removes what sled leaves behind when it is killed while it writes a snapshot: the next opening would take it for
@@ -493,15 +500,17 @@ fn sorted(path: &Path, doing: Doing, error: sled::Error) -> StoreError {
 
 /// A panic means damage, unless it comes from unwrapping one of the operating system's errors.
 fn sorted_panic(path: &Path, doing: Doing, panic: &(dyn Any + Send)) -> StoreError {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without a text");
+    let text = panic_text(panic);
     match os_error(text) {
         Some(error) => fault(path.to_owned(), doing, error),
         None => StoreError::Damaged { path: path.to_owned(), why: text.to_owned() },
     }
+}
+
+/// What a panic says.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a text")
 }
 
 /// The operating system's error in the `Debug` text of an `io::Error`: `Os { code: 28, kind: StorageFull, .. }`.

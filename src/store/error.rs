@@ -236,6 +236,15 @@ pub enum StoreError {
         /// What it left behind.
         why: String,
     },
+    /// Storing this blob made the writer panic.
+    #[error("storing it made the program panic: {why}")]
+    Panicked {
+        /// What the panic said.
+        why: String,
+    },
+    /// So many records are being received that there is no memory for the ids of more; it comes again.
+    #[error("there is no memory for the ids of the records that are being received")]
+    Crowded,
     /// A thread could not be started.
     #[error("cannot start the thread `{name}`")]
     Thread {
@@ -281,6 +290,8 @@ impl StoreError {
             | Self::PartitionDropped { .. }
             | Self::Incomplete { .. }
             | Self::Closed
+            | Self::Panicked { .. }
+            | Self::Crowded
             | Self::WriterEnded { .. } => None,
         }
     }
@@ -311,6 +322,8 @@ impl StoreError {
             Self::TooLarge { .. } => "too_large",
             Self::Closed => "closed",
             Self::WriterEnded { .. } => "writer_ended",
+            Self::Panicked { .. } => "panicked",
+            Self::Crowded => "crowded",
             _ => match self.fault().map(io::Error::kind) {
                 Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => "permission",
                 Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge) => {
@@ -370,7 +383,7 @@ impl StoreError {
         };
         let kind = format!("store_{}", self.kind());
         // One store serves all tenants: the journal hears of it once.
-        let passes = matches!(self, Self::Suspended { .. } | Self::Closed);
+        let passes = matches!(self, Self::Suspended { .. } | Self::Crowded | Self::Closed);
         let trouble =
             if passes { Trouble::passing(&kind, cause) } else { Trouble::for_operator(&kind, cause, self.remedy()) };
         Trouble { shared: true, ..trouble }

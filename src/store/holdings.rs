@@ -11,7 +11,8 @@ use jiff::civil::Date;
 use tokio::sync::watch;
 
 use super::Heads;
-use super::anchors::Anchors;
+use super::anchors::{Anchors, Gone};
+use super::chain;
 use super::error::StoreError;
 use super::header::BlobHeader;
 use super::ids::PackedIds;
@@ -249,11 +250,11 @@ impl Holdings {
         after: Option<PartitionName>,
         day: Date,
     ) -> Result<(PartitionName, u32), StoreError> {
-        let list = self.partitions.list();
-        let mut last = after.max(list.last().map(|partition| partition.name));
-        let mut ordinal = list.last().map(|partition| partition.ordinal).max(self.anchors().last_ordinal());
+        let known = self.partitions.list();
+        let mut last = after.max(known.last().map(|partition| partition.name));
+        let mut ordinal = known.last().map(|partition| partition.ordinal).max(self.anchors().last_ordinal());
         for (name, directory) in partition::list(self.partitions.content())?.partitions {
-            if list.iter().any(|known| known.name == name) {
+            if known.iter().any(|partition| partition.name == name) {
                 continue;
             }
             last = last.max(Some(name));
@@ -267,6 +268,18 @@ impl Holdings {
         let mut now = self.heads.write().unwrap_or_else(PoisonError::into_inner);
         self.partitions.push(partition);
         *now = heads;
+    }
+
+    /// One digest over where the chains stand at the end of a partition, if that can be read.
+    pub(crate) fn heads_in(&self, partition: &Arc<Partition>) -> Option<String> {
+        let heads = self.partitions.read(partition).and_then(|reading| reading.heads()).ok()?;
+        Some(chain::heads_digest(heads.into_iter().map(|(tenant, head)| (tenant, head.now.link))))
+    }
+
+    /// When content was lost the last time, as far as is known.
+    pub(crate) fn lost_at(&self) -> Option<Timestamp> {
+        let anchors = self.anchors();
+        anchors.list().iter().filter(|anchor| anchor.reason != Gone::Dropped).map(|anchor| anchor.at).max()
     }
 
     /// What is stored at one moment: the partitions, whether the newest was sealed, where the chains stand in it, and the

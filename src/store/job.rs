@@ -2,6 +2,7 @@
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::content::IdMemory;
 use super::error::StoreError;
 use super::intake::Body;
 use super::{Fetched, Stored};
@@ -46,6 +47,8 @@ pub(crate) struct Received {
     /// Whether another body under a stored content id is stored as a further revision.
     pub(crate) revision: bool,
     pub(crate) body: Body,
+    /// Given back with it.
+    pub(crate) _ids: IdMemory,
 }
 
 /// What is asked of the writer.

@@ -10,7 +10,7 @@
 //!
 //! The name's date is that of the service's time when the partition was made, and orders the partitions together
 //! with the number behind it. The *ordinal* counts partitions over the store's life and is never given twice: blobs
-//! name the partition of a duplicate's original by it.
+//! name by it the partitions of those that had a record before.
 //!
 //! **Invariant:** a database is open at most once in the process, however many read from it; whoever reads holds
 //! it open, and nothing removes a partition that is held.

@@ -232,6 +232,11 @@ impl Reading {
         self.partition.name.to_string()
     }
 
+    /// The partition's ordinal.
+    pub(crate) fn ordinal(&self) -> u32 {
+        self.partition.ordinal
+    }
+
     /// Whether reading may go on; asked between the parts of a body.
     pub(crate) fn go_on(&self) -> Result<(), StoreError> {
         if self.partition.inner().ending == Ending::Now { Err(self.partition.gone()) } else { Ok(()) }

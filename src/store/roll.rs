@@ -30,6 +30,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::anchors::Gone;
+use super::chain::heads_digest;
 use super::database::{self, Access, Database};
 use super::durable;
 use super::error::StoreError;
@@ -42,7 +43,6 @@ use super::partitions::Partition;
 use super::retention::{self, Decision, Keep, Retained, Standing};
 use super::seen::Seen;
 use super::tree::{Changes, Head, Position, Tree};
-use super::verify::heads_digest;
 use super::writer::Writer;
 use crate::content::TenantId;
 use crate::event;
@@ -210,7 +210,8 @@ impl Writer {
         let now = self.holdings.time.now();
         let why = error.to_string();
         let gone = |moved_to| Gone::Damaged { why: why.clone(), moved_to };
-        self.holdings.anchors().add(lost.ordinal, lost.name, gone(None), now)?;
+        let heads = self.holdings.heads_in(lost);
+        self.holdings.anchors().add(lost, gone(None), heads.clone(), now)?;
         let aside = self.holdings.store.join("aside");
         let moved_to = database::move_aside(&lost.directory, &aside, "damaged", now)?;
         self.holdings.partitions.remove(lost.ordinal);
@@ -221,10 +222,11 @@ impl Writer {
             partition = %lost.name,
             moved_to = %moved_to.display(),
             cause = why,
+            heads,
             "the newest partition of the store is damaged and was moved aside; what the service still holds is \
              collected again"
         );
-        self.holdings.anchors().add(lost.ordinal, lost.name, gone(Some(moved_to)), now)?;
+        self.holdings.anchors().add(lost, gone(Some(moved_to)), heads, now)?;
         let heads = self.holdings.last_known_heads()?;
         self.begin_again(lost.name, lost.ordinal + 1, heads)
     }
@@ -393,9 +395,10 @@ fn seal_all(holdings: &Holdings, partitions: &mpsc::Receiver<Arc<Partition>>, st
     let mut backoff = Backoff::new(Stage::Store);
     let mut wait = Duration::ZERO;
     loop {
-        let next = match waiting.is_empty() {
-            true => partitions.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            false => partitions.recv_timeout(wait),
+        let next = if waiting.is_empty() {
+            partitions.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            partitions.recv_timeout(wait)
         };
         match next {
             Ok(partition) => waiting.push(partition),
@@ -462,11 +465,12 @@ fn drop_oldest(holdings: &Holdings, count: usize, patience: Duration) -> Result<
     list.pop();
     let mut dropped = Vec::new();
     for partition in list.iter().take(count) {
-        holdings.anchors().add(partition.ordinal, partition.name, Gone::Dropped, holdings.time.now())?;
+        let heads = holdings.heads_in(partition);
+        holdings.anchors().add(partition, Gone::Dropped, heads.clone(), holdings.time.now())?;
         partition.end(patience);
         holdings.partitions.remove(partition.ordinal);
         remove(&partition.directory)?;
-        tracing::info!(message_id = event::PARTITION_DROPPED, partition = %partition.name, "a partition was dropped");
+        tracing::info!(message_id = event::PARTITION_DROPPED, partition = %partition.name, heads, "a partition was dropped");
         dropped.push(partition.name.to_string());
     }
     Ok(dropped)

@@ -14,7 +14,7 @@
 //! a copy of the heads kept elsewhere: their digest at the beginning of every partition is in the journal.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::anchors::Gone;
-use super::chain::Link;
 use super::chain::verify::{ChainBreak, ChainVerifier};
+use super::chain::{Link, heads_digest};
 use super::error::StoreError;
 use super::header::BlobHeader;
 use super::holdings::{Holdings, Standing};
@@ -336,21 +336,6 @@ fn verify_partition(
         verify_tenant(&reading, tenant, head, floor, go_on, found)?;
     }
     Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.now)).collect())
-}
-
-/// One digest over the links of all tenants, in hexadecimal.
-pub(crate) fn heads_digest(links: impl IntoIterator<Item = (TenantId, Link)>) -> String {
-    let sorted: BTreeMap<TenantId, Link> = links.into_iter().collect();
-    let mut context = digest::Context::new(&digest::SHA256);
-    for (tenant, link) in &sorted {
-        context.update(tenant.as_bytes());
-        context.update(link);
-    }
-    context.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Writing into a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Whether every chain goes on where the partition before left it.

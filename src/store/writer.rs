@@ -13,9 +13,8 @@
 //! readers see a blob only when it is durable; whatever is acknowledged survives a power cut; after an error nothing
 //! that was not acknowledged is relied upon: the writer forgets what it knows and reads it again from the disk.
 
-use std::any::Any;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,9 +25,10 @@ use jiff::Timestamp;
 
 use super::Stored;
 use super::chain;
-use super::confirm::Indices;
+use super::confirm::{Indices, WithThis};
+use super::database::{self, panic_text};
 use super::error::StoreError;
-use super::header::{BlobHeader, Duplicate};
+use super::header::{BlobHeader, Duplicate, Place};
 use super::holdings::Holdings;
 use super::ids::{PackedIds, RecordId};
 use super::job::{Job, Parts, Received, UploadId};
@@ -38,6 +38,7 @@ use super::roll::{self, Sealer};
 use super::seen::SeenHash;
 use super::stage::{Known, Stage};
 use super::tree::{BlobIndex, Head, Ledger, Tree, hour_of};
+use crate::content::{ContentType, TenantId};
 use crate::event;
 use crate::retry::{Backoff, Stage as RetryStage};
 
@@ -55,6 +56,10 @@ const IDLE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// How many records a batch holds at most, or one blob.
 const BATCH_RECORDS: usize = 50_000;
+
+/// What a bug here would do, in tests: a blob of this name makes the writer panic.
+#[cfg(test)]
+pub(super) const PANICS: &str = "makes the writer panic";
 
 /// The thread's own.
 #[derive(Debug)]
@@ -80,9 +85,9 @@ struct Before {
     known: Option<Known>,
     /// Its records that are copies.
     duplicates: Vec<Duplicate>,
-    /// All of its records that were not in the batch.
-    records: HashSet<RecordId>,
-    /// Those that this partition did not have.
+    /// All of its records, and the blobs that have them with it.
+    records: HashMap<RecordId, Arc<[Place]>>,
+    /// Those that this partition did not have in a blob of this content type.
     hashes: Vec<SeenHash>,
 }
 
@@ -208,7 +213,12 @@ impl Writer {
                 return;
             }
             Ok(Err(error)) => error,
-            Err(panic) => StoreError::WriterEnded { writer: "content", why: panic_text(panic.as_ref()) },
+            Err(panic) => StoreError::WriterEnded { writer: "content", why: panic_text(panic.as_ref()).to_owned() },
+        };
+        // One panic is not everybody's.
+        let error = match error {
+            StoreError::Panicked { .. } => self.incomplete(),
+            error => error,
         };
         stage.refuse(&error);
         refuse(rest, &error);
@@ -245,7 +255,6 @@ impl Writer {
         self.trouble = Some(Suspended { error, backoff, again: Instant::now() + wait, tree });
     }
 
-    /// sled never syncs what it writes to files of their own, and what is written here never makes it do so.
     fn watch_for_blobs(&mut self) {
         if self.looked.elapsed() < LOOK_EVERY {
             return;
@@ -254,11 +263,7 @@ impl Writer {
         if let Some(newest) = &self.newest
             && newest.tree.database.blobs_present().unwrap_or(false)
         {
-            tracing::error!(
-                message_id = event::STORE_AT_RISK,
-                partition = %newest.partition.name,
-                "the database has blob files, which are not safe from a power cut; please report this"
-            );
+            database::tell_of_blobs(newest.tree.database.directory());
         }
     }
 
@@ -284,7 +289,12 @@ impl Writer {
                         drop(done.send(Err(self.incomplete())));
                         continue;
                     }
-                    match self.stage_blob(opened, &received, &parts, stage, &mut indices) {
+                    let staging = || self.stage_blob(opened, &received, &parts, stage, &mut indices);
+                    // What makes it panic will do so again: that counts against this blob, the others come again.
+                    let staged = catch_unwind(AssertUnwindSafe(staging)).unwrap_or_else(|panic| {
+                        Err(Refused::All(StoreError::Panicked { why: panic_text(panic.as_ref()).to_owned() }))
+                    });
+                    match staged {
                         Ok(stored) => stage.done.push((done, stored)),
                         Err(Refused::Blob(error)) => drop(done.send(Err(error))),
                         Err(Refused::All(error)) => {
@@ -363,6 +373,8 @@ impl Writer {
         stage: &mut Stage,
         indices: &mut Indices,
     ) -> Result<Stored, Refused> {
+        #[cfg(test)]
+        assert_ne!(received.blob.content_id.as_str(), PANICS, "a blob that makes the writer panic");
         let (tenant, content_type) = (received.tenant, received.blob.content_type);
         let name = (tenant, received.blob.content_id.clone());
         let looked_up = self.look_up(received, &self.holdings.recent(), stage, indices);
@@ -387,7 +399,7 @@ impl Writer {
             Some(open) => open,
             None => Upload { blob: self.newest_mut().take_number(), parts: 0 },
         };
-        let stored_at = self.stamp();
+        let (stored_at, seq) = (self.stamp(), self.next_seq(tenant, content_type, stage));
         let newest = self.newest.as_mut().expect("`make_room` has seen to it");
         let body = &received.body;
         let mut count = ahead;
@@ -403,11 +415,10 @@ impl Writer {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(self.holdings.head(tenant).unwrap_or_else(|| Head::first(tenant))),
         };
-        let last = head.now.last.entry(content_type.code()).or_default();
-        *last = (*last).max(newest.floor) + 1;
+        head.now.last.insert(content_type.code(), seq);
         let mut header = BlobHeader {
             content_type,
-            seq: *last,
+            seq,
             blob_no: blob,
             content_id: received.blob.content_id.clone(),
             content_uri: received.blob.content_uri.clone(),
@@ -445,7 +456,7 @@ impl Writer {
                 ids: body.ids.clone(),
             },
         );
-        stage.records.extend(records.into_iter().map(|record| (tenant, record)));
+        stage.records.extend(records.into_iter().map(|(record, places)| ((tenant, record), places)));
         stage.seen.extend(hashes.into_iter().map(|hash| (hash, blob)));
         stage.seen.push((self.holdings.seen_key.content(tenant, &name.1), blob));
         stage.blobs.push(blob);
@@ -468,35 +479,52 @@ impl Writer {
         stage: &Stage,
         indices: &mut Indices,
     ) -> Result<Before, StoreError> {
-        let (tenant, here) = (received.tenant, self.newest().partition.ordinal);
+        let (tenant, content_type) = (received.tenant, received.blob.content_type);
+        let here = self.newest().partition.ordinal;
         let name = (tenant, received.blob.content_id.clone());
         let known = match stage.content.get(&name) {
             Some(known) => Some(known.clone()),
             None => self.holdings.find_content(recent, tenant, &name.1)?.map(|header| Known::of(&header)),
         };
-        let mut before = Before { known, duplicates: Vec::new(), records: HashSet::new(), hashes: Vec::new() };
+        let mut before = Before { known, duplicates: Vec::new(), records: HashMap::new(), hashes: Vec::new() };
         if before.is_stored(received) {
             return Ok(before);
         }
         let ids = PackedIds::decode(&received.body.ids)
             .map_err(|error| self.newest().tree.undecodable("the ids of a body that was received", error))?;
+        let this = Place { partition: here, content_type, seq: self.next_seq(tenant, content_type, stage) };
+        let mut with_this = WithThis::new(this);
         for (record, (id, hash)) in (0..).zip(ids.iter().zip(&received.body.hashes)) {
             let (Some(id), Some(hash)) = (id, *hash) else { continue };
-            let staged = stage.records.contains(&(tenant, id.clone()));
-            if staged || before.records.contains(&id) {
-                before.duplicates.push(Duplicate { record, original: here });
+            let name = (tenant, id);
+            let staged = before.records.get(&name.1).or_else(|| stage.records.get(&name)).cloned();
+            let earlier = match staged {
+                Some(earlier) => Some(earlier),
+                None => indices.find_record(&self.holdings, recent, tenant, &name.1, hash)?,
+            };
+            let Some(earlier) = earlier else {
+                before.hashes.push(hash);
+                before.records.insert(name.1, with_this.alone());
                 continue;
-            }
-            let original = indices.find_record(&self.holdings, recent, tenant, &id, hash)?;
-            if let Some(original) = original {
-                before.duplicates.push(Duplicate { record, original });
-            }
-            if original != Some(here) {
+            };
+            // One of each content type is noted, since that may be all that is asked for.
+            if !earlier.iter().any(|place| place.partition == here && place.content_type == content_type) {
                 before.hashes.push(hash);
             }
-            before.records.insert(id);
+            before.records.insert(name.1, with_this.after(&earlier, |_| true));
+            before.duplicates.push(Duplicate { record, earlier });
         }
         Ok(before)
+    }
+
+    /// The number of the tenant's next blob.
+    fn next_seq(&self, tenant: TenantId, content_type: ContentType, stage: &Stage) -> u64 {
+        let last = |head: &Head| head.now.last.get(&content_type.code()).copied();
+        let last = match stage.heads.get(&tenant) {
+            Some(head) => last(head),
+            None => self.holdings.heads().get(&tenant).and_then(last),
+        };
+        last.unwrap_or(0).max(self.newest().floor) + 1
     }
 
     /// Writes what is staged and, when that is durable, tells everybody. After an error those who wait are still in
@@ -536,11 +564,6 @@ impl Writer {
             }
         }
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without a text").to_owned()
 }
 
 fn refuse(group: Vec<Job>, error: &StoreError) {

@@ -270,13 +270,13 @@ async fn readers_learn_of_what_is_new_and_where_they_stood() {
     }
     let mut seen = Vec::new();
     let last = store
-        .for_each_record_after(tenant(1), EXCHANGE, 1, |record| {
+        .for_each_record_after(tenant(1), EXCHANGE, 1, &[], |record| {
             seen.push(record.seq);
             ControlFlow::Continue(())
         })
         .unwrap();
     assert_eq!((last, seen), (3, vec![2, 3]));
-    let last = store.for_each_record_after(tenant(1), EXCHANGE, 1, |_| ControlFlow::Break(())).unwrap();
+    let last = store.for_each_record_after(tenant(1), EXCHANGE, 1, &[], |_| ControlFlow::Break(())).unwrap();
     assert_eq!(last, 1, "the blob was not read whole");
     assert_eq!((store.stored_today(tenant(1)).blobs, store.stored_today(tenant(1)).records), (2, 2));
     store.close().await.unwrap();

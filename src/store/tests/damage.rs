@@ -29,6 +29,12 @@ async fn three_partitions(path: &Path) {
     store.close().await.unwrap();
 }
 
+/// A partition of which only the name matters.
+fn named(ordinal: u32, name: &str) -> crate::store::partitions::Partition {
+    let key = crate::store::seen::SeenKey::new([0; 16]);
+    crate::store::partitions::Partition::new(name.parse().unwrap(), ordinal, None, name.into(), key)
+}
+
 fn ruin(partition: &Path) {
     fs::write(partition.join("db/db"), vec![0x5a; 3 << 20]).unwrap();
 }
@@ -84,7 +90,7 @@ async fn a_crash_after_moving_aside_is_made_up_for() {
     // As after the anchor and the move, but before the next partition; and the one before was not sealed yet.
     let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
     let damaged = Gone::Damaged { why: "x".to_owned(), moved_to: None };
-    anchors.add(3, "2026-11-22.001".parse().unwrap(), damaged, time(NOW)).unwrap();
+    anchors.add(&named(3, "2026-11-22.001"), damaged, None, time(NOW)).unwrap();
     fs::create_dir(dir.path().join("aside")).unwrap();
     fs::rename(content.join("2026-11-22.001"), dir.path().join("aside/x")).unwrap();
     fs::remove_file(content.join("2026-11-21.001/sealed")).unwrap();
@@ -418,7 +424,7 @@ async fn the_only_partition_that_is_lost_leaves_its_numbers_behind() {
     let content = dir.path().join("content");
     let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
     let damaged = Gone::Damaged { why: "x".to_owned(), moved_to: None };
-    anchors.add(1, "2026-11-22.001".parse().unwrap(), damaged, time(NOW)).unwrap();
+    anchors.add(&named(1, "2026-11-22.001"), damaged, None, time(NOW)).unwrap();
     fs::remove_dir_all(content.join("2026-11-22.001")).unwrap();
     let store = open_at(dir.path(), NOW);
     assert_eq!(store_one(&store, "one", NOW, &[1]).await.seq, (2 << 32) + 1);
@@ -440,6 +446,100 @@ async fn a_partition_that_cannot_be_moved_aside_is_tried_again() {
     let anchors = store.anchors();
     assert_eq!((anchors.len(), anchors[0].ordinals), (1, (3, 3)));
     assert_eq!(exported(&store, &Query::default()), [1, 2, 3, 4]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_that_the_disk_does_not_give_is_not_replaced_by_an_empty_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    let until = time("2026-11-22T12:00:00Z");
+    store.remember_wait(tenant(1), crate::store::WaitKey::Throttled, Some(until)).await.unwrap();
+    store.close().await.unwrap();
+    fs::remove_dir_all(dir.path().join("state-1")).unwrap();
+    fs::remove_file(dir.path().join("state")).unwrap();
+    // The newest is read well until the snapshot is asked for: the reads before that are those of its opening.
+    let content = dir.path().join("content");
+    let open = || Store::open(&options(dir.path()), Arc::new(ServiceTime::new(SetClock::new(time(NOW)))));
+    let store = crate::store::content::Content::open(
+        &options(dir.path()).content().unwrap(),
+        Arc::new(ServiceTime::new(SetClock::new(time(NOW)))),
+    )
+    .unwrap();
+    faults::fail(&content, Doing::Read, usize::MAX / 2, How::Disk);
+    let error = store.snapshot().unwrap_err();
+    let state =
+        crate::store::state::State::open(dir.path(), &crate::store::state::StateOptions::new(time(NOW)), &|| {
+            store.snapshot()
+        });
+    assert_eq!((error.exit_code(), state.unwrap_err().kind()), (75, "io"));
+    faults::end(&content);
+    store.close().await.unwrap();
+    drop(store);
+    let store = open().unwrap();
+    assert_eq!(store.waits(tenant(1)).await.unwrap(), [(crate::store::WaitKey::Throttled, until)].into());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn after_content_was_lost_there_has_been_no_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let swept = |at: &str| crate::store::Watermark { sweep_at: Some(time(at)), ..Default::default() };
+    let store = open_at(dir.path(), NOW);
+    store.set_watermark(tenant(1), KIND, swept("2026-11-22T09:00:00Z"));
+    store.close().await.unwrap();
+    ruin(&dir.path().join("content/2026-11-22.001"));
+    let store = open_at(dir.path(), NOW);
+    assert_eq!(store.watermarks(tenant(1)).await.unwrap()[&KIND].sweep_at, None);
+    store.set_watermark(tenant(1), KIND, swept("2026-11-22T11:00:00Z"));
+    assert!(store.watermarks(tenant(1)).await.unwrap()[&KIND].sweep_at.is_some());
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_makes_the_writer_panic_panics_whoever_brought_it_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    let bringing = tokio::spawn({
+        let writer = store.receive(tenant(2), &blob(KIND, crate::store::writer::PANICS, NOW), fetched(NOW), None);
+        async move { try_put(writer, &body(&[9])).await }
+    });
+    let panic = bringing.await.unwrap_err().into_panic();
+    assert!(crate::store::database::panic_text(panic.as_ref()).contains("makes the writer panic"));
+    assert_eq!(until_stored(&store, "two", NOW, &[2]).await.seq, 2);
+    assert_eq!(exported(&store, &Query::default()), [1, 2]);
+    assert!(store.verify().unwrap().is_sound());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn ids_of_records_have_a_share_of_memory_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    // As many records as a blob can hold, in few bytes: what is remembered of each costs more than it does.
+    let mut hostile = vec![b'['];
+    hostile.extend(b"{},".repeat(1_500_000));
+    let mut held = Vec::new();
+    let error = loop {
+        let name = format!("hostile-{}", held.len());
+        let mut writer = store.receive(tenant(1), &blob(KIND, &name, NOW), fetched(NOW), None);
+        match writer.push(&hostile).await {
+            Ok(()) => held.push(writer),
+            Err(error) => break error,
+        }
+        assert!(held.len() < 20, "nothing bounds the memory");
+    };
+    assert!(matches!(&error, IntakeError::Store(error) if error.kind() == "crowded"), "{error:?}");
+    // Others get through, and it comes again.
+    store_one(&store, "one", NOW, &[1]).await;
+    held.clear();
+    let mut writer = store.receive(tenant(1), &blob(KIND, "again", NOW), fetched(NOW), None);
+    writer.push(&hostile).await.unwrap();
+    writer.push(b"{}]").await.unwrap();
+    assert_eq!(writer.finish().await.unwrap().records, 1_500_001);
     store.close().await.unwrap();
 }
 
@@ -576,8 +676,8 @@ async fn a_crash_while_dropping_is_made_up_for() {
     three_partitions(dir.path()).await;
     let content = dir.path().join("content");
     let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
-    anchors.add(1, "2026-11-20.001".parse().unwrap(), Gone::Dropped, time(NOW)).unwrap();
-    anchors.add(2, "2026-11-21.001".parse().unwrap(), Gone::Dropped, time(NOW)).unwrap();
+    anchors.add(&named(1, "2026-11-20.001"), Gone::Dropped, None, time(NOW)).unwrap();
+    anchors.add(&named(2, "2026-11-21.001"), Gone::Dropped, None, time(NOW)).unwrap();
     fs::rename(content.join("2026-11-20.001"), content.join(".dropping-2026-11-20.001")).unwrap();
     fs::create_dir(content.join(".new-2026-11-23.001")).unwrap();
     let store = open_at(dir.path(), NOW);
