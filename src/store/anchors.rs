@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::durable;
 use super::error::StoreError;
-use super::partition::{PartitionName, read_json, write_json};
+use super::partition::{read_json, write_json};
+use super::partitions::Partition;
 
 use crate::event;
 
@@ -26,6 +27,10 @@ pub struct Anchor {
     pub reason: Gone,
     /// When that was decided.
     pub at: Timestamp,
+    /// One digest over the last links of all chains at the end of the last of them, in hexadecimal, if that could be read:
+    /// what stands in the journal for the partition that was begun next.
+    #[serde(default)]
+    pub heads: Option<String>,
 }
 
 /// Why a partition is gone.
@@ -72,12 +77,13 @@ impl Anchors {
     /// Writes down that a partition goes. Neighbours that retention dropped become one entry.
     pub(crate) fn add(
         &mut self,
-        ordinal: u32,
-        name: PartitionName,
+        partition: &Partition,
         reason: Gone,
+        heads: Option<String>,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        let (mut list, partition) = (self.list.clone(), name.to_string());
+        let (ordinal, partition) = (partition.ordinal, partition.name.to_string());
+        let mut list = self.list.clone();
         match list.last_mut() {
             // The same again, with what has become known since.
             Some(known) if known.ordinals == (ordinal, ordinal) && known.partition == partition => {
@@ -89,8 +95,9 @@ impl Anchors {
                 before.ordinals.1 = ordinal;
                 before.partition = partition;
                 before.at = at;
+                before.heads = heads;
             }
-            _ => list.push(Anchor { ordinals: (ordinal, ordinal), partition, reason, at }),
+            _ => list.push(Anchor { ordinals: (ordinal, ordinal), partition, reason, at, heads }),
         }
         write_json(&self.path, &list)?;
         self.list = list;
@@ -111,23 +118,28 @@ impl Anchors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::seen::SeenKey;
 
     #[test]
     fn what_is_gone_stays_known() {
         let dir = tempfile::tempdir().unwrap();
-        let name = |text: &str| -> PartitionName { text.parse().unwrap() };
+        let of = |ordinal, name: &str| {
+            let directory = dir.path().join(name);
+            Partition::new(name.parse().unwrap(), ordinal, None, directory, SeenKey::new([0; 16]))
+        };
         let at = "2026-11-22T13:50:00Z".parse().unwrap();
         let mut anchors = Anchors::read(dir.path()).unwrap();
-        anchors.add(1, name("2026-11-20.001"), Gone::Dropped, at).unwrap();
-        anchors.add(2, name("2026-11-20.002"), Gone::Dropped, at).unwrap();
+        anchors.add(&of(1, "2026-11-20.001"), Gone::Dropped, Some("a".into()), at).unwrap();
+        anchors.add(&of(2, "2026-11-20.002"), Gone::Dropped, Some("b".into()), at).unwrap();
         let damaged = |moved_to| Gone::Damaged { why: "x".into(), moved_to };
-        anchors.add(5, name("2026-11-22.001"), damaged(None), at).unwrap();
-        anchors.add(5, name("2026-11-22.001"), damaged(Some("/aside".into())), at).unwrap();
+        anchors.add(&of(5, "2026-11-22.001"), damaged(None), None, at).unwrap();
+        anchors.add(&of(5, "2026-11-22.001"), damaged(Some("/aside".into())), None, at).unwrap();
 
         let anchors = Anchors::read(dir.path()).unwrap();
         assert_eq!(anchors.list().len(), 2);
         assert_eq!(anchors.about(1).unwrap().reason, Gone::Dropped);
         assert_eq!(anchors.about(2).unwrap().partition, "2026-11-20.002");
+        assert_eq!(anchors.about(2).unwrap().heads.as_deref(), Some("b"));
         assert_eq!(anchors.about(3), None);
         assert_eq!(anchors.about(5).unwrap().reason, damaged(Some("/aside".into())));
         assert_eq!(anchors.last_ordinal(), Some(5));

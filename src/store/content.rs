@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use jiff::civil::Date;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::anchors::{Anchors, Gone};
 use super::durable;
@@ -30,6 +29,11 @@ use crate::content::{ContentBlob, ContentId, TenantId};
 
 /// Compressed bytes that may wait for the writer.
 const IN_FLIGHT: usize = 32 << 20;
+/// Bytes that the ids of records may take until they are stored, besides what every body may have. The largest body's
+/// fit.
+const IDS_IN_FLIGHT: usize = 128 << 20;
+/// What every body may have, and the steps in which more is taken.
+const ID_STEP: usize = 256 << 10;
 /// A body of more compressed bytes than this is handed over in several steps.
 const AHEAD: usize = 1 << 20;
 /// What a job takes besides its parts.
@@ -60,6 +64,7 @@ pub(crate) struct Content {
 struct Writing {
     jobs: mpsc::Sender<Job>,
     budget: Arc<Semaphore>,
+    ids: Arc<Semaphore>,
     uploads: AtomicU64,
     tools: Tools,
     ended: watch::Receiver<Option<StoreError>>,
@@ -96,6 +101,7 @@ impl Content {
         let writing = Writing {
             jobs,
             budget: Arc::new(Semaphore::new(IN_FLIGHT)),
+            ids: Arc::new(Semaphore::new(IDS_IN_FLIGHT)),
             uploads: AtomicU64::new(0),
             tools: Tools::default(),
             ended,
@@ -135,6 +141,7 @@ impl Content {
             revision,
             intake: Some(Intake::new(&tools, self.holdings.seen_key, tenant, defect)),
             parts: Parts::default(),
+            ids: IdMemory::default(),
             receiving: Some(Receiving::new(&self.holdings)),
         }
     }
@@ -167,13 +174,7 @@ impl Content {
 
     /// Begins a new partition.
     pub(crate) async fn roll(&self) -> Result<(), StoreError> {
-        let at = self.holdings.time.now();
-        self.ask(|done| Job::Roll { at, done }).await
-    }
-
-    /// Drops the partitions of the days before `before`. Blocking, for up to ten minutes if they are being read.
-    pub(crate) fn drop_partitions(&self, before: Date) -> Result<Vec<String>, StoreError> {
-        roll::drop_old(&self.holdings, before)
+        self.ask(|done| Job::Roll { done }).await
     }
 
     /// Writes what was handed over, and closes.
@@ -287,7 +288,28 @@ pub struct BlobWriter {
     intake: Option<Intake>,
     /// Compressed, and not handed over yet.
     parts: Parts,
+    ids: IdMemory,
     receiving: Option<Receiving>,
+}
+
+/// The share that the ids of a body have in the memory for all.
+///
+/// Nobody waits for it, since whoever waits would hold what another waits for: a body that finds it spent is refused,
+/// and comes again.
+#[derive(Debug, Default)]
+pub(crate) struct IdMemory(Vec<OwnedSemaphorePermit>);
+
+impl IdMemory {
+    /// Takes as much as `bytes` need beyond what every body may have.
+    fn hold(&mut self, bytes: usize, writing: Option<&Writing>) -> Result<(), StoreError> {
+        let Some(writing) = writing else { return Err(StoreError::Closed) };
+        while (self.0.len() + 1) * ID_STEP < bytes {
+            let step = u32::try_from(ID_STEP).unwrap_or(u32::MAX);
+            let permit = Arc::clone(&writing.ids).try_acquire_many_owned(step).map_err(|_| StoreError::Crowded)?;
+            self.0.push(permit);
+        }
+        Ok(())
+    }
 }
 
 impl BlobWriter {
@@ -296,13 +318,20 @@ impl BlobWriter {
     pub async fn push(&mut self, bytes: &[u8]) -> Result<(), IntakeError> {
         let mut parts = Vec::new();
         if let Some(intake) = &mut self.intake {
-            intake.push(bytes, &mut parts)?;
+            for piece in bytes.chunks(ID_STEP) {
+                intake.push(piece, &mut parts)?;
+                self.ids.hold(intake.id_bytes(), self.content.writing.as_deref())?;
+            }
         }
         self.hold(parts).await
     }
 
     /// The body is complete: stores it and returns when it would survive a power cut.
     /// `Malformed` leaves nothing behind.
+    ///
+    /// # Panics
+    ///
+    /// If storing it made the writer panic: whoever brings what does that is to count it.
     pub async fn finish(mut self) -> Result<Stored, IntakeError> {
         self.check_names()?;
         let mut parts = Vec::new();
@@ -317,10 +346,15 @@ impl BlobWriter {
             fetched: self.fetched.clone(),
             revision: self.revision,
             body,
+            _ids: std::mem::take(&mut self.ids),
         });
         self.receiving = None;
         let upload = self.upload;
-        self.content.ask(|done| Job::Blob { upload, received, parts, done }).await.map_err(IntakeError::from)
+        match self.content.ask(|done| Job::Blob { upload, received, parts, done }).await {
+            // As if it had been here: who counts panics counts it against this blob.
+            Err(StoreError::Panicked { why }) => panic!("{why}"),
+            done => Ok(done?),
+        }
     }
 
     /// The names stand in one value of the store, which has its limit; the service's are below 300 bytes.
@@ -368,7 +402,7 @@ impl BlobWriter {
             return Ok(());
         }
         let parts = self.parts.split();
-        self.content.send(Job::Parts { upload: self.upload, at: self.fetched.at, parts })
+        self.content.send(Job::Parts { upload: self.upload, parts })
     }
 }
 
@@ -436,7 +470,16 @@ fn find_partitions(content: &Path, key: SeenKey) -> Result<Vec<Arc<Partition>>, 
     Ok(found)
 }
 
-/// Makes what was seen in the last days known again; the newest partition is read when it is opened to write.
+/// Makes what was seen in the last days known again; the newest partition is read when it is opened to write. What the
+/// disk does not give is asked for again when it is needed.
 fn load_seen(holdings: &Holdings) -> Result<(), StoreError> {
-    holdings.recent().iter().skip(1).try_for_each(|partition| holdings.remember(partition))
+    for partition in holdings.recent().iter().skip(1) {
+        match holdings.remember(partition) {
+            Err(error) if error.may_last() => {
+                tracing::warn!(partition = %partition.name, error = error.trouble().cause, "what was seen cannot be read");
+            }
+            done => done?,
+        }
+    }
+    Ok(())
 }

@@ -21,12 +21,16 @@
 //!
 //! All calls block; async code goes through the store's threads or `spawn_blocking`.
 
+#[cfg(test)]
+pub(super) mod faults;
+
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -131,7 +135,8 @@ pub(super) struct Database {
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
-    access: Access,
+    /// Of the next opening.
+    cache_bytes: AtomicU64,
     /// Empty after a failed write, until `reopen` works.
     open: RwLock<Option<Arc<Handle>>>,
 }
@@ -164,13 +169,13 @@ impl Database {
         if access.create && !exists(directory)? {
             make(directory, access)?;
         }
-        let handle = open_existing(directory, access)?;
+        let handle = open_existing(directory, access.cache_bytes)?;
         // sled has renamed its snapshot and perhaps removed the older one.
         durable::sync_directory(directory)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 directory: directory.to_owned(),
-                access,
+                cache_bytes: AtomicU64::new(access.cache_bytes),
                 open: RwLock::new(Some(Arc::new(handle))),
             }),
         })
@@ -245,10 +250,16 @@ impl Database {
     /// Closes and opens again after a failed write. The caller waits between attempts.
     pub(super) fn reopen(&self) -> Result<(), StoreError> {
         self.close();
-        let handle = open_existing(&self.shared.directory, self.shared.access)?;
+        let handle = open_existing(&self.shared.directory, self.shared.cache_bytes.load(Ordering::Relaxed))?;
         durable::sync_directory(&self.shared.directory)?;
         *self.shared.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(handle));
         Ok(())
+    }
+
+    /// The same, with a cache of this size from now on.
+    pub(super) fn reopen_with(&self, cache_bytes: u64) -> Result<(), StoreError> {
+        self.shared.cache_bytes.store(cache_bytes, Ordering::Relaxed);
+        self.reopen()
     }
 
     /// Closes it for all clones. Readers that are in the middle of a range finish it.
@@ -258,7 +269,6 @@ impl Database {
     }
 
     /// Whether it is open, that is, no write has failed since it was opened last.
-    #[cfg(test)]
     pub(super) fn is_open(&self) -> bool {
         self.shared.open.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -331,8 +341,8 @@ pub(super) fn move_aside(directory: &Path, aside: &Path, reason: &str, now: Time
 }
 
 /// What is being done, for the error's sake.
-#[derive(Debug, Clone, Copy)]
-enum Doing {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
     Open,
     Read,
     Write,
@@ -345,14 +355,14 @@ fn make(directory: &Path, access: Access) -> Result<(), StoreError> {
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         durable::make_directory(parent)?;
     }
-    let handle = start(&making, access)?;
+    let handle = start(&making, access.cache_bytes)?;
     guarded(&making, Doing::Write, || handle.sled().flush().map(drop))?;
     drop(handle);
     durable::sync_tree(&making)?;
     durable::rename(&making, directory)
 }
 
-fn open_existing(directory: &Path, access: Access) -> Result<Handle, StoreError> {
+fn open_existing(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreError> {
     if !exists(directory)? {
         let missing = io::Error::from(io::ErrorKind::NotFound);
         return Err(StoreError::Open { path: directory.to_owned(), source: Arc::new(missing) });
@@ -363,13 +373,20 @@ fn open_existing(directory: &Path, access: Access) -> Result<Handle, StoreError>
     }
     remove_unfinished_snapshots(directory)?;
     if blobs_present(directory)? {
-        tracing::error!(
-            message_id = event::STORE_AT_RISK,
-            database = %directory.display(),
-            "the database has blob files, which are not safe from a power cut; please report this"
-        );
+        tell_of_blobs(directory);
     }
-    start(directory, access)
+    // A process that died, or a write that failed, may have left what is not durable, and who reads it believes it.
+    durable::sync_file(&directory.join("db"))?;
+    start(directory, cache_bytes)
+}
+
+/// sled never syncs what it writes to files of their own, and what is written here never makes it do so.
+pub(super) fn tell_of_blobs(directory: &Path) {
+    tracing::error!(
+        message_id = event::STORE_AT_RISK,
+        database = %directory.display(),
+        "the database has blob files, which are not safe from a power cut; please report this"
+    );
 }
 
 /// Removes what sled leaves behind when it is killed while it writes a snapshot: the next opening would take it for
@@ -394,17 +411,17 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
 
 /// Lets sled open a directory, in a thread of its own, and waits for it, again and again if handles of this process
 /// still hold sled's lock.
-fn start(directory: &Path, access: Access) -> Result<Handle, StoreError> {
+fn start(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreError> {
     let began = Instant::now();
     loop {
-        match start_once(directory, access) {
+        match start_once(directory, cache_bytes) {
             Err(StoreError::DatabaseInUse { .. }) if began.elapsed() < LOCK_PATIENCE => pause(LOCK_AGAIN),
             done => return done,
         }
     }
 }
 
-fn start_once(directory: &Path, access: Access) -> Result<Handle, StoreError> {
+fn start_once(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreError> {
     let megabytes = durable::size(directory)? / 1_000_000;
     let deadline = Duration::from_secs(60 + megabytes / 50);
     let (answer, answered) = mpsc::sync_channel(1);
@@ -416,7 +433,7 @@ fn start_once(directory: &Path, access: Access) -> Result<Handle, StoreError> {
                 let sled = sled::Config::new()
                     .path(&path)
                     .mode(sled::Mode::LowSpace)
-                    .cache_capacity(access.cache_bytes)
+                    .cache_capacity(cache_bytes)
                     .segment_size(SEGMENT_BYTES)
                     .use_compression(false)
                     .flush_every_ms(Some(500))
@@ -448,6 +465,13 @@ fn start_once(directory: &Path, access: Access) -> Result<Handle, StoreError> {
 
 /// Calls sled, and sorts what comes of it: an answer, damage, or the operating system's error.
 fn guarded<T>(path: &Path, doing: Doing, work: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    #[cfg(test)]
+    if let Some(how) = faults::next(path, doing) {
+        if how == faults::How::DoneAndDisk {
+            drop(work());
+        }
+        return Err(how.error(path, doing));
+    }
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| sorted(path, doing, error)),
         Err(panic) => Err(sorted_panic(path, doing, panic.as_ref())),
@@ -476,15 +500,17 @@ fn sorted(path: &Path, doing: Doing, error: sled::Error) -> StoreError {
 
 /// A panic means damage, unless it comes from unwrapping one of the operating system's errors.
 fn sorted_panic(path: &Path, doing: Doing, panic: &(dyn Any + Send)) -> StoreError {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without a text");
+    let text = panic_text(panic);
     match os_error(text) {
         Some(error) => fault(path.to_owned(), doing, error),
         None => StoreError::Damaged { path: path.to_owned(), why: text.to_owned() },
     }
+}
+
+/// What a panic says.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a text")
 }
 
 /// The operating system's error in the `Debug` text of an `io::Error`: `Os { code: 28, kind: StorageFull, .. }`.

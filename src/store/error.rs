@@ -4,13 +4,15 @@
 //! ([`StoreError::remedy`]) and the exit code that it deserves at start ([`StoreError::exit_code`]). Errors are cheap
 //! to clone, because one failed write is the answer to everybody whose work was in that batch.
 //!
-//! **Invariant:** only [`StoreError::Damaged`] ever leads to a directory being moved aside. A full disk, an I/O error,
+//! **Invariant:** only [`StoreError::Damaged`] and [`StoreError::Undecodable`] ever lead to a directory being moved aside. A full disk, an I/O error,
 //! missing permission, a held lock and slowness never do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::lock::Holder;
 use crate::report::Trouble;
@@ -234,6 +236,15 @@ pub enum StoreError {
         /// What it left behind.
         why: String,
     },
+    /// Storing this blob made the writer panic.
+    #[error("storing it made the program panic: {why}")]
+    Panicked {
+        /// What the panic said.
+        why: String,
+    },
+    /// So many records are being received that there is no memory for the ids of more; it comes again.
+    #[error("there is no memory for the ids of the records that are being received")]
+    Crowded,
     /// A thread could not be started.
     #[error("cannot start the thread `{name}`")]
     Thread {
@@ -279,8 +290,19 @@ impl StoreError {
             | Self::PartitionDropped { .. }
             | Self::Incomplete { .. }
             | Self::Closed
+            | Self::Panicked { .. }
+            | Self::Crowded
             | Self::WriterEnded { .. } => None,
         }
+    }
+
+    /// Whether it is the disk that does not give what it holds. Want of memory or of file descriptors passes.
+    pub(super) fn may_last(&self) -> bool {
+        let passes = |fault: &io::Error| {
+            let code = fault.raw_os_error().map(Errno::from_raw_os_error);
+            matches!(code, Some(Errno::AGAIN | Errno::NOMEM | Errno::NFILE | Errno::MFILE))
+        };
+        self.kind() == "io" && self.fault().is_some_and(|fault| !passes(fault))
     }
 
     /// A stable label, for metrics and filters.
@@ -300,6 +322,8 @@ impl StoreError {
             Self::TooLarge { .. } => "too_large",
             Self::Closed => "closed",
             Self::WriterEnded { .. } => "writer_ended",
+            Self::Panicked { .. } => "panicked",
+            Self::Crowded => "crowded",
             _ => match self.fault().map(io::Error::kind) {
                 Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => "permission",
                 Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge) => {
@@ -359,7 +383,7 @@ impl StoreError {
         };
         let kind = format!("store_{}", self.kind());
         // One store serves all tenants: the journal hears of it once.
-        let passes = matches!(self, Self::Suspended { .. } | Self::Closed);
+        let passes = matches!(self, Self::Suspended { .. } | Self::Crowded | Self::Closed);
         let trouble =
             if passes { Trouble::passing(&kind, cause) } else { Trouble::for_operator(&kind, cause, self.remedy()) };
         Trouble { shared: true, ..trouble }

@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::Date;
 use prometheus::Histogram;
 use tokio::sync::watch;
 
@@ -25,7 +24,7 @@ use super::read::{self, Page};
 use super::retention::{Keep, Retained};
 use super::roll;
 use super::seen::SeenKey;
-use super::state::{DeadLetter, Event, State, StateOptions};
+use super::state::{DeadLetter, State, StateOptions};
 use super::tree::Ledger;
 use super::verify;
 use super::{
@@ -48,7 +47,6 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     content: Content,
     state: State,
-    events: Vec<Event>,
     time: Arc<ServiceTime>,
     snapshots: Mutex<Option<Snapshots>>,
     // Dropped last: until then nobody else may open any of it.
@@ -62,35 +60,28 @@ impl Store {
     pub fn open(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
         let lock = StoreLock::take(&options.path, &options.lock_request(&time, true))?;
         let content = Content::open(&options.content()?, Arc::clone(&time))?;
-        let (state, events) = open_state(options, &content, &time)?;
+        let state = open_state(options, &content, &time)?;
         let snapshots = Snapshots::start(&content, &state, &time)?;
-        Ok(Self::new(content, state, events, time, Some(snapshots), lock))
+        Ok(Self::new(content, state, time, Some(snapshots), lock))
     }
 
     /// Opens what a query needs while no daemon runs. Blocking. The path may be `.`.
     pub fn open_to_read(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
         let lock = StoreLock::take(&options.path, &options.lock_request(&time, false))?;
         let content = Content::open_to_read(&options.content()?, Arc::clone(&time))?;
-        let (state, events) = open_state(options, &content, &time)?;
-        Ok(Self::new(content, state, events, time, None, lock))
+        let state = open_state(options, &content, &time)?;
+        Ok(Self::new(content, state, time, None, lock))
     }
 
     fn new(
         content: Content,
         state: State,
-        events: Vec<Event>,
         time: Arc<ServiceTime>,
         snapshots: Option<Snapshots>,
         lock: StoreLock,
     ) -> Self {
         let (snapshots, lock) = (Mutex::new(snapshots), Mutex::new(Some(lock)));
-        Self(Arc::new(Inner { content, state, events, time, snapshots, lock }))
-    }
-
-    /// What happened to the state while it was opened. The journal has heard of it.
-    #[must_use]
-    pub fn events(&self) -> &[Event] {
-        &self.0.events
+        Self(Arc::new(Inner { content, state, time, snapshots, lock }))
     }
 
     /// Writes what is under way and closes the databases.
@@ -124,6 +115,12 @@ impl Store {
     #[must_use]
     pub fn someone_waits(&self) -> bool {
         self.lock().as_ref().is_some_and(StoreLock::someone_waits)
+    }
+
+    /// The service says this time, often enough to be believed.
+    #[cfg(test)]
+    pub(super) fn tell(&self, now: Timestamp) {
+        (0..9).for_each(|_| self.0.time.observe(now));
     }
 
     #[cfg(test)]
@@ -191,12 +188,6 @@ impl Store {
         self.0.content.roll().await
     }
 
-    /// Drops the partitions that were begun before this day, except the newest; returns their names. Readers are given
-    /// ten minutes, then an error.
-    pub async fn drop_partitions(&self, before: Date) -> Result<Vec<String>, StoreError> {
-        self.read(move |content| content.drop_partitions(before)).await
-    }
-
     /// Drops what is not to be kept, one day's partitions in an hour at most; nothing while the service has not confirmed
     /// the time within the hour.
     pub async fn retain(&self, keep: Keep) -> Result<Retained, StoreError> {
@@ -234,9 +225,15 @@ impl Store {
         self.0.state.set_watermark(tenant, content_type, watermark);
     }
 
-    /// The tenant's watermarks, the newest set ones.
+    /// The tenant's watermarks, the newest set ones. What was listed before content was lost is to be listed again: after
+    /// that there has been no sweep.
     pub async fn watermarks(&self, tenant: TenantId) -> Result<BTreeMap<ContentType, Watermark>, StoreError> {
-        self.0.state.watermarks(tenant).await
+        let lost = self.0.content.holdings.lost_at();
+        let mut watermarks = self.0.state.watermarks(tenant).await?;
+        for watermark in watermarks.values_mut() {
+            watermark.sweep_at = watermark.sweep_at.filter(|at| lost.is_none_or(|lost| lost < *at));
+        }
+        Ok(watermarks)
     }
 
     /// Up to `limit` entries to retrieve next: those that expire within 24 h first, then newest and oldest in turn;
@@ -355,21 +352,10 @@ impl Store {
         self.0.state.dead_letters(tenant, limit).await
     }
 
-    /// Whether this content was given up.
-    pub async fn is_dead_letter(&self, tenant: TenantId, content_id: &ContentId) -> Result<bool, StoreError> {
-        self.0.state.is_dead_letter(tenant, content_id).await
-    }
-
     /// How much the tenant has queued.
     #[must_use]
     pub fn queue_depth(&self, tenant: TenantId) -> QueueDepth {
         self.0.state.queue_depth(tenant)
-    }
-
-    /// The tenants that have something queued.
-    #[must_use]
-    pub fn queued_tenants(&self) -> Vec<TenantId> {
-        self.0.state.queued_tenants()
     }
 
     /// Remembers a wait, durably when this returns; `None` forgets it.
@@ -411,16 +397,18 @@ impl Store {
         read::for_each_record(&self.0.content.holdings, query, take)?.complete()
     }
 
-    /// Reads the records of the blobs after `after`, and answers the last number that was read whole. Blocking. Blobs
-    /// that are damaged are passed over, and the journal says so.
+    /// Reads the records of the blobs after `after`, and answers the last number that was read whole. Marked are copies of
+    /// what stands in the content types `among` (empty: all). Blocking. Blobs that are damaged are passed over, and the
+    /// journal says so.
     pub fn for_each_record_after(
         &self,
         tenant: TenantId,
         content_type: ContentType,
         after: u64,
+        among: &[ContentType],
         take: impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<u64, StoreError> {
-        read::for_each_record_after(&self.0.content.holdings, tenant, content_type, after, take)
+        read::for_each_record_after(&self.0.content.holdings, tenant, content_type, after, among, take)
     }
 
     /// A blob's header, and its body in pieces, byte for byte as it was received; `None` if there is no such blob.
@@ -496,7 +484,7 @@ impl Options {
         }
     }
 
-    fn content(&self) -> Result<ContentOptions, StoreError> {
+    pub(super) fn content(&self) -> Result<ContentOptions, StoreError> {
         Ok(ContentOptions {
             store: self.path.clone(),
             partition_bytes: self.partition_bytes,
@@ -505,14 +493,9 @@ impl Options {
     }
 }
 
-fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Result<(State, Vec<Event>), StoreError> {
-    let snapshot = || {
-        content.snapshot().unwrap_or_else(|error| {
-            tracing::error!(message_id = event::STORE_DAMAGED, %error, "the state's snapshot cannot be read");
-            None
-        })
-    };
-    let (state, events) = State::open(&options.path, &StateOptions::new(time.now()), &snapshot)?;
+fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Result<State, StoreError> {
+    // A snapshot that the disk does not give now is not one that is missing: an empty state would soon take its place.
+    let (state, events) = State::open(&options.path, &StateOptions::new(time.now()), &|| content.snapshot())?;
     for happened in &events {
         if happened.is_alarm() {
             tracing::error!(message_id = event::STORE_DAMAGED, "{happened}");
@@ -520,7 +503,7 @@ fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Resul
             tracing::info!("{happened}");
         }
     }
-    Ok((state, events))
+    Ok(state)
 }
 
 /// The thread that copies what Microsoft cannot give back into the newest partition.

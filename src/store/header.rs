@@ -8,11 +8,14 @@
 //!
 //! One byte of format version, then the version's fields in `postcard`'s encoding. Times are whole seconds since
 //! 1970 and nanoseconds, exact and about six bytes each; index lists are runs, so that a blob that is nothing but
-//! copies costs no more than one that has none. A new version gets a new `WireV…` and an arm in
+//! copies costs no more than one that has none. Version 2 names of every copy the blobs that had the record before;
+//! version 1 named one partition, and was never released. A new version gets a new `WireV…` and an arm in
 //! [`BlobHeader::decode`]; an old one is never changed.
 //!
 //! **Invariant:** decoding is total: whatever the bytes are, it answers with a header or an error, and it never
 //! allocates more than the number of records calls for.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,7 +24,7 @@ use super::Fetched;
 use crate::content::{ContentId, ContentType, Tier};
 
 /// The format that is written.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The most records that a header may speak of; above it the bytes are taken for damage.
 pub(crate) const MAX_RECORDS: u32 = 1 << 21;
@@ -75,13 +78,25 @@ pub struct BlobHeader {
     pub defect: Option<String>,
 }
 
-/// A record that is a copy of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A record that is a copy of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Duplicate {
     /// The index of the record in its blob.
     pub record: u32,
-    /// The ordinal of the partition where the first copy stands.
-    pub original: u32,
+    /// The tenant's blobs that had it before, in the order in which they were stored; many records share one list. The
+    /// copy is left out while one of them comes itself.
+    pub earlier: Arc<[Place]>,
+}
+
+/// A blob of the tenant, as long as the store lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The ordinal of the partition in which it stands.
+    pub partition: u32,
+    /// What it holds.
+    pub content_type: ContentType,
+    /// Its number.
+    pub seq: u64,
 }
 
 /// Bytes that are not a header that can be read.
@@ -109,7 +124,7 @@ impl BlobHeader {
         if !self.duplicates.is_sorted_by(|a, b| a.record < b.record) || !self.foreign.is_sorted_by(|a, b| a < b) {
             return Err(HeaderError::Inconsistent("its marks are not in order"));
         }
-        let wire = WireV1 {
+        let wire = WireV2 {
             content_type: self.content_type.code(),
             seq: self.seq,
             blob_no: self.blob_no,
@@ -148,7 +163,7 @@ impl BlobHeader {
         if version != VERSION {
             return Err(HeaderError::UnknownVersion(version));
         }
-        let (wire, rest) = postcard::take_from_bytes::<WireV1<'_>>(body).map_err(HeaderError::Damaged)?;
+        let (wire, rest) = postcard::take_from_bytes::<WireV2<'_>>(body).map_err(HeaderError::Damaged)?;
         if !rest.is_empty() {
             return Err(HeaderError::Inconsistent("bytes follow it"));
         }
@@ -172,13 +187,15 @@ impl Stamp {
     }
 }
 
-/// `(records that are not copies, copies after them, the ordinal of all their originals)`.
-type DuplicateRun = (u32, u32, u32);
+/// `(records that are not copies, copies after them, the places of all their originals)`.
+type DuplicateRun = (u32, u32, Vec<PlaceWire>);
+/// `(partition, content type, number)`.
+type PlaceWire = (u32, u8, u64);
 /// `(records of the tenant, records of others after them)`.
 type ForeignRun = (u32, u32);
 
 #[derive(Serialize, Deserialize)]
-struct WireV1<'a> {
+struct WireV2<'a> {
     content_type: u8,
     seq: u64,
     blob_no: u32,
@@ -206,14 +223,20 @@ struct WireV1<'a> {
     defect: Option<&'a str>,
 }
 
-impl WireV1<'_> {
+impl WireV2<'_> {
     fn header(self) -> Result<BlobHeader, HeaderError> {
         if self.records > MAX_RECORDS {
             return Err(HeaderError::Inconsistent("it counts more records than a blob can hold"));
         }
         let mut duplicates = Vec::new();
-        let runs = self.duplicates.iter().map(|&(gap, length, original)| ((gap, length), original));
-        for_each_index(runs, self.records, |record, original| duplicates.push(Duplicate { record, original }))?;
+        let mut runs = Vec::with_capacity(self.duplicates.len());
+        for (gap, length, earlier) in self.duplicates {
+            let earlier: Option<Arc<[Place]>> = earlier.into_iter().map(place).collect();
+            runs.push(((gap, length), earlier.ok_or(HeaderError::Inconsistent("a copy's content type is unknown"))?));
+        }
+        for_each_index(runs.into_iter(), self.records, |record, earlier| {
+            duplicates.push(Duplicate { record, earlier });
+        })?;
         let mut foreign = Vec::new();
         for_each_index(self.foreign.into_iter().map(|run| (run, ())), self.records, |record, ()| foreign.push(record))?;
         Ok(BlobHeader {
@@ -255,12 +278,17 @@ fn tier(code: u8) -> Result<Tier, HeaderError> {
         .ok_or(HeaderError::Inconsistent("its tier is unknown"))
 }
 
+fn place((partition, content_type, seq): PlaceWire) -> Option<Place> {
+    Some(Place { partition, content_type: ContentType::from_code(content_type)?, seq })
+}
+
 fn duplicate_runs(duplicates: &[Duplicate]) -> Vec<DuplicateRun> {
     let mut runs = Vec::new();
     let mut next = 0;
-    for chunk in duplicates.chunk_by(|a, b| a.record + 1 == b.record && a.original == b.original) {
-        let (first, length) = (chunk[0], length_of(chunk));
-        runs.push((first.record - next, length, first.original));
+    for chunk in duplicates.chunk_by(|a, b| a.record + 1 == b.record && a.earlier == b.earlier) {
+        let (first, length) = (&chunk[0], length_of(chunk));
+        let earlier = first.earlier.iter().map(|place| (place.partition, place.content_type.code(), place.seq));
+        runs.push((first.record - next, length, earlier.collect()));
         next = first.record + length;
     }
     runs
@@ -282,7 +310,7 @@ fn length_of<T>(chunk: &[T]) -> u32 {
 }
 
 /// Walks the indices that the runs stand for; every one must be below `records`.
-fn for_each_index<T: Copy>(
+fn for_each_index<T: Clone>(
     runs: impl Iterator<Item = ((u32, u32), T)>,
     records: u32,
     mut each: impl FnMut(u32, T),
@@ -292,7 +320,7 @@ fn for_each_index<T: Copy>(
     for ((gap, length), value) in runs {
         let first = next.checked_add(gap).ok_or(BEYOND)?;
         next = first.checked_add(length).filter(|&end| length > 0 && end <= records).ok_or(BEYOND)?;
-        (first..next).for_each(|record| each(record, value));
+        (first..next).for_each(|record| each(record, value.clone()));
     }
     Ok(())
 }
@@ -302,6 +330,13 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A copy of what stands in the first Exchange blob of this partition and in a later one.
+    pub(crate) fn copy(record: u32, partition: u32) -> Duplicate {
+        let place = |partition, content_type, seq| Place { partition, content_type, seq };
+        let places = [place(partition, ContentType::Exchange, 1), place(partition + 1, ContentType::Dlp, 1 << 40)];
+        Duplicate { record, earlier: places.into() }
+    }
 
     /// A header with something in every field.
     pub(crate) fn example() -> BlobHeader {
@@ -326,7 +361,7 @@ pub(crate) mod tests {
             previous: [2; 32],
             link: [3; 32],
             revision: 1,
-            duplicates: vec![Duplicate { record: 0, original: 9 }, Duplicate { record: 99, original: 10 }],
+            duplicates: vec![copy(0, 9), copy(99, 10)],
             foreign: vec![3, 4, 5],
             defect: Some("unexpected end".to_owned()),
         }
@@ -351,7 +386,7 @@ pub(crate) mod tests {
         assert!(matches!(error, HeaderError::UnknownVersion(9)));
         assert_eq!(
             error.to_string(),
-            "the blob header has format `9`, this version of tenantry reads format `1`: run the version that wrote the store, or a newer one"
+            "the blob header has format `9`, this version of tenantry reads format `2`: run the version that wrote the store, or a newer one"
         );
         assert!(BlobHeader::decode(&[]).is_err());
     }
@@ -360,12 +395,12 @@ pub(crate) mod tests {
     fn a_blob_of_copies_costs_as_little_as_one_without() {
         let none = BlobHeader { duplicates: vec![], foreign: vec![], records: 300_000, ..example() };
         let all = BlobHeader {
-            duplicates: (0..none.records).map(|record| Duplicate { record, original: 5 }).collect(),
+            duplicates: (0..none.records).map(|record| copy(record, 5)).collect(),
             foreign: (0..none.records).collect(),
             ..none.clone()
         };
         let (none, encoded) = (none.encode().unwrap(), all.encode().unwrap());
-        assert!(encoded.len() <= none.len() + 16, "{} and {}", encoded.len(), none.len());
+        assert!(encoded.len() <= none.len() + 32, "{} and {}", encoded.len(), none.len());
         assert_eq!(BlobHeader::decode(&encoded).unwrap(), all);
         assert!(none.len() < 450, "{}", none.len());
     }
@@ -395,7 +430,7 @@ pub(crate) mod tests {
         ) {
             let header = BlobHeader {
                 records: 500,
-                duplicates: marks.into_iter().map(|(record, original)| Duplicate { record, original }).collect(),
+                duplicates: marks.into_iter().map(|(record, partition)| copy(record, partition)).collect(),
                 foreign: foreign.into_iter().collect(),
                 ..example()
             };

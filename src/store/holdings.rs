@@ -7,14 +7,17 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use tokio::sync::watch;
 
 use super::Heads;
-use super::anchors::Anchors;
+use super::anchors::{Anchors, Gone};
+use super::chain;
 use super::error::StoreError;
 use super::header::BlobHeader;
 use super::ids::PackedIds;
 use super::keys::BlobNumber;
+use super::partition::{self, Label, PartitionName};
 use super::partitions::{Partition, Partitions};
 use super::recent::{Moment, Reckoning};
 use super::seen::{Knows, Seen, SeenError, SeenHash, SeenKey};
@@ -41,9 +44,23 @@ pub(crate) struct Holdings {
     pub(crate) stored: watch::Sender<u64>,
     /// Set if there is no writer: then all that is on the disk is durable, and what the writer would know is read
     /// when it is asked for.
-    unread: Option<Once>,
+    read_only: Option<Once>,
+    /// What the disk did not give when it was asked whether something was stored before, and how often.
+    unread: Mutex<HashMap<(u32, Option<BlobNumber>), u32>>,
     /// How many bodies are being received and have not been handed over.
     pub(crate) receiving: AtomicUsize,
+}
+
+/// What is stored at one moment.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) partitions: Vec<Arc<Partition>>,
+    /// Whether the newest of them is.
+    pub(crate) sealed: bool,
+    /// In the newest of them.
+    pub(crate) heads: HashMap<TenantId, Head>,
+    /// The last ordinal that an anchor names.
+    pub(crate) anchored: Option<u32>,
 }
 
 /// Sums of one day, by the service's time of storing.
@@ -69,8 +86,10 @@ impl Day {
 
 /// Of a day.
 const HOURS: u32 = 24;
-/// How often an index is read or made again before nothing is expected of it.
-const ATTEMPTS: usize = 3;
+/// How often an index is read or made again, or the disk asked, before nothing is expected of it.
+const ATTEMPTS: u32 = 3;
+/// Of so many places it is known that the disk does not give them; then counting begins anew.
+const PLACES: usize = 10_000;
 
 impl Holdings {
     pub(crate) fn new(
@@ -91,7 +110,8 @@ impl Holdings {
             day: Mutex::default(),
             anchors: Mutex::new(anchors),
             stored: watch::Sender::new(0),
-            unread: None,
+            read_only: None,
+            unread: Mutex::default(),
             receiving: AtomicUsize::new(0),
         }
     }
@@ -106,7 +126,7 @@ impl Holdings {
 
     /// The last number in a tenant's content type whose blob is durable; no number is greater if there is no writer.
     pub(crate) fn last_seq(&self, tenant: TenantId, content_type: ContentType) -> u64 {
-        if self.unread.is_some() {
+        if self.read_only.is_some() {
             return u64::MAX;
         }
         let heads = self.heads();
@@ -174,7 +194,11 @@ impl Holdings {
                 })
             });
             if let Err(error) = summed {
-                self.pass_over(&partition, error)?;
+                if error.may_last() {
+                    tracing::warn!(partition = %partition.name, error = error.trouble().cause, "what was stored today is counted without a partition that cannot be read");
+                } else {
+                    partition.pass_over(error)?;
+                }
             }
         }
         *self.day() = day;
@@ -191,13 +215,13 @@ impl Holdings {
 
     /// There is no writer.
     pub(crate) fn read_only(&mut self) {
-        self.unread = Some(Once::new());
+        self.read_only = Some(Once::new());
     }
 
     /// Without a writer: reads what it would have in memory.
     fn catch_up(&self) {
-        let Some(unread) = &self.unread else { return };
-        unread.call_once(|| {
+        let Some(read) = &self.read_only else { return };
+        read.call_once(|| {
             let read = self.last_known_heads().and_then(|heads| {
                 self.set_heads(heads);
                 self.load_day()
@@ -213,20 +237,58 @@ impl Holdings {
         for partition in self.partitions.list().iter().rev() {
             match self.partitions.read(partition).and_then(|reading| reading.heads()) {
                 Ok(heads) => return Ok(heads.into_iter().collect()),
-                Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
-                    partition.complain(&error);
-                }
-                Err(StoreError::PartitionDropped { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => partition.pass_over(error)?,
             }
         }
         Ok(HashMap::new())
     }
 
-    /// The ordinal of the next partition: above all that are here and all that are known to be gone.
-    pub(crate) fn next_ordinal(&self) -> u32 {
-        let here = self.partitions.newest().map(|partition| partition.ordinal);
-        here.max(self.anchors().last_ordinal()).map_or(1, |last| last + 1)
+    /// The name and the ordinal of a partition that is begun on this day: behind all that are here, that lie on the disk,
+    /// and that are known to be gone. None is given twice, even if somebody else's lies there.
+    pub(crate) fn next_partition(
+        &self,
+        after: Option<PartitionName>,
+        day: Date,
+    ) -> Result<(PartitionName, u32), StoreError> {
+        let known = self.partitions.list();
+        let mut last = after.max(known.last().map(|partition| partition.name));
+        let mut ordinal = known.last().map(|partition| partition.ordinal).max(self.anchors().last_ordinal());
+        for (name, directory) in partition::list(self.partitions.content())?.partitions {
+            if known.iter().any(|partition| partition.name == name) {
+                continue;
+            }
+            last = last.max(Some(name));
+            ordinal = ordinal.max(Label::read(&directory).ok().map(|label| label.ordinal));
+        }
+        Ok((PartitionName::after(last, day), ordinal.map_or(1, |last| last + 1)))
+    }
+
+    /// A partition was begun, and from here the chains go on: everybody sees both or neither.
+    pub(crate) fn begun(&self, partition: Arc<Partition>, heads: HashMap<TenantId, Head>) {
+        let mut now = self.heads.write().unwrap_or_else(PoisonError::into_inner);
+        self.partitions.push(partition);
+        *now = heads;
+    }
+
+    /// One digest over where the chains stand at the end of a partition, if that can be read.
+    pub(crate) fn heads_in(&self, partition: &Arc<Partition>) -> Option<String> {
+        let heads = self.partitions.read(partition).and_then(|reading| reading.heads()).ok()?;
+        Some(chain::heads_digest(heads.into_iter().map(|(tenant, head)| (tenant, head.now.link))))
+    }
+
+    /// When content was lost the last time, as far as is known.
+    pub(crate) fn lost_at(&self) -> Option<Timestamp> {
+        let anchors = self.anchors();
+        anchors.list().iter().filter(|anchor| anchor.reason != Gone::Dropped).map(|anchor| anchor.at).max()
+    }
+
+    /// What is stored at one moment: the partitions, whether the newest was sealed, where the chains stand in it, and the
+    /// last ordinal that an anchor names.
+    pub(crate) fn standing(&self) -> Standing {
+        let heads = self.heads();
+        let partitions = self.partitions.list();
+        let sealed = partitions.last().is_some_and(|newest| newest.sealed().is_some());
+        Standing { partitions, sealed, heads: heads.clone(), anchored: self.anchors().last_ordinal() }
     }
 
     /// The state's snapshot, from the newest partition that has one and can be read.
@@ -242,15 +304,8 @@ impl Holdings {
 
     /// The state's snapshot in this partition, if there is one that can be read.
     pub(crate) fn snapshot_in(&self, partition: &Arc<Partition>) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.partitions.read(partition).and_then(|reading| reading.snapshot()) {
-            Ok(snapshot) => Ok(snapshot),
-            Err(error @ StoreError::Damaged { .. }) => {
-                partition.complain(&error);
-                Ok(None)
-            }
-            Err(StoreError::PartitionDropped { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let read = self.partitions.read(partition).and_then(|reading| reading.snapshot());
+        read.or_else(|error| partition.pass_over(error).map(|()| None))
     }
 
     /// The newest revision of a content id in these partitions.
@@ -266,17 +321,76 @@ impl Holdings {
             if suspects.is_empty() {
                 continue;
             }
-            match self
-                .partitions
-                .read(partition)
-                .and_then(|reading| newest_revision(&reading, suspects, tenant, content_id))
-            {
-                Ok(Some(header)) => return Ok(Some(header)),
-                Ok(None) => {}
-                Err(error) => self.pass_over(partition, error)?,
+            let found = self.newest_revision(partition, suspects, tenant, content_id)?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
+    }
+
+    fn newest_revision(
+        &self,
+        partition: &Arc<Partition>,
+        suspects: Vec<BlobNumber>,
+        tenant: TenantId,
+        content_id: &ContentId,
+    ) -> Result<Option<BlobHeader>, StoreError> {
+        let mut newest: Option<BlobHeader> = None;
+        for blob in suspects {
+            let header = self.partitions.read(partition).and_then(|tree| match tree.index(blob)? {
+                Some(index) if index.tenant == tenant && index.content_id == *content_id => {
+                    tree.header(tenant, index.content_type, index.seq)
+                }
+                _ => Ok(None),
+            });
+            match header {
+                Ok(Some(header)) if newest.as_ref().is_none_or(|newest| newest.revision < header.revision) => {
+                    newest = Some(header);
+                }
+                // What cannot be understood is nothing that could be shown: better stored twice than not at all.
+                Ok(_) | Err(StoreError::Undecodable { .. }) => {}
+                Err(error) => self.confirms_nothing(partition, Some(blob), error)?,
+            }
+        }
+        Ok(newest)
+    }
+
+    /// What stands in this blob, or in the partition, would tell whether something was stored before, and cannot be read.
+    ///
+    /// Damage confirms nothing. Neither does, after [`ATTEMPTS`], what the disk does not give of a partition that is no
+    /// longer written: better stored twice than not at all. Until then the error is for whoever asked, and for nobody
+    /// else.
+    pub(crate) fn confirms_nothing(
+        &self,
+        partition: &Partition,
+        blob: Option<BlobNumber>,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        let Err(error) = partition.pass_over(error) else { return Ok(()) };
+        let written = self.partitions.newest().is_some_and(|newest| newest.ordinal == partition.ordinal);
+        if written || !error.may_last() {
+            return Err(error);
+        }
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if unread.len() >= PLACES {
+            unread.clear();
+        }
+        let failures = unread.entry((partition.ordinal, blob)).or_default();
+        *failures += 1;
+        if *failures < ATTEMPTS {
+            return Err(error);
+        }
+        if *failures == ATTEMPTS {
+            tracing::error!(
+                message_id = event::STORE_DAMAGED,
+                partition = %partition.name,
+                cause = error.trouble().cause,
+                remedy = error.remedy(),
+                "a partition of the store cannot be read in part; what stands there is not recognised when it comes again"
+            );
+        }
+        Ok(())
     }
 
     /// Those in which what comes now may have been seen before, newest first.
@@ -308,8 +422,19 @@ impl Holdings {
         if seen.knows() == Knows::Nothing { self.load_seen(partition, &mut seen) } else { Ok(()) }
     }
 
+    /// Reads what was seen in a partition, whatever is in memory: after a failed write more may stand there than was
+    /// acknowledged.
+    pub(crate) fn remember_anew(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
+        self.load_seen(partition, &mut partition.seen_mut())
+    }
+
     /// The blobs of a partition in which something with this hash may stand. A damaged index is made again.
     pub(crate) fn suspects(&self, partition: &Arc<Partition>, hash: SeenHash) -> Result<Vec<BlobNumber>, StoreError> {
+        let found = self.look_up(partition, hash);
+        found.or_else(|error| self.confirms_nothing(partition, None, error).map(|()| Vec::new()))
+    }
+
+    fn look_up(&self, partition: &Arc<Partition>, hash: SeenHash) -> Result<Vec<BlobNumber>, StoreError> {
         for _ in 0..ATTEMPTS {
             let found = {
                 let seen = partition.seen();
@@ -318,7 +443,7 @@ impl Holdings {
             match found {
                 Some(Ok(blobs)) => return Ok(blobs),
                 // To read it would mean to write, too; and nobody stores anything.
-                None if self.unread.is_some() => return Ok(Vec::new()),
+                None if self.read_only.is_some() => return Ok(Vec::new()),
                 // It was too old as far as was known when it might have been read.
                 None => self.remember(partition)?,
                 Some(Err(SeenError::Store(error))) => return Err(error),
@@ -328,11 +453,11 @@ impl Holdings {
                     seen.discard()?;
                     let reading = self.partitions.read(partition);
                     let made = reading.and_then(|reading| see(&mut seen, self.seen_key, &reading, 0));
-                    made.or_else(|error| self.part_seen(partition, &mut seen, error))?;
+                    made.or_else(|error| part_seen(partition, &mut seen, error))?;
                 }
             }
         }
-        Ok(partition.seen().candidates(hash).unwrap_or_default())
+        partition.seen().candidates(hash).map_err(SeenError::into_store)
     }
 
     /// Makes one run of what was seen in a partition that is being sealed. Questions are answered meanwhile. A damaged
@@ -390,32 +515,19 @@ impl Holdings {
         match rest {
             Ok(()) => *known = seen,
             Err(error) => {
-                self.part_seen(partition, &mut seen, error)?;
+                part_seen(partition, &mut seen, error)?;
                 *known = seen;
             }
         }
         Ok(())
     }
+}
 
-    /// What was seen in a partition cannot be read in full. If that will not pass, a part of it has to do.
-    fn part_seen(&self, partition: &Partition, seen: &mut Seen, error: StoreError) -> Result<(), StoreError> {
-        self.pass_over(partition, error)?;
-        seen.knows_only_a_part();
-        Ok(())
-    }
-
-    /// Damage of an older partition, or its removal, is no reason to stop; everything else is an error.
-    pub(crate) fn pass_over(&self, partition: &Partition, error: StoreError) -> Result<(), StoreError> {
-        let newest = self.partitions.newest().is_some_and(|newest| newest.ordinal == partition.ordinal);
-        match error {
-            StoreError::PartitionDropped { .. } => Ok(()),
-            StoreError::Damaged { .. } if !newest => {
-                partition.complain(&error);
-                Ok(())
-            }
-            error => Err(error),
-        }
-    }
+/// What was seen in a partition cannot be read in full. If that will not pass, a part of it has to do.
+fn part_seen(partition: &Partition, seen: &mut Seen, error: StoreError) -> Result<(), StoreError> {
+    partition.pass_over(error)?;
+    seen.knows_only_a_part();
+    Ok(())
 }
 
 /// Learns from a partition's database what was seen in the blobs from `first` on.
@@ -436,31 +548,4 @@ fn see(seen: &mut Seen, key: SeenKey, tree: &Tree, first: BlobNumber) -> Result<
         }
     })?;
     failed.map_err(SeenError::into_store)
-}
-
-fn newest_revision(
-    tree: &Tree,
-    suspects: Vec<BlobNumber>,
-    tenant: TenantId,
-    content_id: &ContentId,
-) -> Result<Option<BlobHeader>, StoreError> {
-    let mut newest: Option<BlobHeader> = None;
-    for blob in suspects {
-        let header = match tree.index(blob) {
-            Ok(Some(index)) if index.tenant == tenant && index.content_id == *content_id => {
-                tree.header(tenant, index.content_type, index.seq)
-            }
-            Ok(_) => continue,
-            Err(error) => Err(error),
-        };
-        match header {
-            Ok(Some(header)) if newest.as_ref().is_none_or(|newest| newest.revision < header.revision) => {
-                newest = Some(header);
-            }
-            // What cannot be understood is nothing that could be shown: better stored twice than not at all.
-            Ok(_) | Err(StoreError::Undecodable { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(newest)
 }

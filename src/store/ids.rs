@@ -102,6 +102,11 @@ impl IdPacker {
         Self(vec![ALL_GUIDS])
     }
 
+    /// How many bytes it takes so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// The next record's id, if it has one.
     pub(crate) fn push(&mut self, id: Option<&RecordId>) {
         let packed = &mut self.0;

@@ -217,6 +217,11 @@ impl Intake {
         Ok(())
     }
 
+    /// Bytes of memory that the ids of the records take, which stay until the body is stored.
+    pub(crate) fn id_bytes(&self) -> usize {
+        self.found.ids.bytes() + self.found.hashes.len() * size_of::<Option<SeenHash>>()
+    }
+
     /// The body is over: appends its last parts and says what it was.
     pub(crate) fn finish(mut self, out: &mut Vec<Part>) -> Result<Body, Malformed> {
         if self.defect.is_none() {

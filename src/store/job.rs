@@ -1,8 +1,8 @@
 //! What is asked of the writer of content, and what bodies are handed over in.
 
-use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::content::IdMemory;
 use super::error::StoreError;
 use super::intake::Body;
 use super::{Fetched, Stored};
@@ -47,13 +47,15 @@ pub(crate) struct Received {
     /// Whether another body under a stored content id is stored as a further revision.
     pub(crate) revision: bool,
     pub(crate) body: Body,
+    /// Given back with it.
+    pub(crate) _ids: IdMemory,
 }
 
 /// What is asked of the writer.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Parts that go ahead of their header.
-    Parts { upload: UploadId, at: Timestamp, parts: Parts },
+    Parts { upload: UploadId, parts: Parts },
     /// The receiver gives up.
     Abandon { upload: UploadId },
     /// The last parts and all that the header says.
@@ -63,7 +65,7 @@ pub(crate) enum Job {
     /// Asks whether the thread still turns.
     Pulse { done: oneshot::Sender<()> },
     /// Starts a new partition.
-    Roll { at: Timestamp, done: Answer<()> },
+    Roll { done: Answer<()> },
     /// Writes what came before, and ends.
     Close { done: Answer<()> },
 }

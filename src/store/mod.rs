@@ -93,14 +93,13 @@ pub use self::anchors::{Anchor, Gone};
 pub use self::content::BlobWriter;
 pub use self::error::StoreError;
 pub use self::facade::Store;
-pub use self::header::{BlobHeader, Duplicate};
+pub use self::header::{BlobHeader, Duplicate, Place};
 pub use self::read::Page;
 pub use self::records::minify::minify;
 pub use self::retention::{Keep, Reason, Retained};
 pub use self::seen::measure;
 pub use self::sizes::Sizes;
-pub use self::snapshot::Counts;
-pub use self::state::{DeadLetter, Event};
+pub use self::state::DeadLetter;
 pub use self::verify::{BlobName, Finding, Kind as FindingKind, PartitionHeads, Verification};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 

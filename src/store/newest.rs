@@ -5,6 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::durable;
 use super::error::StoreError;
 use super::keys::BlobNumber;
 use super::partition::{Label, Sums};
@@ -34,6 +37,8 @@ pub(super) struct Newest {
     pub(super) snapshot_pieces: u32,
     /// No number of any tenant is this or smaller: what was given before a partition was lost.
     pub(super) floor: u64,
+    /// Nothing was stored after this when it was opened.
+    pub(super) stored_to: Timestamp,
     /// Numbers that were given to blobs that are not durable yet.
     pub(super) pending: BTreeSet<BlobNumber>,
     /// There is room for the blobs below this number.
@@ -47,13 +52,17 @@ pub(super) struct Newest {
 impl Newest {
     /// Opens the partition for writing, and learns what stands in it.
     pub(super) fn open(partition: &Arc<Partition>) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
-        let floor = Label::read(&partition.directory)?.floor;
+        // An error when it was renamed may have left its name undurable.
+        durable::sync_parent(&partition.directory)?;
+        let label = Label::read(&partition.directory)?;
         let tree = partition.open_to_write(CACHE)?;
         let sums = tree.sums()?;
         let heads = tree.heads()?.into_iter().collect();
         let snapshot_pieces = tree.snapshot_pieces()?;
         let size = tree.database.size_on_disk()?;
         let measured = (sums.compressed, size);
+        let stored = sums.stored.0.map(|(_, last)| last);
+        let stored_to = label.stored_from.unwrap_or(label.created).max(stored.unwrap_or(Timestamp::MIN));
         let room = sums.next_blob;
         let partition = Arc::clone(partition);
         Ok((
@@ -62,7 +71,8 @@ impl Newest {
                 tree,
                 sums,
                 snapshot_pieces,
-                floor,
+                floor: label.floor,
+                stored_to,
                 pending: BTreeSet::new(),
                 room,
                 ledgers: HashMap::new(),

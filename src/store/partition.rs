@@ -10,7 +10,7 @@
 //!
 //! The name's date is that of the service's time when the partition was made, and orders the partitions together
 //! with the number behind it. The *ordinal* counts partitions over the store's life and is never given twice: blobs
-//! name the partition of a duplicate's original by it.
+//! name by it the partitions of those that had a record before.
 //!
 //! **Invariant:** a database is open at most once in the process, however many read from it; whoever reads holds
 //! it open, and nothing removes a partition that is held.
@@ -88,13 +88,24 @@ pub(crate) struct Label {
     pub(crate) reckoned: Option<Timestamp>,
     /// Every number given here is greater.
     pub(crate) floor: u64,
+    /// Nothing here was stored before this time. Missing in the first stores: then since it was made.
+    #[serde(default)]
+    pub(crate) stored_from: Option<Timestamp>,
 }
 
 impl Label {
-    pub(crate) fn new(name: PartitionName, ordinal: u32, begun: Moment, floor: u64) -> Self {
+    pub(crate) fn new(name: PartitionName, ordinal: u32, begun: Moment, floor: u64, stored_from: Timestamp) -> Self {
         let Moment { service, host, reckoned } = begun;
-        let name = Some(name.to_string());
-        Self { format: FORMAT, name, ordinal, created: service, host: Some(host), reckoned: Some(reckoned), floor }
+        Self {
+            format: FORMAT,
+            name: Some(name.to_string()),
+            ordinal,
+            created: service,
+            host: Some(host),
+            reckoned: Some(reckoned),
+            floor,
+            stored_from: Some(stored_from),
+        }
     }
 
     pub(crate) fn read(dir: &Path) -> Result<Self, StoreError> {

@@ -4,8 +4,10 @@
 //! nobody reads them, with a small cache each. A partition that turns out to be damaged stays where it is and is
 //! marked: reading passes over it, and says so.
 //!
-//! **Invariant:** whoever holds a [`Reading`] has the partition to himself as far as removal goes: [`Partition::end`]
-//! waits for the last of them.
+//! **Invariant:** whoever holds a [`Reading`] reads what was there when he began, or gets an error: [`Partition::end`]
+//! waits for him for a while, and what he has open he can read to the end of that step even when it has been removed.
+//! A partition that is written is open once, for the writer and all readers: after an error it is opened again in the
+//! same place.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -53,7 +55,8 @@ struct Inner {
     sealed: Option<Sums>,
     /// Why it cannot be read.
     unreadable: Option<StoreError>,
-    complained: bool,
+    /// Something in it is, and that has been said.
+    damaged: bool,
     ending: Ending,
 }
 
@@ -113,9 +116,14 @@ impl Partition {
         self.directory.join("db")
     }
 
-    /// Opens it to write; nobody may have it open.
+    /// Opens it to write. What somebody has open is opened again in its place, and whoever reads goes on with that: sled
+    /// opens nothing twice.
     pub(crate) fn open_to_write(&self, cache_bytes: u64) -> Result<Arc<Tree>, StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = open.upgrade() {
+            tree.database.reopen_with(cache_bytes)?;
+            return Ok(tree);
+        }
         let database = Database::open(&self.database(), Access { cache_bytes, create: false })?;
         let tree = Arc::new(Tree::new(database));
         *open = Arc::downgrade(&tree);
@@ -142,9 +150,26 @@ impl Partition {
         self.inner().unreadable.get_or_insert_with(|| error.clone());
     }
 
-    /// Says once that it is damaged.
+    /// Whether something in it is damaged, as far as is known. Nothing more is written to such a one.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.inner().damaged
+    }
+
+    /// Damage, and that it was dropped, is no reason to stop; everything else is an error.
+    pub(crate) fn pass_over(&self, error: StoreError) -> Result<(), StoreError> {
+        match error {
+            StoreError::PartitionDropped { .. } => Ok(()),
+            StoreError::Damaged { .. } | StoreError::Undecodable { .. } => {
+                self.complain(&error);
+                Ok(())
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Marks it as damaged, and says so once.
     pub(crate) fn complain(&self, error: &StoreError) {
-        if !std::mem::replace(&mut self.inner().complained, true) {
+        if !std::mem::replace(&mut self.inner().damaged, true) {
             tracing::error!(
                 message_id = event::STORE_DAMAGED,
                 partition = %self.name,
@@ -163,7 +188,8 @@ impl Partition {
         self.seen.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets nobody begin to read it, waits up to `patience` for those who do, then ends them too.
+    /// Lets nobody begin to read it, and waits up to `patience` for those who do. Who reads it then gets an error at the
+    /// next step; that may never come, and nobody waits for it.
     pub(crate) fn end(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let mut inner = self.inner();
@@ -171,12 +197,16 @@ impl Partition {
         while inner.readers > 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                inner.ending = Ending::Now;
-                inner = self.left.wait(inner).unwrap_or_else(PoisonError::into_inner);
-            } else {
-                inner = self.left.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+                break;
             }
+            inner = self.left.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        inner.ending = Ending::Now;
+    }
+
+    /// Whether it is about to be removed: nobody begins to read it.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.inner().ending > Ending::No
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -188,7 +218,7 @@ impl Partition {
     }
 }
 
-/// A partition that is being read: it is open, and not removed while this lives.
+/// A partition that is being read: it is open while this lives.
 #[derive(Debug)]
 pub(crate) struct Reading {
     partition: Arc<Partition>,
@@ -200,6 +230,11 @@ impl Reading {
     /// The partition's name.
     pub(crate) fn name(&self) -> String {
         self.partition.name.to_string()
+    }
+
+    /// The partition's ordinal.
+    pub(crate) fn ordinal(&self) -> u32 {
+        self.partition.ordinal
     }
 
     /// Whether reading may go on; asked between the parts of a body.
@@ -259,10 +294,7 @@ impl Partitions {
 
     /// Whether what stands in the partition with this ordinal can be read, as far as is known.
     pub(crate) fn is_readable(&self, ordinal: u32) -> bool {
-        self.by_ordinal(ordinal).is_some_and(|partition| {
-            let inner = partition.inner();
-            inner.unreadable.is_none() && inner.ending == Ending::No
-        })
+        self.by_ordinal(ordinal).is_some_and(|partition| partition.unreadable().is_none() && !partition.is_ending())
     }
 
     pub(crate) fn push(&self, partition: Arc<Partition>) {
@@ -293,13 +325,22 @@ impl Partitions {
             inner.readers += 1;
         }
         let mut reading = Reading { partition: Arc::clone(partition), tree: None };
-        reading.tree = Some(self.open(partition)?);
+        match self.open(partition) {
+            Ok(tree) => reading.tree = Some(tree),
+            // It has been removed meanwhile.
+            Err(_) if partition.inner().ending == Ending::Now => return Err(partition.gone()),
+            Err(error) => return Err(error),
+        }
         Ok(reading)
     }
 
     fn open(&self, partition: &Partition) -> Result<Arc<Tree>, StoreError> {
         let mut open = partition.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tree) = open.upgrade() {
+            // Sealing it has failed; the newest is the writer's business.
+            if !tree.database.is_open() && self.newest().is_none_or(|newest| newest.ordinal != partition.ordinal) {
+                tree.database.reopen()?;
+            }
             self.keep(partition, &tree, false);
             return Ok(tree);
         }

@@ -4,23 +4,23 @@
 //! the store. Partitions and blobs whose times cannot match are passed over, sealed partitions without being opened.
 //!
 //! **Invariants:** nothing is read before it is durable, so that no cursor can stand on what a power cut would take;
-//! of every record exactly one copy comes unless all are asked for: a copy is left out while the partition of its
-//! original is there and can be read.
+//! of every record exactly one copy comes unless all are asked for: a copy is left out while one of the blobs that had
+//! the record before is asked for by its content type, is there, and can be read.
 //!
 //! What cannot be read is passed over and listed in [`Read`]: the caller says so and ends with an error.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::error::StoreError;
-use super::header::BlobHeader;
+use super::header::{BlobHeader, Duplicate, Place};
 use super::holdings::Holdings;
 use super::intake::Unpack;
 use super::keys;
-use super::partition::{Label, Span, Sums};
+use super::partition::{Span, Sums};
 use super::partitions::{Partition, Reading};
 use super::records::fields::Fields;
 use super::records::reader::{ReadError, RecordReader};
@@ -32,6 +32,8 @@ use crate::event;
 const PAGE: usize = 64;
 /// How many blobs that cannot be read are listed; the others are only counted.
 const LISTED: usize = 100;
+/// Of so many blobs it is noted whether they can be read.
+const NOTED: usize = 10_000;
 
 /// What came of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,13 +120,10 @@ pub(crate) fn for_each_record(
     mut each: impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<Read, StoreError> {
     let mut read = Read::default();
-    let list = holdings.partitions.list();
-    // What is there now: an original that is dropped while this goes on has been handed out already.
-    let mut originals: HashSet<u32> = list
-        .iter()
-        .map(|partition| partition.ordinal)
-        .filter(|&ordinal| holdings.partitions.is_readable(ordinal))
-        .collect();
+    let mut list = holdings.partitions.list();
+    // Nobody begins to read what retention is about to remove.
+    list.retain(|partition| !partition.is_ending());
+    let mut originals = Originals::new(holdings, &list, query);
     for partition in &list {
         if partition.sealed().is_some_and(|sums| !query.meets_partition(&sums)) {
             continue;
@@ -132,16 +131,16 @@ pub(crate) fn for_each_record(
         let done = holdings
             .partitions
             .read(partition)
-            .and_then(|reading| read_partition(holdings, &reading, query, &originals, &mut read, &mut each));
+            .and_then(|reading| read_partition(holdings, &reading, query, &mut originals, &mut read, &mut each));
         match done {
             Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(())) => {
                 read.ended = true;
                 break;
             }
-            Err(error @ StoreError::Damaged { .. }) => {
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
                 partition.complain(&error);
-                originals.remove(&partition.ordinal);
+                originals.readable.remove(&partition.ordinal);
                 read.unreadable.push((partition.name.to_string(), error.to_string()));
             }
             Err(error) => return Err(error),
@@ -150,11 +149,98 @@ pub(crate) fn for_each_record(
     Ok(read)
 }
 
+/// Which of the blobs that marks name come themselves: what is a copy of such a one is left out.
+///
+/// Only what the partition or the content type says of a blob is known beforehand. What has been passed is known; of the
+/// blobs that are still to come in the same partition, which are in other content types, those that are named are read.
+struct Originals {
+    /// What is there now: an original that is dropped while this goes on has been handed out already.
+    readable: HashSet<u32>,
+    /// In the order in which they come.
+    content_types: Vec<ContentType>,
+    /// The partition and the content type that are being read.
+    at: (u32, ContentType),
+    /// Blobs that could not be read to their end. Copies of the records before that come twice: better than never.
+    damaged: HashSet<(TenantId, Place)>,
+    /// Whether blobs that are still to come can be read.
+    looked_at: HashMap<(TenantId, Place), bool>,
+}
+
+impl Originals {
+    fn new(holdings: &Holdings, list: &[Arc<Partition>], query: &Query) -> Self {
+        let ordinals = list.iter().map(|partition| partition.ordinal);
+        Self {
+            readable: ordinals.filter(|&ordinal| holdings.partitions.is_readable(ordinal)).collect(),
+            content_types: query.content_types(),
+            at: (0, ContentType::General),
+            damaged: HashSet::new(),
+            looked_at: HashMap::new(),
+        }
+    }
+
+    /// A blob of the partition and content type that are being read is damaged.
+    fn are_damaged(&mut self, tenant: TenantId, seq: u64) {
+        let (partition, content_type) = self.at;
+        if self.damaged.len() < NOTED {
+            self.damaged.insert((tenant, Place { partition, content_type, seq }));
+        } else {
+            self.readable.remove(&partition);
+        }
+    }
+
+    /// Whether one of those that had the record before comes.
+    fn come(&mut self, reading: &Reading, tenant: TenantId, mark: &Duplicate) -> Result<bool, StoreError> {
+        for place in &*mark.earlier {
+            if self.comes(reading, tenant, *place)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn comes(&mut self, reading: &Reading, tenant: TenantId, place: Place) -> Result<bool, StoreError> {
+        let when = |content_type| self.content_types.iter().position(|one| *one == content_type);
+        let Some(turn) = when(place.content_type) else { return Ok(false) };
+        if !self.readable.contains(&place.partition) || self.damaged.contains(&(tenant, place)) {
+            return Ok(false);
+        }
+        if place.partition != self.at.0 || Some(turn) <= when(self.at.1) {
+            return Ok(true);
+        }
+        if let Some(known) = self.looked_at.get(&(tenant, place)) {
+            return Ok(*known);
+        }
+        let can_be_read = match reading.header(tenant, place.content_type, place.seq) {
+            Ok(Some(header)) => is_whole(reading, &header)?,
+            Ok(None) | Err(StoreError::Undecodable { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if self.looked_at.len() >= NOTED {
+            self.looked_at.clear();
+        }
+        self.looked_at.insert((tenant, place), can_be_read);
+        Ok(can_be_read)
+    }
+}
+
+/// Whether a body can be read to its end.
+fn is_whole(reading: &Reading, header: &BlobHeader) -> Result<bool, StoreError> {
+    let mut reader = RecordReader::new(Body::new(reading, header));
+    loop {
+        match reader.next() {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(true),
+            Err(ReadError::Malformed(_) | ReadError::Part(StoreError::Undecodable { .. })) => return Ok(false),
+            Err(ReadError::Part(error)) => return Err(error),
+        }
+    }
+}
+
 fn read_partition(
     holdings: &Holdings,
     reading: &Reading,
     query: &Query,
-    originals: &HashSet<u32>,
+    originals: &mut Originals,
     read: &mut Read,
     each: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, StoreError> {
@@ -164,6 +250,7 @@ fn read_partition(
     }
     for tenant in tenants {
         for content_type in query.content_types() {
+            originals.at = (reading.ordinal(), content_type);
             let mut after = 0;
             loop {
                 let durable = holdings.last_seq(tenant, content_type);
@@ -175,12 +262,14 @@ fn read_partition(
                         if !query.meets_blob(&header) {
                             return Ok(ControlFlow::Continue(()));
                         }
-                        read_records(reading, tenant, &header, query, originals, &mut read.records, each)
+                        let mut is_copy = |mark: &Duplicate| originals.come(reading, tenant, mark);
+                        read_records(reading, tenant, &header, query, &mut is_copy, &mut read.records, each)
                     });
                     match done {
                         Ok(ControlFlow::Continue(())) => {}
                         Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
                         Err(StoreError::Undecodable { what, why, .. }) => {
+                            originals.are_damaged(tenant, seq);
                             read.damaged_blobs += 1;
                             if read.damaged.len() < LISTED {
                                 let why = format!("{what}: {why}");
@@ -223,7 +312,7 @@ fn read_records(
     tenant: TenantId,
     header: &BlobHeader,
     query: &Query,
-    originals: &HashSet<u32>,
+    is_copy: &mut dyn FnMut(&Duplicate) -> Result<bool, StoreError>,
     count: &mut u64,
     each: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, StoreError> {
@@ -242,7 +331,7 @@ fn read_records(
             Err(ReadError::Malformed(malformed)) => return Err(reading.undecodable("a body", malformed)),
         };
         let mark = duplicates.next_if(|duplicate| duplicate.record == index);
-        let duplicate = mark.is_some_and(|mark| originals.contains(&mark.original));
+        let duplicate = mark.map_or(Ok(false), &mut *is_copy)?;
         if duplicate && !query.include_duplicates {
             continue;
         }
@@ -318,7 +407,9 @@ fn find(
         match found {
             Ok(None) => {}
             Ok(found) => return Ok(found),
-            Err(error) => holdings.pass_over(partition, error)?,
+            // It is this blob that is damaged.
+            Err(error @ StoreError::Undecodable { .. }) => return Err(error),
+            Err(error) => partition.pass_over(error)?,
         }
     }
     Ok(None)
@@ -350,22 +441,24 @@ struct Following {
     durable: u64,
 }
 
-/// The records of the blobs after a number, copies marked as [`for_each_record`] does; answers the last number whose
+/// The records of the blobs after a number, those marked that are copies of what stands in a blob of one of the content
+/// types in `among` (empty: any) in a partition that can be read; answers the last number whose
 /// blob was read whole. Goes through the partitions once, whatever is stored meanwhile.
 pub(crate) fn for_each_record_after(
     holdings: &Holdings,
     tenant: TenantId,
     content_type: ContentType,
     after: u64,
+    among: &[ContentType],
     mut each: impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<u64, StoreError> {
     let following = Following { tenant, content_type, durable: holdings.last_seq(tenant, content_type) };
     let mut last = after;
     for partition in following.partitions(holdings, after)? {
-        match following.read(holdings, &partition, &mut last, &mut each) {
+        match following.read(holdings, &partition, &mut last, among, &mut each) {
             Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(())) => break,
-            Err(error) => holdings.pass_over(&partition, error)?,
+            Err(error) => partition.pass_over(error)?,
         }
     }
     Ok(last)
@@ -391,7 +484,7 @@ pub(crate) fn read_after(
             .and_then(|reading| page(&reading, tenant, content_type, (after, following.durable), limit - found.len()));
         match page {
             Ok(page) => found.extend(page),
-            Err(error) => holdings.pass_over(&partition, error)?,
+            Err(error) => partition.pass_over(error)?,
         }
     }
     Ok(found)
@@ -430,8 +523,7 @@ impl Following {
                 let before = head.and_then(|head| head.start.last.get(&self.content_type.code()).copied());
                 Ok(before.unwrap_or(0) <= after)
             }
-            Err(StoreError::Undecodable { .. }) => Ok(false),
-            Err(error) => holdings.pass_over(partition, error).map(|()| false),
+            Err(error) => partition.pass_over(error).map(|()| false),
         }
     }
 
@@ -441,6 +533,7 @@ impl Following {
         holdings: &Holdings,
         partition: &Arc<Partition>,
         last: &mut u64,
+        among: &[ContentType],
         each: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, StoreError> {
         let Self { tenant, content_type, durable } = *self;
@@ -453,13 +546,10 @@ impl Following {
             }
             for (seq, header) in page {
                 let read = header.and_then(|header| {
-                    let originals = header
-                        .duplicates
-                        .iter()
-                        .map(|duplicate| duplicate.original)
-                        .filter(|&ordinal| holdings.partitions.is_readable(ordinal))
-                        .collect();
-                    read_records(&reading, tenant, &header, &query, &originals, &mut 0, each)
+                    let is_asked = |place: &Place| among.is_empty() || among.contains(&place.content_type);
+                    let comes = |place: &Place| is_asked(place) && holdings.partitions.is_readable(place.partition);
+                    let mut is_copy = |mark: &Duplicate| Ok(mark.earlier.iter().any(comes));
+                    read_records(&reading, tenant, &header, &query, &mut is_copy, &mut 0, each)
                 });
                 match read {
                     // What retention drops in between is not mourned.
@@ -476,42 +566,27 @@ impl Following {
     }
 }
 
-/// The last numbers that were stored before a time.
+/// The last numbers that were stored before a time: in every content type the one before the first that was not.
 pub(crate) fn heads_at(holdings: &Holdings, since: Timestamp) -> Result<Heads, StoreError> {
-    let mut heads = Heads::new();
-    for partition in holdings.partitions.list().iter().rev() {
-        let read = holdings.partitions.read(partition).and_then(|reading| {
-            let sums = reading.sums()?;
-            if sums.stored.meets(None, Some(since)) {
-                for row in reading.all_headers()? {
-                    let (tenant, seq, header) = row?;
-                    if let Ok(header) = header
-                        && header.stored_at < since
-                    {
-                        let last = heads.entry((tenant, header.content_type)).or_default();
-                        *last = seq.max(*last);
-                    }
+    let mut heads = holdings.last_numbers();
+    for partition in holdings.partitions.list() {
+        if partition.sealed().is_some_and(|sums| !sums.stored.meets(Some(since), None)) {
+            continue;
+        }
+        let read = holdings.partitions.read(&partition).and_then(|reading| {
+            for row in reading.all_headers()? {
+                let (tenant, seq, header) = row?;
+                if let Ok(header) = header
+                    && header.stored_at >= since
+                    && let Some(last) = heads.get_mut(&(tenant, header.content_type))
+                {
+                    *last = seq.saturating_sub(1).min(*last);
                 }
             }
-            // What no blob of this partition says was so when it began.
-            let began_before =
-                Label::read(&partition.directory)?.created <= since || sums.stored.meets(None, Some(since));
-            if began_before {
-                for (tenant, head) in reading.heads()? {
-                    for (code, seq) in head.start.last {
-                        if let Some(content_type) = ContentType::from_code(code) {
-                            let last = heads.entry((tenant, content_type)).or_default();
-                            *last = seq.max(*last);
-                        }
-                    }
-                }
-            }
-            Ok(began_before)
+            Ok(())
         });
-        match read {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(error) => holdings.pass_over(partition, error)?,
+        if let Err(error) = read {
+            partition.pass_over(error)?;
         }
     }
     Ok(heads)

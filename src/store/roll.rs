@@ -5,20 +5,22 @@
 //! name. What a crash leaves behind under the other name was never used, and is removed at the next start.
 //!
 //! **Sealing.** In the background, after the writer has moved on: leftovers of bodies that moved with it are removed,
-//! the index of what was seen is written down, and last of all the file `sealed`. A crash in between is made up for at
-//! the next start.
+//! the index of what was seen is written down, and last of all the file `sealed`. An error in between is made up for
+//! after a while, a crash at the next start.
 //!
-//! **Dropping.** An anchor first; then the directory is renamed to `.dropping-<name>` once nobody reads it, and
-//! removed. The next start goes on where a crash has stopped.
+//! **Dropping.** An anchor first; then the directory is renamed to `.dropping-<name>` once nobody reads it, or once those
+//! who do have had their time, and removed. The next start goes on where a crash has stopped.
 //!
-//! **Damage of the newest.** An anchor, then the directory is moved to `aside/`, never removed; numbers go on behind a
+//! **Damage of the newest.** If it shows while it is read, the partition stays where it is, as an older one does, and
+//! another is begun. If it cannot be opened: an anchor, then the directory is moved to `aside/`, never removed; numbers go on behind a
 //! floor that no number of the lost partition can have reached, and the chains start again from a link that only the
 //! last known one gives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::anchors::Gone;
+use super::chain::heads_digest;
 use super::database::{self, Access, Database};
 use super::durable;
 use super::error::StoreError;
@@ -40,10 +43,10 @@ use super::partitions::Partition;
 use super::retention::{self, Decision, Keep, Retained, Standing};
 use super::seen::Seen;
 use super::tree::{Changes, Head, Position, Tree};
-use super::verify::heads_digest;
 use super::writer::Writer;
 use crate::content::TenantId;
 use crate::event;
+use crate::retry::{Backoff, Stage};
 
 /// For how long readers of a partition that is to be dropped may go on.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -60,11 +63,6 @@ const RESTART: &[u8] = b"tenantry chain restart v1\0";
 /// The day in UTC.
 pub(super) fn day_of(time: Timestamp) -> Date {
     time.to_zoned(TimeZone::UTC).date()
-}
-
-/// Whether what is stored at this time goes into a new partition because the day is over.
-pub(super) fn is_new_day(newest: PartitionName, at: Timestamp) -> bool {
-    day_of(at) > newest.date
 }
 
 /// What the files will take, from what has been put into them and from what they took when they were measured.
@@ -103,8 +101,10 @@ struct Beginning<'a> {
 impl Writer {
     /// Opens the partition that is written, or begins another if that is not possible. Nothing happens if there is
     /// none yet: the first blob makes it.
+    ///
+    /// Damage that shows only when it is read leaves the partition where it is, marked: the next blob goes into another.
     pub(super) fn open_newest(&mut self) -> Result<(), StoreError> {
-        let Some(partition) = self.holdings.partitions.newest() else { return Ok(()) };
+        let Some(partition) = self.holdings.partitions.newest() else { return self.begin_after_the_only_one() };
         let next = partition.ordinal + 1;
         // Only a partition that has had a successor is sealed.
         if partition.sealed().is_some() || self.holdings.anchors().about(next).is_some() {
@@ -120,11 +120,18 @@ impl Writer {
             Some(error) => Err(error),
             None => Newest::open(&partition),
         };
+        // If a reader had it open, it is the writer's now.
+        self.holdings.partitions.forget(partition.ordinal);
         match opened {
             Ok((newest, heads)) => {
-                remove_open(&newest.tree, newest.tree.open_blobs()?)?;
-                self.holdings.remember(&partition)?;
+                let removed = newest.tree.open_blobs().and_then(|blobs| remove_open(&newest.tree, blobs));
+                removed.or_else(|error| partition.pass_over(error))?;
+                if !newest.tree.database.is_open() {
+                    newest.tree.database.reopen()?;
+                }
+                self.holdings.remember_anew(&partition)?;
                 self.holdings.set_heads(heads);
+                self.stored_to = self.stored_to.max(newest.stored_to);
                 self.newest = Some(newest);
                 Ok(())
             }
@@ -135,11 +142,35 @@ impl Writer {
         }
     }
 
-    /// Goes on in a new partition, of which the day is that of `at` or the newest's.
-    pub(super) fn roll(&mut self, at: Timestamp) -> Result<(), StoreError> {
-        let ordinal = self.holdings.next_ordinal();
+    /// No partition is here. If there was one it was moved aside, and numbers go on behind those that it gave.
+    fn begin_after_the_only_one(&mut self) -> Result<(), StoreError> {
+        let lost = self.holdings.anchors().list().last().cloned();
+        match lost.and_then(|lost| Some((lost.partition.parse().ok()?, lost.ordinals.1))) {
+            Some((name, ordinal)) => self.begin_again(name, ordinal + 1, HashMap::new()),
+            None => Ok(()),
+        }
+    }
+
+    /// The time that is the store's: the service's, and never before what is stored already.
+    pub(super) fn stamp(&mut self) -> Timestamp {
+        let now = self.holdings.time.confirmed().unwrap_or_else(|| self.holdings.time.now());
+        self.stored_to = self.stored_to.max(now);
+        self.stored_to
+    }
+
+    /// Whether the day of the newest partition is over. Nobody knows while the service has not confirmed the time.
+    pub(super) fn is_new_day(&self) -> bool {
+        let newest = self.newest.as_ref().map(|newest| newest.partition.name.date);
+        newest.zip(self.holdings.time.confirmed()).is_some_and(|(newest, now)| day_of(now) > newest)
+    }
+
+    /// Goes on in a new partition, of today or of the newest's day.
+    pub(super) fn roll(&mut self) -> Result<(), StoreError> {
+        let (now, stored_from) = (self.holdings.time.now(), self.stamp());
         let before = self.newest.as_ref().map(|newest| newest.partition.name);
-        let name = PartitionName::after(before, day_of(at));
+        let confirmed = self.holdings.time.confirmed().map(day_of);
+        let day = confirmed.or(before.map(|before| before.date)).unwrap_or_else(|| day_of(now));
+        let (name, ordinal) = self.holdings.next_partition(before, day)?;
         let heads: HashMap<_, _> =
             self.holdings.heads().iter().map(|(tenant, head)| (*tenant, head.carried())).collect();
         let mut uploads: Vec<_> = self.uploads.iter().map(|(id, upload)| (*id, *upload)).collect();
@@ -150,14 +181,13 @@ impl Writer {
         };
         let beginning = Beginning {
             name,
-            label: Label::new(name, ordinal, self.holdings.begin(at), floor),
+            label: Label::new(name, ordinal, self.holdings.begin(now), floor, stored_from),
             heads,
             snapshot,
             uploads,
             from: self.newest.as_ref().map(|newest| &*newest.tree),
         };
-        let (newest, uploads) = self.begin(&beginning)?;
-        self.holdings.set_heads(beginning.heads);
+        let (newest, uploads) = self.begin(beginning)?;
         let old = self.newest.replace(newest);
         self.uploads = uploads;
         if let Some(old) = old {
@@ -174,29 +204,29 @@ impl Writer {
         Ok(())
     }
 
-    /// The newest partition cannot be opened: moves it out of the way and begins another.
+    /// The newest partition cannot be opened: moves it out of the way and begins another. It stays in the list until it
+    /// has been moved, so that the next attempt finds the same one.
     fn replace_damaged(&mut self, lost: &Arc<Partition>, error: &StoreError) -> Result<(), StoreError> {
         let now = self.holdings.time.now();
         let why = error.to_string();
-        self.holdings.anchors().add(
-            lost.ordinal,
-            lost.name,
-            Gone::Damaged { why: why.clone(), moved_to: None },
-            now,
-        )?;
-        lost.end(Duration::ZERO);
-        self.holdings.partitions.remove(lost.ordinal);
+        let gone = |moved_to| Gone::Damaged { why: why.clone(), moved_to };
+        let heads = self.holdings.heads_in(lost);
+        self.holdings.anchors().add(lost, gone(None), heads.clone(), now)?;
         let aside = self.holdings.store.join("aside");
         let moved_to = database::move_aside(&lost.directory, &aside, "damaged", now)?;
+        self.holdings.partitions.remove(lost.ordinal);
+        // Who reads it has it open still, and hears of it at the next step.
+        lost.end(Duration::ZERO);
         tracing::error!(
-                message_id = event::STORE_DAMAGED,
+            message_id = event::STORE_DAMAGED,
             partition = %lost.name,
             moved_to = %moved_to.display(),
             cause = why,
+            heads,
             "the newest partition of the store is damaged and was moved aside; what the service still holds is \
              collected again"
         );
-        self.holdings.anchors().add(lost.ordinal, lost.name, Gone::Damaged { why, moved_to: Some(moved_to) }, now)?;
+        self.holdings.anchors().add(lost, gone(Some(moved_to)), heads, now)?;
         let heads = self.holdings.last_known_heads()?;
         self.begin_again(lost.name, lost.ordinal + 1, heads)
     }
@@ -208,36 +238,46 @@ impl Writer {
         ordinal: u32,
         known: HashMap<TenantId, Head>,
     ) -> Result<(), StoreError> {
-        let ordinal = ordinal.max(self.holdings.next_ordinal());
-        let name = PartitionName::after(Some(after), after.date);
+        let (name, free) = self.holdings.next_partition(Some(after), after.date)?;
+        let ordinal = ordinal.max(free);
         let restarted = |tenant, known: Head| {
             let start = Position { link: restart_link(tenant, &known.now.link, ordinal), ..known.now };
             Head { now: start.clone(), start }
         };
         let heads = known.into_iter().map(|(tenant, head)| (tenant, restarted(tenant, head))).collect();
         let floor = u64::from(ordinal) << FLOOR_STEP;
-        let label = Label::new(name, ordinal, self.holdings.begin(self.holdings.time.now()), floor);
+        let sealed = |partition: Arc<Partition>| Some(partition.sealed()?.stored.0?.1);
+        let stored = self.holdings.partitions.list().into_iter().filter_map(sealed).max();
+        self.stored_to = self.stored_to.max(stored.unwrap_or(Timestamp::MIN));
+        let stored_from = self.stamp();
+        let label = Label::new(name, ordinal, self.holdings.begin(self.holdings.time.now()), floor, stored_from);
         let snapshot = self.holdings.snapshot()?;
         let beginning = Beginning { name, label, heads, snapshot, uploads: Vec::new(), from: None };
-        let (newest, _) = self.begin(&beginning)?;
-        self.holdings.set_heads(beginning.heads);
+        let (newest, _) = self.begin(beginning)?;
         self.newest = Some(newest);
         self.uploads.clear();
         Ok(())
     }
 
-    fn begin(&self, beginning: &Beginning<'_>) -> Result<(Newest, HashMap<UploadId, Upload>), StoreError> {
+    /// Makes a partition and opens it. From its renaming on it is the newest, whatever comes of opening it: the next
+    /// attempt opens it again.
+    fn begin(&self, beginning: Beginning<'_>) -> Result<(Newest, HashMap<UploadId, Upload>), StoreError> {
         let content = self.holdings.partitions.content();
         let directory = content.join(beginning.name.to_string());
-        let (making, uploads) = make(content, beginning)?;
-        durable::rename(&making, &directory)?;
+        let (making, uploads) = make(content, &beginning)?;
+        let renamed = durable::rename(&making, &directory);
+        if let Err(error) = &renamed
+            && making.exists()
+        {
+            return Err(error.clone());
+        }
         let (begun, key) = (Some(beginning.label.begun()), self.holdings.seen_key);
         let partition = Partition::new(beginning.name, beginning.label.ordinal, begun, directory, key);
         *partition.seen_mut() = Seen::empty(&partition.directory, key);
         let partition = Arc::new(partition);
-        let (mut newest, _) = Newest::open(&partition)?;
+        self.holdings.begun(Arc::clone(&partition), beginning.heads);
+        let (mut newest, _) = renamed.and_then(|()| Newest::open(&partition))?;
         newest.pending = uploads.values().map(|upload| upload.blob).collect();
-        self.holdings.partitions.push(partition);
         Ok((newest, uploads))
     }
 }
@@ -327,17 +367,7 @@ impl Sealer {
         let stop = Arc::clone(&stopping);
         let thread = std::thread::Builder::new()
             .name("store-seal".to_owned())
-            .spawn(move || {
-                for partition in partitions {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if let Err(error) = seal(&holdings, &partition) {
-                        // Nothing is lost: it is only slower to read, and sealed at the next start.
-                        tracing::warn!(partition = %partition.name, %error, "a partition could not be sealed yet");
-                    }
-                }
-            })
+            .spawn(move || seal_all(&holdings, &partitions, &stop))
             .map_err(|error| StoreError::Thread { name: "store-seal", source: Arc::new(error) })?;
         Ok(Self { partitions: Some(sender), stopping, thread: Some(thread) })
     }
@@ -359,19 +389,66 @@ impl Sealer {
     }
 }
 
+/// Seals what comes. What cannot be sealed for now is tried again, with growing intervals.
+fn seal_all(holdings: &Holdings, partitions: &mpsc::Receiver<Arc<Partition>>, stop: &AtomicBool) {
+    let mut waiting: Vec<Arc<Partition>> = Vec::new();
+    let mut backoff = Backoff::new(Stage::Store);
+    let mut wait = Duration::ZERO;
+    loop {
+        let next = if waiting.is_empty() {
+            partitions.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            partitions.recv_timeout(wait)
+        };
+        match next {
+            Ok(partition) => waiting.push(partition),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        waiting.retain(|partition| {
+            let Err(error) = (if stop.load(Ordering::Relaxed) { Ok(()) } else { seal(holdings, partition) }) else {
+                return false;
+            };
+            wait = backoff.failed(None);
+            if backoff.attempts().is_power_of_two() {
+                // Nothing is lost: it is only slower to read.
+                let error = error.trouble().cause;
+                tracing::warn!(partition = %partition.name, error, "a partition could not be sealed yet");
+            }
+            true
+        });
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if waiting.is_empty() {
+            backoff.succeeded();
+        }
+    }
+}
+
+/// Seals a partition, unless it is damaged or goes; what may pass is an error.
 fn seal(holdings: &Holdings, partition: &Arc<Partition>) -> Result<(), StoreError> {
-    let reading = holdings.partitions.read(partition)?;
-    remove_open(&reading, reading.open_blobs()?)?;
-    let sums = reading.sums()?;
-    holdings.merge_seen(partition, &reading, sums.next_blob)?;
-    partition::write_sealed(&partition.directory, &sums)?;
-    drop(reading);
-    partition.seal(sums);
+    if partition.sealed().is_some() || partition.unreadable().is_some() {
+        return Ok(());
+    }
+    let sealed = holdings.partitions.read(partition).and_then(|reading| {
+        remove_open(&reading, reading.open_blobs()?)?;
+        let sums = reading.sums()?;
+        holdings.merge_seen(partition, &reading, sums.next_blob)?;
+        partition::write_sealed(&partition.directory, &sums)?;
+        Ok(sums)
+    });
+    // After a failed write it is closed; who reads it next opens it again.
     holdings.partitions.forget(partition.ordinal);
+    match sealed {
+        Ok(sums) => partition.seal(sums),
+        Err(error) => partition.pass_over(error)?,
+    }
     Ok(())
 }
 
 /// Drops the partitions of the days before `before`, except the newest; returns their names.
+#[cfg(test)]
 pub(super) fn drop_partitions(
     holdings: &Holdings,
     before: Date,
@@ -388,11 +465,12 @@ fn drop_oldest(holdings: &Holdings, count: usize, patience: Duration) -> Result<
     list.pop();
     let mut dropped = Vec::new();
     for partition in list.iter().take(count) {
-        holdings.anchors().add(partition.ordinal, partition.name, Gone::Dropped, holdings.time.now())?;
+        let heads = holdings.heads_in(partition);
+        holdings.anchors().add(partition, Gone::Dropped, heads.clone(), holdings.time.now())?;
         partition.end(patience);
         holdings.partitions.remove(partition.ordinal);
         remove(&partition.directory)?;
-        tracing::info!(message_id = event::PARTITION_DROPPED, partition = %partition.name, "a partition was dropped");
+        tracing::info!(message_id = event::PARTITION_DROPPED, partition = %partition.name, heads, "a partition was dropped");
         dropped.push(partition.name.to_string());
     }
     Ok(dropped)
@@ -401,14 +479,14 @@ fn drop_oldest(holdings: &Holdings, count: usize, patience: Duration) -> Result<
 /// Drops what is not to be kept at this time, which the service has confirmed.
 pub(super) fn retain(holdings: &Holdings, keep: Keep, now: Timestamp) -> Result<Retained, StoreError> {
     let list = holdings.partitions.list();
-    let first_recent = list.len() - holdings.recent().len();
+    let recent: HashSet<u32> = holdings.recent().iter().map(|partition| partition.ordinal).collect();
     let mut standing = Vec::with_capacity(list.len());
-    for (at, partition) in list.iter().enumerate() {
+    for partition in &list {
         standing.push(Standing {
             name: partition.name,
             bytes: durable::size(&partition.directory)?,
             stored: partition.sealed().and_then(|sums| Some(sums.stored.0?.1)),
-            recent: at >= first_recent,
+            recent: recent.contains(&partition.ordinal),
         });
     }
     let dropped_at =
@@ -416,11 +494,6 @@ pub(super) fn retain(holdings: &Holdings, keep: Keep, now: Timestamp) -> Result<
     let Decision { count, reason, excess } = retention::decide(&standing, keep, dropped_at, now);
     let dropped = drop_oldest(holdings, count, PATIENCE)?;
     Ok(Retained { dropped, reason, excess })
-}
-
-/// As [`drop_partitions`], with the time that readers are given.
-pub(super) fn drop_old(holdings: &Holdings, before: Date) -> Result<Vec<String>, StoreError> {
-    drop_partitions(holdings, before, PATIENCE)
 }
 
 /// Removes a partition's directory: out of sight at once, then piece by piece.

@@ -29,7 +29,7 @@ const BATCH: usize = 5_000;
 
 /// What was in a snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(super) struct Counts {
     /// Waits that had not ended.
     pub waits: usize,
     /// Dead letters.

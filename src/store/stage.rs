@@ -1,10 +1,11 @@
 //! What one batch of the writer will make true, and who is told of it then.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Stored;
 use super::error::StoreError;
-use super::header::BlobHeader;
+use super::header::{BlobHeader, Place};
 use super::holdings::Holdings;
 use super::ids::RecordId;
 use super::job::Answer;
@@ -21,8 +22,8 @@ pub(super) struct Stage {
     /// What was stored, to be added to the day's sums.
     pub(super) added: Vec<(u32, TenantId, ContentType, Ledger)>,
     pub(super) content: HashMap<(TenantId, ContentId), Known>,
-    /// The records in it that are no copies.
-    pub(super) records: HashSet<(TenantId, RecordId)>,
+    /// The records in it, and all blobs that have them.
+    pub(super) records: HashMap<(TenantId, RecordId), Arc<[Place]>>,
     pub(super) seen: Vec<(SeenHash, BlobNumber)>,
     /// The numbers of its blobs.
     pub(super) blobs: Vec<BlobNumber>,

@@ -28,6 +28,7 @@ mod writer;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -88,7 +89,7 @@ impl StateOptions {
 
 /// Something that happened while the state was opened, for the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Event {
     /// The state was there once and is not any more.
     Missing {
         /// Where it should be.
@@ -132,7 +133,7 @@ pub enum Event {
 impl Event {
     /// Whether something is wrong that a person should look at.
     #[must_use]
-    pub const fn is_alarm(&self) -> bool {
+    pub(super) const fn is_alarm(&self) -> bool {
         !matches!(self, Self::Restored { .. })
     }
 }
@@ -196,6 +197,8 @@ struct Shared {
     loose: Mutex<Loose>,
     /// How many entries of a kind a book keeps.
     remembered: usize,
+    /// Whether anything may be on record as listed wrongly, which is rare.
+    refused: AtomicBool,
 }
 
 /// A tenant's queue in memory.
@@ -212,7 +215,7 @@ impl State {
     pub(super) fn open(
         store: &Path,
         options: &StateOptions,
-        snapshot: &dyn Fn() -> Option<Vec<u8>>,
+        snapshot: &dyn Fn() -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<(Self, Vec<Event>), StoreError> {
         let mut events = Vec::new();
         let found = generation::open(store, options.access(), options.now, snapshot, &mut events)?;
@@ -222,6 +225,7 @@ impl State {
             tenants: RwLock::default(),
             loose: Mutex::default(),
             remembered: options.remembered,
+            refused: AtomicBool::new(found.database.scan_prefix([kind::REFUSED])?.next().transpose()?.is_some()),
         });
         shared.replace_books(books);
         if let Some((_, why)) = unreadable.first() {
@@ -353,13 +357,14 @@ impl State {
         if letters.is_empty() {
             return Ok(Refused::default());
         }
+        self.shared.refused.store(true, Ordering::Release);
         self.ask(|answer| Task::Refuse { tenant, letters, answer }).await
     }
 
     /// These are listed rightly: withdraws the dead letters of those that were not before, and says which. Durable.
     pub(super) async fn withdraw(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
-        if ids.is_empty() {
-            return Ok(ids);
+        if ids.is_empty() || !self.shared.refused.load(Ordering::Acquire) {
+            return Ok(Vec::new());
         }
         let on_record = self
             .read(move |shared| {
@@ -411,6 +416,7 @@ impl State {
     }
 
     /// Whether the content was given up.
+    #[cfg(test)]
     pub(super) async fn is_dead_letter(&self, tenant: TenantId, id: &ContentId) -> Result<bool, StoreError> {
         let key = keys::letter(tenant, id);
         self.read(move |shared| shared.database().contains(key)).await
@@ -422,6 +428,7 @@ impl State {
     }
 
     /// The tenants that have something queued.
+    #[cfg(test)]
     pub(super) fn queued_tenants(&self) -> Vec<TenantId> {
         let tenants = self.shared.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.iter().filter(|(_, tenant)| tenant.book().depth().entries > 0).map(|(id, _)| *id).collect()

@@ -14,7 +14,7 @@
 //! a copy of the heads kept elsewhere: their digest at the beginning of every partition is in the journal.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::anchors::Gone;
-use super::chain::Link;
 use super::chain::verify::{ChainBreak, ChainVerifier};
+use super::chain::{Link, heads_digest};
 use super::error::StoreError;
 use super::header::BlobHeader;
-use super::holdings::Holdings;
+use super::holdings::{Holdings, Standing};
 use super::ids::PackedIds;
 use super::keys;
 use super::partition::Label;
@@ -245,12 +245,13 @@ impl fmt::Display for Finding {
 pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Verification, StoreError> {
     let mut found = Verification::default();
     let mut before: Option<(u32, HashMap<TenantId, Position>)> = None;
-    let list = holdings.partitions.list();
+    let Standing { partitions: list, sealed, heads, anchored } = holdings.standing();
     for (at, partition) in list.iter().enumerate() {
         let first_missing = before.as_ref().map_or(1, |(ordinal, _)| ordinal + 1);
         missing(holdings, first_missing..partition.ordinal, &mut found);
-        let newest = at + 1 == list.len();
-        match verify_partition(holdings, partition, newest, before.as_ref(), go_on, &mut found) {
+        // Without a writer, what stands on the disk is durable.
+        let durable = (at + 1 == list.len() && !heads.is_empty()).then_some(&heads);
+        match verify_partition(holdings, partition, durable, before.as_ref(), go_on, &mut found) {
             Ok(positions) => {
                 found.partitions += 1;
                 before = Some((partition.ordinal, positions));
@@ -270,8 +271,7 @@ pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Ve
     let links = before.iter().flat_map(|(_, positions)| positions).map(|(tenant, position)| (*tenant, position.link));
     found.heads_now = heads_digest(links);
     // Only a partition that has had a successor is sealed, and numbers that an anchor names were given.
-    let sealed = list.last().filter(|newest| newest.sealed().is_some()).map(|newest| newest.ordinal + 1);
-    let given = sealed.max(holdings.anchors().last_ordinal());
+    let given = list.last().filter(|_| sealed).map(|newest| newest.ordinal + 1).max(anchored);
     let end = list.last().map_or(0, |newest| newest.ordinal);
     missing(holdings, end + 1..given.unwrap_or(0) + 1, &mut found);
     Ok(found)
@@ -312,16 +312,18 @@ fn missing(holdings: &Holdings, ordinals: std::ops::Range<u32>, found: &mut Veri
 fn verify_partition(
     holdings: &Holdings,
     partition: &Arc<Partition>,
-    newest: bool,
+    durable: Option<&HashMap<TenantId, Head>>,
     before: Option<&(u32, HashMap<TenantId, Position>)>,
     go_on: &dyn Fn() -> bool,
     found: &mut Verification,
 ) -> Result<HashMap<TenantId, Position>, StoreError> {
     let reading = holdings.partitions.read(partition)?;
     let floor = Label::read(&partition.directory)?.floor;
-    let written: HashMap<TenantId, Head> = reading.heads()?.into_iter().collect();
-    // While it is written, only what is durable counts.
-    let heads = if newest && !holdings.heads().is_empty() { holdings.heads().clone() } else { written };
+    // While it is written, only what was durable at the beginning counts.
+    let heads: HashMap<TenantId, Head> = match durable {
+        Some(heads) => heads.clone(),
+        None => reading.heads()?.into_iter().collect(),
+    };
     let starts =
         heads.iter().filter(|(_, head)| head.start.length > 0).map(|(tenant, head)| (*tenant, head.start.link));
     found.heads.push(PartitionHeads { partition: partition.name.to_string(), heads: heads_digest(starts) });
@@ -334,21 +336,6 @@ fn verify_partition(
         verify_tenant(&reading, tenant, head, floor, go_on, found)?;
     }
     Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.now)).collect())
-}
-
-/// One digest over the links of all tenants, in hexadecimal.
-pub(crate) fn heads_digest(links: impl IntoIterator<Item = (TenantId, Link)>) -> String {
-    let sorted: BTreeMap<TenantId, Link> = links.into_iter().collect();
-    let mut context = digest::Context::new(&digest::SHA256);
-    for (tenant, link) in &sorted {
-        context.update(tenant.as_bytes());
-        context.update(link);
-    }
-    context.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Writing into a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Whether every chain goes on where the partition before left it.

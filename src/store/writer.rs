@@ -13,7 +13,6 @@
 //! readers see a blob only when it is durable; whatever is acknowledged survives a power cut; after an error nothing
 //! that was not acknowledged is relied upon: the writer forgets what it knows and reads it again from the disk.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,18 +25,20 @@ use jiff::Timestamp;
 
 use super::Stored;
 use super::chain;
-use super::confirm::Indices;
+use super::confirm::{Indices, WithThis};
+use super::database::{self, panic_text};
 use super::error::StoreError;
-use super::header::{BlobHeader, Duplicate};
+use super::header::{BlobHeader, Duplicate, Place};
 use super::holdings::Holdings;
-use super::ids::PackedIds;
+use super::ids::{PackedIds, RecordId};
 use super::job::{Job, Parts, Received, UploadId};
-use super::keys::BlobNumber;
 use super::newest::{Newest, Upload};
 use super::partitions::Partition;
 use super::roll::{self, Sealer};
+use super::seen::SeenHash;
 use super::stage::{Known, Stage};
-use super::tree::{BlobIndex, Head, Ledger, hour_of};
+use super::tree::{BlobIndex, Head, Ledger, Tree, hour_of};
+use crate::content::{ContentType, TenantId};
 use crate::event;
 use crate::retry::{Backoff, Stage as RetryStage};
 
@@ -56,6 +57,10 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// How many records a batch holds at most, or one blob.
 const BATCH_RECORDS: usize = 50_000;
 
+/// What a bug here would do, in tests: a blob of this name makes the writer panic.
+#[cfg(test)]
+pub(super) const PANICS: &str = "makes the writer panic";
+
 /// The thread's own.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -68,10 +73,37 @@ pub(super) struct Writer {
     /// Received in vain: their content was stored already.
     discards: Vec<Upload>,
     pub(super) sealer: Sealer,
+    /// The last time that was given to a blob as that of its storing: never a smaller one follows.
+    pub(super) stored_to: Timestamp,
     trouble: Option<Suspended>,
-    /// The partition that is written turned out to be damaged while it was read: the next attempt goes on in another.
-    leave: bool,
     looked: Instant,
+}
+
+/// What was stored before a blob.
+struct Before {
+    /// The newest revision under its content id.
+    known: Option<Known>,
+    /// Its records that are copies.
+    duplicates: Vec<Duplicate>,
+    /// All of its records, and the blobs that have them with it.
+    records: HashMap<RecordId, Arc<[Place]>>,
+    /// Those that this partition did not have in a blob of this content type.
+    hashes: Vec<SeenHash>,
+}
+
+impl Before {
+    /// Whether there is nothing to store.
+    fn is_stored(&self, received: &Received) -> bool {
+        self.known.as_ref().is_some_and(|known| !received.revision || known.sha256 == received.body.sha256)
+    }
+}
+
+/// Why a blob is not staged.
+enum Refused {
+    /// It concerns this one only.
+    Blob(StoreError),
+    /// Nothing can be written.
+    All(StoreError),
 }
 
 /// Writing failed: until when nothing is tried.
@@ -80,6 +112,8 @@ struct Suspended {
     error: StoreError,
     backoff: Backoff,
     again: Instant,
+    /// The partition that was written, so that it stays open for its readers, or closed for all, until it is opened again.
+    tree: Option<Arc<Tree>>,
 }
 
 impl Writer {
@@ -92,8 +126,8 @@ impl Writer {
             uploads: HashMap::new(),
             discards: Vec::new(),
             sealer,
+            stored_to: Timestamp::MIN,
             trouble: None,
-            leave: false,
             looked: Instant::now(),
         }
     }
@@ -179,7 +213,12 @@ impl Writer {
                 return;
             }
             Ok(Err(error)) => error,
-            Err(panic) => StoreError::WriterEnded { writer: "content", why: panic_text(panic.as_ref()) },
+            Err(panic) => StoreError::WriterEnded { writer: "content", why: panic_text(panic.as_ref()).to_owned() },
+        };
+        // One panic is not everybody's.
+        let error = match error {
+            StoreError::Panicked { .. } => self.incomplete(),
+            error => error,
         };
         stage.refuse(&error);
         refuse(rest, &error);
@@ -187,15 +226,20 @@ impl Writer {
     }
 
     fn suspend(&mut self, error: StoreError) {
-        self.leave = self.newest.is_some() && matches!(error, StoreError::Damaged { .. });
         // What is in memory may be ahead of the disk or behind it.
-        self.newest = None;
+        let written = self.newest.take();
+        if let Some(newest) = &written
+            && matches!(error, StoreError::Damaged { .. } | StoreError::Undecodable { .. })
+        {
+            newest.partition.complain(&error);
+        }
         self.uploads.clear();
         self.discards.clear();
-        let mut backoff = match self.trouble.take() {
-            Some(trouble) => trouble.backoff,
-            None => Backoff::new(RetryStage::Store),
+        let (mut backoff, before) = match self.trouble.take() {
+            Some(trouble) => (trouble.backoff, trouble.tree),
+            None => (Backoff::new(RetryStage::Store), None),
         };
+        let tree = written.map(|newest| newest.tree).or(before);
         let wait = backoff.failed(None);
         // The first few, then with growing intervals.
         if backoff.attempts().is_power_of_two() {
@@ -208,10 +252,9 @@ impl Writer {
                 "the store cannot be written"
             );
         }
-        self.trouble = Some(Suspended { error, backoff, again: Instant::now() + wait });
+        self.trouble = Some(Suspended { error, backoff, again: Instant::now() + wait, tree });
     }
 
-    /// sled never syncs what it writes to files of their own, and what is written here never makes it do so.
     fn watch_for_blobs(&mut self) {
         if self.looked.elapsed() < LOOK_EVERY {
             return;
@@ -220,11 +263,7 @@ impl Writer {
         if let Some(newest) = &self.newest
             && newest.tree.database.blobs_present().unwrap_or(false)
         {
-            tracing::error!(
-                message_id = event::STORE_AT_RISK,
-                partition = %newest.partition.name,
-                "the database has blob files, which are not safe from a power cut; please report this"
-            );
+            database::tell_of_blobs(newest.tree.database.directory());
         }
     }
 
@@ -232,28 +271,13 @@ impl Writer {
         self.watch_for_blobs();
         if self.newest.is_none() && !group.is_empty() {
             self.open_newest()?;
-            if std::mem::take(&mut self.leave)
-                && let Some(newest) = &self.newest
-            {
-                tracing::error!(
-                    message_id = event::STORE_DAMAGED,
-                    partition = %newest.partition.name,
-                    "the newest partition of the store is damaged in part; it stays where it is and another is begun"
-                );
-                let at = newest.sums.stored.0.map_or_else(|| self.holdings.time.now(), |(_, last)| last);
-                self.roll(at)?;
-            }
+            self.seal_what_is_not();
         }
         let mut indices = Indices::default();
         while !group.is_empty() {
             // A job stays in the group until it is staged, so that it is answered if staging fails.
-            let at = match &group[0] {
-                Job::Parts { at, .. } => Some(*at),
-                Job::Blob { received, .. } => Some(received.fetched.at),
-                _ => None,
-            };
-            if let Some(at) = at {
-                self.make_room(at, stage)?;
+            if matches!(group[0], Job::Parts { .. } | Job::Blob { .. }) {
+                self.make_room(stage)?;
             }
             let job = group.remove(0);
             match job {
@@ -265,9 +289,15 @@ impl Writer {
                         drop(done.send(Err(self.incomplete())));
                         continue;
                     }
-                    match self.stage_blob(opened, &received, &parts, stage, &mut indices) {
+                    let staging = || self.stage_blob(opened, &received, &parts, stage, &mut indices);
+                    // What makes it panic will do so again: that counts against this blob, the others come again.
+                    let staged = catch_unwind(AssertUnwindSafe(staging)).unwrap_or_else(|panic| {
+                        Err(Refused::All(StoreError::Panicked { why: panic_text(panic.as_ref()).to_owned() }))
+                    });
+                    match staged {
                         Ok(stored) => stage.done.push((done, stored)),
-                        Err(error) => {
+                        Err(Refused::Blob(error)) => drop(done.send(Err(error))),
+                        Err(Refused::All(error)) => {
                             drop(done.send(Err(error.clone())));
                             return Err(error);
                         }
@@ -286,8 +316,8 @@ impl Writer {
                     }
                     stage.snapshots.push((done, self.newest.is_some()));
                 }
-                Job::Roll { at, done } => {
-                    let rolled = self.commit(stage).and_then(|()| self.roll(at));
+                Job::Roll { done } => {
+                    let rolled = self.commit(stage).and_then(|()| self.roll());
                     drop(done.send(rolled.clone()));
                     rolled?;
                 }
@@ -307,15 +337,16 @@ impl Writer {
         roll::remove_open(&newest.tree, [open.blob])
     }
 
-    /// Sees to it that there is a partition for what is stored at this time.
-    fn make_room(&mut self, at: Timestamp, stage: &mut Stage) -> Result<(), StoreError> {
+    /// Sees to it that there is a partition for what is stored now.
+    fn make_room(&mut self, stage: &mut Stage) -> Result<(), StoreError> {
+        let new_day = self.is_new_day();
         let due = match &mut self.newest {
             None => true,
-            Some(newest) => roll::is_new_day(newest.partition.name, at) || newest.is_full(self.partition_bytes)?,
+            Some(newest) => new_day || newest.partition.is_damaged() || newest.is_full(self.partition_bytes)?,
         };
         if due {
             self.commit(stage)?;
-            self.roll(at)?;
+            self.roll()?;
         }
         Ok(())
     }
@@ -341,28 +372,34 @@ impl Writer {
         parts: &Parts,
         stage: &mut Stage,
         indices: &mut Indices,
-    ) -> Result<Stored, StoreError> {
+    ) -> Result<Stored, Refused> {
+        #[cfg(test)]
+        assert_ne!(received.blob.content_id.as_str(), PANICS, "a blob that makes the writer panic");
         let (tenant, content_type) = (received.tenant, received.blob.content_type);
-        let recent = self.holdings.recent();
         let name = (tenant, received.blob.content_id.clone());
-        let known = match stage.content.get(&name) {
-            Some(known) => Some(known.clone()),
-            None => self.holdings.find_content(&recent, tenant, &name.1)?.map(|header| Known::of(&header)),
-        };
-        if let Some(known) = &known
-            && (!received.revision || known.sha256 == received.body.sha256)
-        {
-            if let Some(open) = opened {
-                self.discards.push(open);
+        let looked_up = self.look_up(received, &self.holdings.recent(), stage, indices);
+        let before = match looked_up {
+            Ok(before) => before,
+            // The partition that is written is closed: that is everybody's trouble.
+            Err(error @ StoreError::Suspended { .. }) => return Err(Refused::All(error)),
+            Err(error) => {
+                self.discards.extend(opened);
+                return Err(Refused::Blob(error));
             }
-            return Ok(known.stored.clone());
+        };
+        if before.is_stored(received)
+            && let Some(known) = before.known
+        {
+            self.discards.extend(opened);
+            return Ok(known.stored);
         }
+        let Before { known, duplicates, records, hashes } = before;
 
         let Upload { blob, parts: ahead } = match opened {
             Some(open) => open,
             None => Upload { blob: self.newest_mut().take_number(), parts: 0 },
         };
-        let duplicates = self.find_duplicates(received, blob, &recent, stage, indices)?;
+        let (stored_at, seq) = (self.stamp(), self.next_seq(tenant, content_type, stage));
         let newest = self.newest.as_mut().expect("`make_room` has seen to it");
         let body = &received.body;
         let mut count = ahead;
@@ -378,18 +415,17 @@ impl Writer {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(self.holdings.head(tenant).unwrap_or_else(|| Head::first(tenant))),
         };
-        let last = head.now.last.entry(content_type.code()).or_default();
-        *last = (*last).max(newest.floor) + 1;
+        head.now.last.insert(content_type.code(), seq);
         let mut header = BlobHeader {
             content_type,
-            seq: *last,
+            seq,
             blob_no: blob,
             content_id: received.blob.content_id.clone(),
             content_uri: received.blob.content_uri.clone(),
             content_created: received.blob.content_created,
             content_expiration: received.blob.content_expiration,
             fetched: received.fetched.clone(),
-            stored_at: received.fetched.at,
+            stored_at,
             bytes: body.bytes,
             compressed: body.compressed,
             parts: count,
@@ -408,7 +444,8 @@ impl Writer {
         head.now.link = header.link;
         head.now.length += 1;
         newest.sums.add(&header);
-        stage.changes.put_header(tenant, &header).map_err(|why| newest.tree.undecodable("a blob's header", why))?;
+        let put = stage.changes.put_header(tenant, &header);
+        put.map_err(|why| Refused::All(newest.tree.undecodable("a blob's header", why)))?;
         stage.changes.put_index(
             blob,
             &BlobIndex {
@@ -419,6 +456,8 @@ impl Writer {
                 ids: body.ids.clone(),
             },
         );
+        stage.records.extend(records.into_iter().map(|(record, places)| ((tenant, record), places)));
+        stage.seen.extend(hashes.into_iter().map(|hash| (hash, blob)));
         stage.seen.push((self.holdings.seen_key.content(tenant, &name.1), blob));
         stage.blobs.push(blob);
         stage.added.push((hour_of(header.stored_at), tenant, content_type, Ledger::of(&header)));
@@ -428,38 +467,64 @@ impl Writer {
         Ok(stored)
     }
 
-    /// Marks the records that are stored already, in this blob, in this batch or in a partition of the last days, and
-    /// takes note of the others.
+    /// What was stored before, of this content id and of the records: in this blob, in this batch or in a partition of the
+    /// last days. Nothing is staged yet: what cannot be looked up refuses this blob, and no other.
     ///
     /// A copy of what stands in an older partition is noted too: when that partition has been dropped, this one is the
     /// original for those to come.
-    fn find_duplicates(
-        &mut self,
+    fn look_up(
+        &self,
         received: &Received,
-        blob: BlobNumber,
         recent: &[Arc<Partition>],
-        stage: &mut Stage,
+        stage: &Stage,
         indices: &mut Indices,
-    ) -> Result<Vec<Duplicate>, StoreError> {
-        let (tenant, here) = (received.tenant, self.newest().partition.ordinal);
-        let mut duplicates = Vec::new();
+    ) -> Result<Before, StoreError> {
+        let (tenant, content_type) = (received.tenant, received.blob.content_type);
+        let here = self.newest().partition.ordinal;
+        let name = (tenant, received.blob.content_id.clone());
+        let known = match stage.content.get(&name) {
+            Some(known) => Some(known.clone()),
+            None => self.holdings.find_content(recent, tenant, &name.1)?.map(|header| Known::of(&header)),
+        };
+        let mut before = Before { known, duplicates: Vec::new(), records: HashMap::new(), hashes: Vec::new() };
+        if before.is_stored(received) {
+            return Ok(before);
+        }
         let ids = PackedIds::decode(&received.body.ids)
             .map_err(|error| self.newest().tree.undecodable("the ids of a body that was received", error))?;
+        let this = Place { partition: here, content_type, seq: self.next_seq(tenant, content_type, stage) };
+        let mut with_this = WithThis::new(this);
         for (record, (id, hash)) in (0..).zip(ids.iter().zip(&received.body.hashes)) {
             let (Some(id), Some(hash)) = (id, *hash) else { continue };
-            if !stage.records.insert((tenant, id.clone())) {
-                duplicates.push(Duplicate { record, original: here });
+            let name = (tenant, id);
+            let staged = before.records.get(&name.1).or_else(|| stage.records.get(&name)).cloned();
+            let earlier = match staged {
+                Some(earlier) => Some(earlier),
+                None => indices.find_record(&self.holdings, recent, tenant, &name.1, hash)?,
+            };
+            let Some(earlier) = earlier else {
+                before.hashes.push(hash);
+                before.records.insert(name.1, with_this.alone());
                 continue;
+            };
+            // One of each content type is noted, since that may be all that is asked for.
+            if !earlier.iter().any(|place| place.partition == here && place.content_type == content_type) {
+                before.hashes.push(hash);
             }
-            let original = indices.find_record(&self.holdings, recent, tenant, &id, hash)?;
-            if let Some(original) = original {
-                duplicates.push(Duplicate { record, original });
-            }
-            if original != Some(here) {
-                stage.seen.push((hash, blob));
-            }
+            before.records.insert(name.1, with_this.after(&earlier, |_| true));
+            before.duplicates.push(Duplicate { record, earlier });
         }
-        Ok(duplicates)
+        Ok(before)
+    }
+
+    /// The number of the tenant's next blob.
+    fn next_seq(&self, tenant: TenantId, content_type: ContentType, stage: &Stage) -> u64 {
+        let last = |head: &Head| head.now.last.get(&content_type.code()).copied();
+        let last = match stage.heads.get(&tenant) {
+            Some(head) => last(head),
+            None => self.holdings.heads().get(&tenant).and_then(last),
+        };
+        last.unwrap_or(0).max(self.newest().floor) + 1
     }
 
     /// Writes what is staged and, when that is durable, tells everybody. After an error those who wait are still in
@@ -499,11 +564,6 @@ impl Writer {
             }
         }
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without a text").to_owned()
 }
 
 fn refuse(group: Vec<Job>, error: &StoreError) {

@@ -117,12 +117,12 @@ async fn advance(store: &Store, query: &Query, mut cursors: Heads, sender: &mpsc
         })
         .collect();
     for ((tenant, content_type), from) in moved {
-        let (store, sender) = (store.clone(), sender.clone());
+        let (store, sender, among) = (store.clone(), sender.clone(), query.content_types.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut formatter = export::Formatter::new(Format::Ndjson);
             let mut piece = Vec::new();
             let mut failed = Ok(());
-            let to = store.for_each_record_after(tenant, content_type, from, |record| {
+            let to = store.for_each_record_after(tenant, content_type, from, &among, |record| {
                 failed = if record.duplicate { Ok(()) } else { formatter.record(&record, &mut piece) };
                 if failed.is_err() {
                     return ControlFlow::Break(());

@@ -9,12 +9,16 @@
 //! The digest runs over the domain-separated canonical string of [`link`], not over the stored bytes: compression,
 //! parts, the number in the partition and the format of the header may change without touching the chain.
 //!
-//! **Invariant:** the canonical string of [`DOMAIN`] never changes; a further field needs a further domain.
+//! **Invariant:** the canonical string of [`DOMAIN`] never changes; a further field needs a further domain. (The first one
+//! knew of a copy only the partition of its original, and was never released.)
 //!
 //! Deliberately absent: protection against someone who can write to the store *and* has no outside copy of the
 //! heads against them. They can compute the whole chain anew; the heads in the journal are that outside copy.
 
 pub(crate) mod verify;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -25,7 +29,7 @@ use crate::content::TenantId;
 /// SHA-256 of a blob and of all before it.
 pub(crate) type Link = [u8; 32];
 
-const DOMAIN: &[u8] = b"tenantry chain link v1\0";
+const DOMAIN: &[u8] = b"tenantry chain link v2\0";
 const GENESIS: &[u8] = b"tenantry chain genesis v1\0";
 
 /// The link before a tenant's first blob.
@@ -65,7 +69,12 @@ pub(crate) fn link(tenant: TenantId, header: &BlobHeader) -> Link {
     string.number(header.duplicates.len() as u64);
     for duplicate in &header.duplicates {
         string.number(duplicate.record.into());
-        string.number(duplicate.original.into());
+        string.number(duplicate.earlier.len() as u64);
+        for place in &*duplicate.earlier {
+            string.number(place.partition.into());
+            string.fixed(&[place.content_type.code()]);
+            string.number(place.seq);
+        }
     }
     string.number(header.foreign.len() as u64);
     for &record in &header.foreign {
@@ -73,6 +82,21 @@ pub(crate) fn link(tenant: TenantId, header: &BlobHeader) -> Link {
     }
     string.option(header.defect.as_deref(), Canonical::text);
     string.link()
+}
+
+/// One digest over the links of all tenants, in hexadecimal.
+pub(crate) fn heads_digest(links: impl IntoIterator<Item = (TenantId, Link)>) -> String {
+    let sorted: BTreeMap<TenantId, Link> = links.into_iter().collect();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for (tenant, link) in &sorted {
+        context.update(tenant.as_bytes());
+        context.update(link);
+    }
+    context.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
+        // Writing into a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A byte string on its way into the digest.
@@ -119,7 +143,7 @@ impl Canonical {
 mod tests {
     use super::*;
     use crate::content::ContentType;
-    use crate::store::header::{Duplicate, tests::example};
+    use crate::store::header::tests::{copy, example};
 
     fn tenant() -> TenantId {
         TenantId::from_bytes([7; 16])
@@ -135,7 +159,7 @@ mod tests {
         header.link = [0; 32];
         let link = link(tenant(), &header);
         let hex = format!("{:032x}{:032x}", half(&link[..16]), half(&link[16..]));
-        assert_eq!(hex, "bb88ead4818d338cc81314d0a11c4d1451861c8af80827920154f3e47b017010");
+        assert_eq!(hex, "85f3b236db345e9b2fb0792a305fc8ed769ccb193f487eee51e442c0e9c1f250");
     }
 
     #[test]
@@ -167,7 +191,8 @@ mod tests {
             change(&|header| header.created_max = None),
             change(&|header| header.previous[0] ^= 1),
             change(&|header| header.revision += 1),
-            change(&|header| header.duplicates.push(Duplicate { record: 100, original: 1 })),
+            change(&|header| header.duplicates.push(copy(100, 1))),
+            change(&|header| header.duplicates[0].earlier = header.duplicates[1].earlier.clone()),
             change(&|header| header.foreign.clear()),
             change(&|header| header.defect = None),
             link(TenantId::from_bytes([8; 16]), &base),

@@ -206,6 +206,10 @@ impl Seen {
 
     /// Writes the table down, so that nothing needs to be inserted again at the next opening.
     pub(crate) fn flush(&mut self, complete_to: u32) -> Result<(), SeenError> {
+        if self.knows == Knows::Part {
+            // What is missing would be said to be there.
+            return Ok(());
+        }
         if self.table.is_empty() && self.runs.last().is_some_and(|run| run.complete_to() >= complete_to) {
             return Ok(());
         }

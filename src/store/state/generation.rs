@@ -82,7 +82,7 @@ pub(super) fn open(
     store: &Path,
     access: Access,
     now: Timestamp,
-    snapshot: &dyn Fn() -> Option<Vec<u8>>,
+    snapshot: &dyn Fn() -> Result<Option<Vec<u8>>, StoreError>,
     events: &mut Vec<Event>,
 ) -> Result<Found, StoreError> {
     remove_unfinished(store)?;
@@ -136,7 +136,7 @@ pub(super) fn open(
     let generation = unused;
     let mut restored = None;
     build(store, generation, access, |database| {
-        if let Some(bytes) = snapshot() {
+        if let Some(bytes) = snapshot()? {
             match snapshot::restore(&bytes) {
                 Ok((batch, counts)) => {
                     for batch in batch {

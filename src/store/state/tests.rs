@@ -43,7 +43,7 @@ fn blob(id: &str, age: SignedDuration) -> ContentBlob {
 }
 
 fn open(dir: &TempDir) -> State {
-    let (state, events) = State::open(dir.path(), &StateOptions::new(noon()), &|| None).unwrap();
+    let (state, events) = State::open(dir.path(), &StateOptions::new(noon()), &|| Ok(None)).unwrap();
     assert_eq!(events, []);
     state
 }
@@ -228,7 +228,7 @@ async fn what_is_listed_wrongly_is_a_dead_letter_until_it_is_listed_rightly() {
     state.close().await.unwrap();
 
     std::fs::remove_dir_all(dir.path().join("state-1")).unwrap();
-    let (state, _) = State::open(dir.path(), &StateOptions::new(noon()), &|| Some(snapshot.clone())).unwrap();
+    let (state, _) = State::open(dir.path(), &StateOptions::new(noon()), &|| Ok(Some(snapshot.clone()))).unwrap();
     assert_eq!(state.dead_letters(tenant(1), 10).await.unwrap().len(), 2, "a lost state knows of them");
 }
 
@@ -258,7 +258,7 @@ async fn nothing_is_written_when_nothing_has_changed() {
 async fn a_watermark_that_has_waited_long_is_written_alone() {
     let dir = tempfile::tempdir().unwrap();
     let options = StateOptions { watermark_wait: Duration::from_millis(30), ..StateOptions::new(noon()) };
-    let (state, _) = State::open(dir.path(), &options, &|| None).unwrap();
+    let (state, _) = State::open(dir.path(), &options, &|| Ok(None)).unwrap();
     let watermark = Watermark { recent_at: Some(noon()), ..Watermark::default() };
     state.set_watermark(tenant(1), ContentType::Dlp, watermark);
     let began = std::time::Instant::now();
@@ -363,7 +363,7 @@ async fn entries_that_cannot_be_understood_are_removed_and_told() {
 
     spoil(&state.shared.database());
     state.close().await.unwrap();
-    let (state, events) = State::open(dir.path(), &StateOptions::new(noon()), &|| None).unwrap();
+    let (state, events) = State::open(dir.path(), &StateOptions::new(noon()), &|| Ok(None)).unwrap();
     assert!(matches!(&events[..], [Event::EntriesRemoved { count: 1, .. }]), "{events:?}");
     assert_eq!(queue(&state, tenant(1), vec![blob("bad", hours(2))]).await, Enqueued { new: 1, known: 0 });
 }

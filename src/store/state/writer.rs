@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::super::database::{Batch, Database, Slice};
+use super::super::database::{self, Batch, Database, Slice};
 use super::super::error::StoreError;
 use super::super::{Enqueued, QueueEntry, Refused, Watermark};
 use super::draft::{Draft, Effect};
@@ -43,6 +43,8 @@ const WAITING: usize = 256;
 const LOOSE_WAIT: Duration = Duration::from_millis(500);
 /// How often the thread looks around when nothing comes.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often it is looked for blob files, which sled never syncs.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// A copy is due when the database is this many times as large as what is live in it.
 const SLACK: u64 = 4;
 
@@ -188,6 +190,7 @@ impl Writer {
             since: found.since,
             started: now,
             checked: now,
+            looked: now,
             loose_due: None,
             woken: Arc::clone(&woken),
             changes: Arc::clone(&changes),
@@ -298,6 +301,8 @@ struct Thread {
     started: Instant,
     /// When the size was looked at.
     checked: Instant,
+    /// When it was looked for blob files.
+    looked: Instant,
     /// When loose work is written even if no task comes.
     loose_due: Option<Instant>,
     woken: Arc<AtomicBool>,
@@ -353,6 +358,10 @@ impl Thread {
                         }
                     }
                 }
+            }
+            if self.looked.elapsed() >= LOOK_EVERY {
+                self.looked = Instant::now();
+                self.watch_for_blobs();
             }
             if self.checked.elapsed() >= self.options.size_check {
                 self.checked = Instant::now();
@@ -561,14 +570,13 @@ impl Thread {
         }
     }
 
-    fn copy_is_due(&self, now: Timestamp) -> Result<bool, StoreError> {
-        if self.database.blobs_present()? {
-            tracing::error!(
-                message_id = event::STORE_AT_RISK,
-                database = %self.database.directory().display(),
-                "the database has blob files, which are not safe from a power cut; please report this"
-            );
+    fn watch_for_blobs(&self) {
+        if self.database.blobs_present().unwrap_or(false) {
+            database::tell_of_blobs(self.database.directory());
         }
+    }
+
+    fn copy_is_due(&self, now: Timestamp) -> Result<bool, StoreError> {
         if now.duration_since(self.since) >= signed(self.options.copy_every) {
             return Ok(true);
         }
@@ -588,6 +596,12 @@ impl Thread {
             Ok(database) => database,
             Err(error) => {
                 tracing::warn!(error = %error.trouble().cause, remedy = error.remedy(), "cannot copy the state; it stays where it is");
+                // The next copy has the same number.
+                if directory.exists()
+                    && let Err(error) = generation::drop_directory(&directory)
+                {
+                    tracing::warn!(error = %error.trouble().cause, "the copy of the state is removed at the next start");
+                }
                 return Ok(());
             }
         };

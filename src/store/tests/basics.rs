@@ -31,6 +31,7 @@ async fn what_is_stored_is_there_after_opening_again() {
 }
 
 async fn store_ids(store: &Store, id: &str, at: &str, ids: &[u32]) -> Stored {
+    store.tell(time(at));
     put(store.receive(tenant(1), &blob(EXCHANGE, id, "2026-11-22T09:00:00Z"), fetched(at), None), &body(ids)).await
 }
 
@@ -39,7 +40,7 @@ async fn the_day_and_the_size_begin_partitions_and_time_never_goes_back() {
     let dir = tempfile::tempdir().unwrap();
     let small = Options { partition_bytes: 16 << 20, ..options(dir.path()) };
     let store = open_with(&small, "2026-11-22T10:00:00Z");
-    store_ids(&store, "a", "2026-11-22T23:59:59Z", &[1]).await;
+    store_ids(&store, "a", "2026-11-22T23:00:00Z", &[1]).await;
     assert_eq!(store.newest_partition(), "2026-11-22.001");
     store_ids(&store, "b", "2026-11-23T00:00:00Z", &[2]).await;
     assert_eq!(store.newest_partition(), "2026-11-23.001");
@@ -269,13 +270,13 @@ async fn readers_learn_of_what_is_new_and_where_they_stood() {
     }
     let mut seen = Vec::new();
     let last = store
-        .for_each_record_after(tenant(1), EXCHANGE, 1, |record| {
+        .for_each_record_after(tenant(1), EXCHANGE, 1, &[], |record| {
             seen.push(record.seq);
             ControlFlow::Continue(())
         })
         .unwrap();
     assert_eq!((last, seen), (3, vec![2, 3]));
-    let last = store.for_each_record_after(tenant(1), EXCHANGE, 1, |_| ControlFlow::Break(())).unwrap();
+    let last = store.for_each_record_after(tenant(1), EXCHANGE, 1, &[], |_| ControlFlow::Break(())).unwrap();
     assert_eq!(last, 1, "the blob was not read whole");
     assert_eq!((store.stored_today(tenant(1)).blobs, store.stored_today(tenant(1)).records), (2, 2));
     store.close().await.unwrap();

@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 
 use super::*;
+use crate::store::roll;
 use crate::store::seen::Knows;
 
 const KIND: ContentType = ContentType::Exchange;
@@ -195,5 +196,77 @@ async fn retention_drops_one_day_an_hour_by_a_confirmed_time_and_nothing_that_is
     for content in 6..=15 {
         assert!(!clocks.put(&store, content, &[0, content]).await.new, "content {content} was stored twice");
     }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_wrong_date_moves_no_partition_and_no_time_of_storing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut clocks = Clocks::new();
+    clocks.tell(0, 0);
+    let store = clocks.open(dir.path());
+    clocks.store(&store).await;
+    // One answer says 2099, and is evidence of that.
+    let wrong = Fetched { at: time("2099-01-01T00:00:00Z"), from: "https://x".to_owned(), tier: Tier::Poll };
+    clocks.service.observe(wrong.at);
+    put(store.receive(tenant(1), &listed(50), wrong.clone(), None), &body(&[50])).await;
+    assert_eq!(store.newest_partition(), "2026-11-22.001");
+    let header = store.read_blob(tenant(1), KIND, 2, |_| ()).unwrap().unwrap();
+    assert_eq!((header.fetched.at, roll::day_of(header.stored_at)), (wrong.at, roll::day_of(day(0))));
+    assert_eq!(store.stored_today(tenant(1)).blobs, 2);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_time_of_storing_rises_with_the_numbers_and_a_day_is_over_when_that_is_confirmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut clocks = Clocks::new();
+    clocks.tell(2, 2);
+    let store = clocks.open(dir.path());
+    clocks.store(&store).await;
+    // The service was ahead, and is right again.
+    clocks.tell(1, 1);
+    clocks.store(&store).await;
+    store.roll().await.unwrap();
+    store.close().await.unwrap();
+    clocks = clocks.restarted();
+    // Nobody has said what time it is: the host is not believed.
+    clocks.host.set(day(30));
+    clocks.now = day(1);
+    let store = clocks.open(dir.path());
+    assert_eq!(store.newest_partition(), "2026-11-24.002");
+    clocks.tell(1, 30);
+    clocks.store(&store).await;
+    assert_eq!(store.newest_partition(), "2026-11-24.002");
+    clocks.tell(4, 30);
+    clocks.store(&store).await;
+    assert_eq!(store.newest_partition(), "2026-11-26.001");
+    let mut last = Timestamp::MIN;
+    for seq in 1..=4 {
+        let stored_at = store.read_blob(tenant(1), KIND, seq, |_| ()).unwrap().unwrap().stored_at;
+        assert!(stored_at >= last, "{seq}: {stored_at} after {last}");
+        last = stored_at;
+    }
+    // Whoever reads on from a time leaves nothing out that was stored since.
+    for (since, expected) in [(1, 0), (2, 0), (3, 3), (4, 3), (5, 4)] {
+        let heads = store.heads_at(day(since)).await.unwrap();
+        assert_eq!(heads[&(tenant(1), KIND)], expected, "since day {since}");
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_that_alone_says_it_is_another_day_begins_no_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut clocks = Clocks::new();
+    clocks.tell(0, 0);
+    let store = clocks.open(dir.path());
+    clocks.store(&store).await;
+    store.close().await.unwrap();
+    clocks = clocks.restarted();
+    clocks.host.set(day(1));
+    let store = clocks.open(dir.path());
+    clocks.store(&store).await;
+    assert_eq!(store.newest_partition(), "2026-11-22.001");
     store.close().await.unwrap();
 }

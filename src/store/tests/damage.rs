@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::*;
+use crate::store::database::Doing;
+use crate::store::database::faults::{self, How};
 use crate::store::verify::Finding;
 use crate::store::{Gone, IntakeError, StoreError, roll};
 
@@ -11,6 +13,7 @@ const KIND: ContentType = ContentType::Exchange;
 const NOW: &str = "2026-11-22T10:00:00Z";
 
 async fn store_one(store: &Store, id: &str, at: &str, ids: &[u32]) -> Stored {
+    store.tell(time(at));
     put(store.receive(tenant(1), &blob(KIND, id, NOW), fetched(at), None), &body(ids)).await
 }
 
@@ -24,6 +27,12 @@ async fn three_partitions(path: &Path) {
         store_one(&store, &format!("b{partition}"), day, &ids).await;
     }
     store.close().await.unwrap();
+}
+
+/// A partition of which only the name matters.
+fn named(ordinal: u32, name: &str) -> crate::store::partitions::Partition {
+    let key = crate::store::seen::SeenKey::new([0; 16]);
+    crate::store::partitions::Partition::new(name.parse().unwrap(), ordinal, None, name.into(), key)
 }
 
 fn ruin(partition: &Path) {
@@ -81,7 +90,7 @@ async fn a_crash_after_moving_aside_is_made_up_for() {
     // As after the anchor and the move, but before the next partition; and the one before was not sealed yet.
     let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
     let damaged = Gone::Damaged { why: "x".to_owned(), moved_to: None };
-    anchors.add(3, "2026-11-22.001".parse().unwrap(), damaged, time(NOW)).unwrap();
+    anchors.add(&named(3, "2026-11-22.001"), damaged, None, time(NOW)).unwrap();
     fs::create_dir(dir.path().join("aside")).unwrap();
     fs::rename(content.join("2026-11-22.001"), dir.path().join("aside/x")).unwrap();
     fs::remove_file(content.join("2026-11-21.001/sealed")).unwrap();
@@ -201,6 +210,339 @@ async fn after_a_write_error_the_writer_opens_again_and_nothing_is_stored_twice(
     store.close().await.unwrap();
 }
 
+/// Tries until it works: the writer opens again after a while.
+async fn until_stored(store: &Store, id: &str, at: &str, ids: &[u32]) -> Stored {
+    let trying = async {
+        loop {
+            let writer = store.receive(tenant(1), &blob(KIND, id, NOW), fetched(at), None);
+            match try_put(writer, &body(ids)).await {
+                Ok(stored) => return stored,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), trying).await.expect("the store does not recover")
+}
+
+#[tokio::test]
+async fn a_reader_does_not_keep_the_writer_from_opening_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    faults::fail(dir.path(), Doing::Write, 1, How::Disk);
+    let writer = store.receive(tenant(1), &blob(KIND, "two", NOW), fetched(NOW), None);
+    try_put(writer, &body(&[2])).await.unwrap_err();
+    // A reader looks at the partition while nobody writes it; what comes of that is another question.
+    for _ in 0..3 {
+        drop(store.is_stored(tenant(1), &"one".into()).await);
+    }
+    assert_eq!(until_stored(&store, "two", NOW, &[2]).await.seq, 2);
+    assert!(store.is_stored(tenant(1), &"one".into()).await.unwrap());
+    assert_eq!(exported(&store, &Query::default()), [1, 2]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_written_and_not_acknowledged_is_not_stored_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    faults::fail(dir.path(), Doing::Write, 1, How::DoneAndDisk);
+    let writer = store.receive(tenant(1), &blob(KIND, "two", NOW), fetched(NOW), None);
+    try_put(writer, &body(&[2])).await.unwrap_err();
+    let two = until_stored(&store, "two", NOW, &[2]).await;
+    assert_eq!((two.seq, two.new), (2, false));
+    assert_eq!(store_one(&store, "three", NOW, &[2]).await.duplicates, 1);
+    assert_eq!(exported(&store, &Query::default()), [1, 2]);
+    assert!(store.verify().unwrap().is_sound());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_that_was_begun_and_not_opened_is_the_newest_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    // Made, renamed, and then the disk refuses.
+    let second = dir.path().join("content/2026-11-22.002");
+    faults::fail(&second, Doing::Open, 1, How::Disk);
+    assert!(store.roll().await.is_err());
+    assert!(second.exists() && faults::left(&second) == 0);
+    assert_eq!(until_stored(&store, "two", NOW, &[2]).await.seq, 2);
+    assert_eq!(store.newest_partition(), "2026-11-22.002");
+    until_sealed(&store).await;
+    store.roll().await.unwrap();
+    assert_eq!(store_one(&store, "three", NOW, &[1, 3]).await.seq, 3);
+    assert_eq!(store.newest_partition(), "2026-11-22.003");
+    store.close().await.unwrap();
+    let store = open_at(dir.path(), NOW);
+    assert_eq!(exported(&store, &Query::default()), [1, 2, 3]);
+    let verified = store.verify().unwrap();
+    assert!(verified.is_sound() && verified.partitions == 3, "{verified:?}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_name_and_no_ordinal_that_lies_on_the_disk_is_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    // Somebody puts one back.
+    let other = dir.path().join("content/2026-11-22.002");
+    fs::create_dir(&other).unwrap();
+    let label = fs::read_to_string(dir.path().join("content/2026-11-22.001/partition")).unwrap();
+    let label = label.replace("\"ordinal\": 1", "\"ordinal\": 7").replace("22.001", "22.002");
+    fs::write(other.join("partition"), label).unwrap();
+    store.roll().await.unwrap();
+    let newest = store.holdings().partitions.newest().unwrap();
+    assert_eq!((newest.name.to_string().as_str(), newest.ordinal), ("2026-11-22.003", 8));
+    store.close().await.unwrap();
+}
+
+/// Something in the newest partition that shows only when it is read after opening.
+fn ruin_one_entry(store: &Store, changes: impl FnOnce(&mut crate::store::tree::Changes)) {
+    let partitions = &store.holdings().partitions;
+    let reading = partitions.read(&partitions.newest().unwrap()).unwrap();
+    let mut batch = crate::store::tree::Changes::default();
+    changes(&mut batch);
+    reading.database.commit(batch.batch).unwrap();
+}
+
+#[tokio::test]
+async fn damage_that_shows_after_opening_leaves_the_partition_where_it_is() {
+    use crate::store::keys;
+    type Ruin = fn(&mut crate::store::tree::Changes);
+    let ruins: [(&str, Ruin); 3] = [
+        ("open blobs", |changes| changes.batch.insert(&[keys::OPEN, 1], &[])),
+        ("ids", |changes| changes.batch.insert(&keys::index(1, 0), &[0xff])),
+        ("the day", |changes| changes.batch.insert([&[keys::LEDGER][..], &495_000_u32.to_be_bytes()].concat(), &[])),
+    ];
+    for (what, ruin) in ruins {
+        let dir = tempfile::tempdir().unwrap();
+        // The hour of the ledger's key.
+        let now = time("1970-01-01T00:00:00Z") + jiff::SignedDuration::from_hours(495_000);
+        let store = open_at(dir.path(), &now.to_string());
+        store_one(&store, "one", &now.to_string(), &[1]).await;
+        store_one(&store, "two", &now.to_string(), &[2]).await;
+        ruin_one_entry(&store, ruin);
+        store.close().await.unwrap();
+        // What was seen is not written down.
+        for entry in fs::read_dir(dir.path().join(format!("content/{}", roll::day_of(now)) + ".001")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "run") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        for ordinal in [2, 2] {
+            let store = open_at(dir.path(), &now.to_string());
+            let stored = store_one(&store, "three", &now.to_string(), &[3]).await;
+            assert_eq!(stored.seq, 3, "{what}");
+            assert_eq!(store.holdings().partitions.newest().unwrap().ordinal, ordinal, "{what}");
+            assert_eq!(exported(&store, &Query::default()), [1, 2, 3], "{what}");
+            assert!(store.anchors().is_empty() && !dir.path().join("aside").exists(), "{what}");
+            store.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_that_a_reader_meets_in_the_newest_partition_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    faults::fail(&dir.path().join("content"), Doing::Read, 1, How::Damage);
+    let listed = store.enqueue(tenant(1), Tier::Poll, vec![blob(KIND, "one", NOW)]).await.unwrap();
+    assert_eq!((listed.new, faults::left(&dir.path().join("content"))), (1, 0));
+    assert_eq!(store_one(&store, "two", NOW, &[2]).await.seq, 2);
+    assert_eq!(store.newest_partition(), "2026-11-22.002");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_seal_that_fails_is_made_up_for_and_readers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    // A body is on its way, so that sealing has something to remove.
+    let mut large = store.receive(tenant(1), &blob(KIND, "large", NOW), fetched(NOW), None);
+    large.push(&incompressible(3_000_000)).await.unwrap();
+    store_one(&store, "two", NOW, &[2]).await;
+    let first = dir.path().join("content/2026-11-22.001");
+    let held = store.holdings().partitions.list()[0].clone();
+    faults::fail(&first, Doing::Write, 3, How::Disk);
+    store.roll().await.unwrap();
+    // Somebody reads it all the while, so that it is never closed by itself.
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    let mut readings = Vec::new();
+    while faults::left(&first) > 0 || held.sealed().is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "it is not sealed: {} faults left", faults::left(&first));
+        readings.push(store.holdings().partitions.read(&held).unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(readings);
+    drop(large);
+    assert_eq!(exported(&store, &Query::default()), [1, 2]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_give_an_old_place_refuses_what_asks_for_it_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    store.roll().await.unwrap();
+    until_sealed(&store).await;
+    let first = dir.path().join("content/2026-11-22.001");
+    // It is open and its index is in memory; what is to confirm a copy cannot be read.
+    drop(store.holdings().partitions.read(&store.holdings().partitions.list()[0]).unwrap());
+    faults::fail(&first, Doing::Read, usize::MAX / 2, How::Disk);
+    for attempt in 1..=2 {
+        let asks = store.receive(tenant(1), &blob(KIND, "copy", NOW), fetched(NOW), None);
+        let other = store.receive(tenant(2), &blob(KIND, &format!("other-{attempt}"), NOW), fetched(NOW), None);
+        let (copy, other_body) = (body(&[1, 2]), body(&[70 + attempt]));
+        let (refused, stored) = tokio::join!(try_put(asks, &copy), try_put(other, &other_body));
+        assert!(matches!(refused, Err(IntakeError::Store(_))), "{attempt}: {refused:?}");
+        let stored = stored.unwrap();
+        assert_eq!((stored.seq, stored.new), (u64::from(attempt), true));
+    }
+    // Better stored twice than not at all.
+    let copy = store_one(&store, "copy", NOW, &[1, 2]).await;
+    assert_eq!((copy.seq, copy.duplicates), (2, 0));
+    faults::end(&first);
+    assert_eq!(store_one(&store, "more", NOW, &[2]).await.duplicates, 1);
+    assert!(store.verify().unwrap().is_sound());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_only_partition_that_is_lost_leaves_its_numbers_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    store.close().await.unwrap();
+    // As after the anchor and the move, but before the next partition.
+    let content = dir.path().join("content");
+    let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
+    let damaged = Gone::Damaged { why: "x".to_owned(), moved_to: None };
+    anchors.add(&named(1, "2026-11-22.001"), damaged, None, time(NOW)).unwrap();
+    fs::remove_dir_all(content.join("2026-11-22.001")).unwrap();
+    let store = open_at(dir.path(), NOW);
+    assert_eq!(store_one(&store, "one", NOW, &[1]).await.seq, (2 << 32) + 1);
+    assert_eq!(store.newest_partition(), "2026-11-22.002");
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_that_cannot_be_moved_aside_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    ruin(&dir.path().join("content/2026-11-22.001"));
+    fs::write(dir.path().join("aside"), b"in the way").unwrap();
+    let time = || Arc::new(ServiceTime::new(SetClock::new(time(NOW))));
+    let error = Store::open(&options(dir.path()), time()).unwrap_err();
+    assert!(matches!(error, StoreError::MakeDirectory { .. }), "{error:?}");
+    fs::remove_file(dir.path().join("aside")).unwrap();
+    let store = Store::open(&options(dir.path()), time()).unwrap();
+    let anchors = store.anchors();
+    assert_eq!((anchors.len(), anchors[0].ordinals), (1, (3, 3)));
+    assert_eq!(exported(&store, &Query::default()), [1, 2, 3, 4]);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_that_the_disk_does_not_give_is_not_replaced_by_an_empty_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    let until = time("2026-11-22T12:00:00Z");
+    store.remember_wait(tenant(1), crate::store::WaitKey::Throttled, Some(until)).await.unwrap();
+    store.close().await.unwrap();
+    fs::remove_dir_all(dir.path().join("state-1")).unwrap();
+    fs::remove_file(dir.path().join("state")).unwrap();
+    // The newest is read well until the snapshot is asked for: the reads before that are those of its opening.
+    let content = dir.path().join("content");
+    let open = || Store::open(&options(dir.path()), Arc::new(ServiceTime::new(SetClock::new(time(NOW)))));
+    let store = crate::store::content::Content::open(
+        &options(dir.path()).content().unwrap(),
+        Arc::new(ServiceTime::new(SetClock::new(time(NOW)))),
+    )
+    .unwrap();
+    faults::fail(&content, Doing::Read, usize::MAX / 2, How::Disk);
+    let error = store.snapshot().unwrap_err();
+    let state =
+        crate::store::state::State::open(dir.path(), &crate::store::state::StateOptions::new(time(NOW)), &|| {
+            store.snapshot()
+        });
+    assert_eq!((error.exit_code(), state.unwrap_err().kind()), (75, "io"));
+    faults::end(&content);
+    store.close().await.unwrap();
+    drop(store);
+    let store = open().unwrap();
+    assert_eq!(store.waits(tenant(1)).await.unwrap(), [(crate::store::WaitKey::Throttled, until)].into());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn after_content_was_lost_there_has_been_no_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    three_partitions(dir.path()).await;
+    let swept = |at: &str| crate::store::Watermark { sweep_at: Some(time(at)), ..Default::default() };
+    let store = open_at(dir.path(), NOW);
+    store.set_watermark(tenant(1), KIND, swept("2026-11-22T09:00:00Z"));
+    store.close().await.unwrap();
+    ruin(&dir.path().join("content/2026-11-22.001"));
+    let store = open_at(dir.path(), NOW);
+    assert_eq!(store.watermarks(tenant(1)).await.unwrap()[&KIND].sweep_at, None);
+    store.set_watermark(tenant(1), KIND, swept("2026-11-22T11:00:00Z"));
+    assert!(store.watermarks(tenant(1)).await.unwrap()[&KIND].sweep_at.is_some());
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_makes_the_writer_panic_panics_whoever_brought_it_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    let bringing = tokio::spawn({
+        let writer = store.receive(tenant(2), &blob(KIND, crate::store::writer::PANICS, NOW), fetched(NOW), None);
+        async move { try_put(writer, &body(&[9])).await }
+    });
+    let panic = bringing.await.unwrap_err().into_panic();
+    assert!(crate::store::database::panic_text(panic.as_ref()).contains("makes the writer panic"));
+    assert_eq!(until_stored(&store, "two", NOW, &[2]).await.seq, 2);
+    assert_eq!(exported(&store, &Query::default()), [1, 2]);
+    assert!(store.verify().unwrap().is_sound());
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn ids_of_records_have_a_share_of_memory_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    // As many records as a blob can hold, in few bytes: what is remembered of each costs more than it does.
+    let mut hostile = vec![b'['];
+    hostile.extend(b"{},".repeat(1_500_000));
+    let mut held = Vec::new();
+    let error = loop {
+        let name = format!("hostile-{}", held.len());
+        let mut writer = store.receive(tenant(1), &blob(KIND, &name, NOW), fetched(NOW), None);
+        match writer.push(&hostile).await {
+            Ok(()) => held.push(writer),
+            Err(error) => break error,
+        }
+        assert!(held.len() < 20, "nothing bounds the memory");
+    };
+    assert!(matches!(&error, IntakeError::Store(error) if error.kind() == "crowded"), "{error:?}");
+    // Others get through, and it comes again.
+    store_one(&store, "one", NOW, &[1]).await;
+    held.clear();
+    let mut writer = store.receive(tenant(1), &blob(KIND, "again", NOW), fetched(NOW), None);
+    writer.push(&hostile).await.unwrap();
+    writer.push(b"{}]").await.unwrap();
+    assert_eq!(writer.finish().await.unwrap().records, 1_500_001);
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn what_is_changed_or_removed_behind_the_stores_back_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
@@ -246,8 +588,38 @@ async fn what_is_changed_or_removed_behind_the_stores_back_is_told_apart() {
     store.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_begun_and_stored_while_it_is_verified_is_no_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    store_one(&store, "one", NOW, &[1]).await;
+    store_one(&store, "two", NOW, &[2]).await;
+    let runtime = tokio::runtime::Handle::current();
+    let verified = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || {
+            let begun = std::cell::Cell::new(false);
+            store.verify_while(|| {
+                if !begun.replace(true) {
+                    runtime.block_on(async {
+                        store_one(&store, "three", NOW, &[3]).await;
+                        store.roll().await.unwrap();
+                        until_sealed(&store).await;
+                        store_one(&store, "four", NOW, &[4]).await;
+                    });
+                }
+                true
+            })
+        }
+    });
+    let verified = verified.await.unwrap().unwrap();
+    assert!(verified.is_sound() && verified.findings.is_empty() && verified.blobs == 2, "{verified:?}");
+    assert_eq!(store.verify().unwrap().blobs, 4);
+    store.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_waits_for_readers_and_then_ends_them() {
+async fn dropping_waits_for_readers_and_then_goes_on_without_them() {
     let dir = tempfile::tempdir().unwrap();
     three_partitions(dir.path()).await;
     let store = open_at(dir.path(), NOW);
@@ -273,17 +645,20 @@ async fn dropping_waits_for_readers_and_then_ends_them() {
         let store = store.clone();
         move || roll::drop_partitions(store.holdings(), "2026-11-22".parse().unwrap(), Duration::from_millis(50))
     });
-    // Until it has lost its patience; and even then it waits for the last reader.
-    while held.go_on().is_ok() {
+    // Who begins now does not meet what is about to go.
+    while !partitions.list()[0].is_ending() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let (found, read) = exported_in_part(&store);
+    assert!(found.ends_with(&[5, 1, 6]) && read.is_ok(), "{found:?} {read:?}");
+    // It has its patience and no more, although one reader stalls and another holds on.
+    assert_eq!(dropping.join().unwrap().unwrap(), ["2026-11-20.001", "2026-11-21.001"]);
+    assert!(!dir.path().join("content/2026-11-20.001").exists());
+    assert!(matches!(held.go_on().unwrap_err(), StoreError::PartitionDropped { .. }));
     drop(held);
-    assert!(dir.path().join("content/2026-11-20.001").exists());
     go_on.send(()).unwrap();
     let error = reader.join().unwrap().unwrap_err();
     assert!(matches!(error, StoreError::PartitionDropped { .. }), "{error:?}");
-    assert_eq!(dropping.join().unwrap().unwrap(), ["2026-11-20.001", "2026-11-21.001"]);
-    assert!(!dir.path().join("content/2026-11-20.001").exists());
 
     assert_eq!(exported(&store, &Query::default()), [5, 1, 6], "the copy takes the place of the original");
     let verified = store.verify().unwrap();
@@ -301,8 +676,8 @@ async fn a_crash_while_dropping_is_made_up_for() {
     three_partitions(dir.path()).await;
     let content = dir.path().join("content");
     let mut anchors = crate::store::anchors::Anchors::read(&content).unwrap();
-    anchors.add(1, "2026-11-20.001".parse().unwrap(), Gone::Dropped, time(NOW)).unwrap();
-    anchors.add(2, "2026-11-21.001".parse().unwrap(), Gone::Dropped, time(NOW)).unwrap();
+    anchors.add(&named(1, "2026-11-20.001"), Gone::Dropped, None, time(NOW)).unwrap();
+    anchors.add(&named(2, "2026-11-21.001"), Gone::Dropped, None, time(NOW)).unwrap();
     fs::rename(content.join("2026-11-20.001"), content.join(".dropping-2026-11-20.001")).unwrap();
     fs::create_dir(content.join(".new-2026-11-23.001")).unwrap();
     let store = open_at(dir.path(), NOW);

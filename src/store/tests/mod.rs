@@ -2,6 +2,7 @@
 
 mod basics;
 mod clocks;
+mod copies;
 mod damage;
 mod full;
 mod killed;

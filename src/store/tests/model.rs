@@ -93,6 +93,9 @@ struct Model {
     letters: BTreeSet<(u8, ContentId)>,
 }
 
+/// Nobody reads meanwhile.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Content ids of bodies that were given up are these and above.
 const GIVEN_UP: u8 = 100;
 
@@ -190,6 +193,7 @@ impl Model {
     }
 
     fn writer(&self, put: &Put) -> BlobWriter {
+        self.store().tell(self.now);
         let fetched = Fetched { at: self.now, from: "https://x".to_owned(), tier: Tier::Poll };
         if put.revision {
             self.store().receive_revision(tenant(put.tenant), &put.blob(), fetched)
@@ -224,7 +228,7 @@ impl Model {
             Action::Drop(_) if self.queue.iter().any(|(of, id)| self.stored_names(*of).contains(id)) => {}
             Action::Drop(days) => {
                 let day = crate::store::roll::day_of(self.now) - jiff::Span::new().days(days);
-                let dropped = self.store().drop_partitions(day).await.unwrap();
+                let dropped = crate::store::roll::drop_partitions(self.store().holdings(), day, PATIENCE).unwrap();
                 self.blobs.retain(|_, kept| !dropped.contains(&kept.partition));
             }
             Action::Reopen => {

@@ -37,7 +37,7 @@ async fn many_partitions(path: &Path) -> Store {
 /// The numbers of the records after a cursor, and where that stands then.
 fn walk(store: &Store, number: u8, after: u64) -> (Vec<u64>, u64) {
     let mut found = Vec::new();
-    let last = store.for_each_record_after(tenant(number), KIND, after, |record| {
+    let last = store.for_each_record_after(tenant(number), KIND, after, &[], |record| {
         found.push(record.seq);
         ControlFlow::Continue(())
     });
@@ -111,7 +111,7 @@ async fn what_is_stored_during_a_walk_comes_with_the_next() {
         move || {
             let mut arrived = Some(arrived);
             let mut found = Vec::new();
-            let last = store.for_each_record_after(tenant(1), KIND, end - 3, |record| {
+            let last = store.for_each_record_after(tenant(1), KIND, end - 3, &[], |record| {
                 found.push(record.seq);
                 if record.seq == end
                     && let Some(arrived) = arrived.take()

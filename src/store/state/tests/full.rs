@@ -23,7 +23,7 @@ async fn child() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
     // Its default is to end the process; handled, writing fails instead.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).unwrap();
-    let (state, events) = State::open(Path::new(&directory), &StateOptions::new(noon()), &|| None).unwrap();
+    let (state, events) = State::open(Path::new(&directory), &StateOptions::new(noon()), &|| Ok(None)).unwrap();
     assert_eq!(events, []);
     let listed = |n: usize| -> Vec<ContentBlob> {
         (0..200)
@@ -54,7 +54,7 @@ async fn child() {
     assert_eq!(state.queue_depth(tenant(1)).entries, acknowledged as u64 * 200);
     state.close().await.unwrap();
 
-    let (state, events) = State::open(Path::new(&directory), &StateOptions::new(noon()), &|| None).unwrap();
+    let (state, events) = State::open(Path::new(&directory), &StateOptions::new(noon()), &|| Ok(None)).unwrap();
     assert_eq!(events, []);
     assert_eq!(take(&state, tenant(1), usize::MAX, noon()).await.len(), acknowledged * 200);
     println!("recovered");

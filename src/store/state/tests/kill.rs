@@ -21,7 +21,7 @@ async fn child() {
     let first: u32 = first.parse().unwrap();
     // The harness has begun a line with the test's name.
     println!();
-    let (state, events) = State::open(&PathBuf::from(directory), &StateOptions::new(noon()), &|| None).unwrap();
+    let (state, events) = State::open(&PathBuf::from(directory), &StateOptions::new(noon()), &|| Ok(None)).unwrap();
     assert_eq!(events, []);
     for n in first.. {
         let listed = (0..4).map(|part| blob(&format!("{n}.{part}"), SignedDuration::from_secs(i64::from(n)))).collect();

@@ -30,7 +30,7 @@ async fn assert_kept(state: &State) {
 }
 
 fn reopen(dir: &TempDir, snapshot: Option<&[u8]>) -> (State, Vec<Event>) {
-    State::open(dir.path(), &StateOptions::new(noon()), &|| snapshot.map(<[u8]>::to_vec)).unwrap()
+    State::open(dir.path(), &StateOptions::new(noon()), &|| Ok(snapshot.map(<[u8]>::to_vec))).unwrap()
 }
 
 fn names(dir: &TempDir) -> Vec<String> {
@@ -97,7 +97,7 @@ async fn trouble_with_the_disk_moves_nothing() {
     state.close().await.unwrap();
     let other = fs::File::open(dir.path().join("state-1/db")).unwrap();
     other.lock().unwrap();
-    let error = State::open(dir.path(), &StateOptions::new(noon()), &|| None).unwrap_err();
+    let error = State::open(dir.path(), &StateOptions::new(noon()), &|| Ok(None)).unwrap_err();
     assert_eq!((error.kind(), error.exit_code()), ("in_use", 75));
     drop(other);
     assert_eq!(names(&dir), ["state", "state-1"]);
@@ -195,7 +195,7 @@ async fn the_writer_copies_a_state_that_has_grown_far_beyond_what_is_in_it() {
     // An empty database has 8 MiB, one segment.
     let options =
         StateOptions { copy_above: 9 << 20, size_check: Duration::from_millis(5), ..StateOptions::new(noon()) };
-    let (state, events) = State::open(dir.path(), &options, &|| None).unwrap();
+    let (state, events) = State::open(dir.path(), &options, &|| Ok(None)).unwrap();
     assert_eq!(events, []);
     let began = std::time::Instant::now();
     while !dir.path().join("state-2").exists() || dir.path().join("state-1").exists() {

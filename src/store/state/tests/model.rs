@@ -203,7 +203,7 @@ fn of<K: Clone + Ord, V: Clone>(map: &BTreeMap<(TenantId, K), V>, tenant: Tenant
 /// A state that keeps so many deferred entries in memory: few of them, and most are found by scanning.
 fn open_keeping(dir: &TempDir, remembered: usize) -> State {
     let options = StateOptions { remembered, ..StateOptions::new(noon()) };
-    let (state, events) = State::open(dir.path(), &options, &|| None).unwrap();
+    let (state, events) = State::open(dir.path(), &options, &|| Ok(None)).unwrap();
     assert_eq!(events, []);
     state
 }
@@ -222,7 +222,7 @@ async fn copy(state: &mut State, model: &mut Model, dir: &TempDir) {
     let before = state.shared.database().directory().to_owned();
     state.close().await.unwrap();
     let options = StateOptions { copy_every: Duration::ZERO, size_check: Duration::ZERO, ..StateOptions::new(noon()) };
-    let (copying, events) = State::open(dir.path(), &options, &|| None).unwrap();
+    let (copying, events) = State::open(dir.path(), &options, &|| Ok(None)).unwrap();
     assert_eq!(events, []);
     while copying.shared.database().directory() == before {
         copying.settle().await.unwrap();
