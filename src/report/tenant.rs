@@ -299,12 +299,12 @@ impl TenantReport {
         );
     }
 
-    /// What was listed wrongly is listed rightly: its dead letter is withdrawn.
-    pub fn listed_rightly(&self, content_type: ContentType, content_id: &ContentId) {
+    /// What was listed wrongly, or was given up, is listed so that it can be collected: its dead letter is withdrawn.
+    pub fn letter_withdrawn(&self, content_type: ContentType, content_id: &ContentId) {
         let mut current = self.current();
         current.status.dead_letters = current.status.dead_letters.saturating_sub(1);
         let status = &current.status;
-        info!(message_id = event::CONTENT_LISTED_RIGHTLY, tenant = %status.id, name = %status.name, %content_type, %content_id, "content that was listed wrongly is listed rightly now, its dead letter is withdrawn");
+        info!(message_id = event::CONTENT_LISTED_RIGHTLY, tenant = %status.id, name = %status.name, %content_type, %content_id, "content is listed rightly now, its dead letter is withdrawn");
     }
 
     /// A blob was given up: its loss is reported here and kept as a dead letter in the store.

@@ -335,7 +335,8 @@ impl State {
         self.ask(|answer| Task::Defer { tenant, entry, answer }).await
     }
 
-    /// The entry is given up: it leaves the queue and becomes a dead letter, in one batch, durably.
+    /// The entry is given up: it leaves the queue and becomes a dead letter, in one batch, durably. It is not queued again
+    /// unless it is listed at another address.
     pub(super) async fn dead_letter(
         &self,
         tenant: TenantId,
@@ -344,7 +345,19 @@ impl State {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let letter = DeadLetter { entry, reason: reason.to_owned(), at };
-        self.ask(|answer| Task::DeadLetter { tenant, letter, answer }).await
+        self.ask(|answer| Task::DeadLetter { tenant, letter, for_good: true, answer }).await
+    }
+
+    /// The same, but the dead letter keeps nothing from being queued, and [`State::withdraw`] withdraws it.
+    pub(super) async fn set_aside(
+        &self,
+        tenant: TenantId,
+        entry: QueueEntry,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let letter = DeadLetter { entry, reason: reason.to_owned(), at };
+        self.ask(|answer| Task::DeadLetter { tenant, letter, for_good: false, answer }).await
     }
 
     /// These are listed in a way that they cannot be fetched: each that is neither queued nor a dead letter becomes one
@@ -356,7 +369,8 @@ impl State {
         self.ask(|answer| Task::Refuse { tenant, letters, answer }).await
     }
 
-    /// These are listed rightly: withdraws the dead letters of those that were not before, and says which. Durable.
+    /// These are listed rightly: withdraws the dead letters of those that were not before or were set aside, and of those
+    /// that are queued again, and says which. Durable.
     pub(super) async fn withdraw(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
         if ids.is_empty() {
             return Ok(ids);
@@ -364,10 +378,9 @@ impl State {
         let on_record = self
             .read(move |shared| {
                 let database = shared.database();
-                let on_record = |id: &ContentId| database.contains(keys::refused(tenant, id));
                 let mut found = Vec::new();
                 for id in ids {
-                    if on_record(&id)? {
+                    if database.contains(keys::refused(tenant, &id))? || database.contains(keys::letter(tenant, &id))? {
                         found.push(id);
                     }
                 }

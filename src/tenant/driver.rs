@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::backlog::{self, Backlog};
-use super::failure::Failure;
+use super::backlog::{self, Backlog, Word};
+use super::failure::{Failure, ODD_ANSWERS, Reaction};
 use super::plan;
 use super::poll::{self, Listed, Setback};
 use super::schedule::{Due, Schedule};
@@ -23,7 +23,7 @@ use super::subscription::{self, Standing};
 use super::tree::Tree;
 use crate::content::{ContentType, Tier};
 use crate::report::{TenantState, Trouble};
-use crate::retry::{Advice, Backoff, REMEMBERED, Stage, jittered};
+use crate::retry::{Backoff, REMEMBERED, Stage, jittered};
 use crate::store::{QueueDepth, WaitKey};
 
 /// Subscriptions are looked at this often while nothing seems wrong with them.
@@ -62,6 +62,8 @@ pub(super) struct Driver {
     doubted: BTreeSet<ContentType>,
     /// Subscriptions started in this run whose first content has not been listed yet.
     awaited: BTreeSet<ContentType>,
+    /// What is being listed again because time has stepped back behind this mark: once for each mark.
+    stepped_back: BTreeMap<ContentType, Option<Timestamp>>,
     paused_until: Option<Instant>,
     pause: Backoff,
     listed_once: bool,
@@ -102,7 +104,11 @@ impl Driver {
     fn new(tree: Arc<Tree>) -> Self {
         let now = Instant::now();
         let marks = tree.content_types.iter().map(|content_type| (*content_type, tree.mark(*content_type)));
-        let schedule = Schedule::new(tree.tenant, marks, tree.collect, now, tree.time.now());
+        let mut schedule = Schedule::new(tree.tenant, marks, tree.collect, now, tree.time.now());
+        if tree.has_letters() {
+            // What was given up for a setting may be collected with this one.
+            tree.content_types.iter().for_each(|content_type| schedule.sweep_soon(*content_type, now));
+        }
         Self {
             schedule,
             chores: JoinSet::new(),
@@ -113,6 +119,7 @@ impl Driver {
             check_pace: Backoff::new(Stage::List),
             doubted: BTreeSet::new(),
             awaited: BTreeSet::new(),
+            stepped_back: BTreeMap::new(),
             paused_until: None,
             pause: Backoff::new(Stage::Paused),
             listed_once: false,
@@ -146,8 +153,8 @@ impl Driver {
                     Err(error) => return Err(Panicked(backlog::message(error))),
                 },
                 Some(ended) = self.backlog.next() => {
-                    if let Some((content_type, failure)) = self.backlog.settle(ended).await {
-                        self.not_retrieved(content_type, &failure);
+                    if let Some((content_type, word)) = self.backlog.settle(ended).await {
+                        self.heard(content_type, &word);
                     }
                 }
                 () = tree.work.notified() => {}
@@ -207,7 +214,10 @@ impl Driver {
     fn watch_time(&mut self, content_type: ContentType, now: Instant) {
         let time = self.tree.time.now();
         let mark = self.tree.mark(content_type);
-        if plan::stepped_back(&mark, time) {
+        if !plan::stepped_back(&mark, time) {
+            self.stepped_back.remove(&content_type);
+        // The mark moves when answers justify that; until then, once is enough.
+        } else if self.stepped_back.insert(content_type, mark.listed_to) != Some(mark.listed_to) {
             debug!(tenant = %self.tree.tenant, %content_type, ?mark, %time, "time has stepped back: listing all again");
             self.tree.set_mark(content_type, |mark| (mark.recent_at, mark.sweep_at) = (None, None));
             self.schedule.list_all_again(content_type, now);
@@ -225,10 +235,13 @@ impl Driver {
                 }
                 let mut next = now + jittered(CHECK_EVERY, 0.05);
                 for (content_type, standing) in standings {
-                    self.schedule.set_ready(content_type, !matches!(standing, Standing::Missing(_)));
                     match standing {
-                        Standing::Enabled => {}
-                        Standing::Started => _ = self.awaited.insert(content_type),
+                        Standing::Enabled => self.schedule.set_ready(content_type, true),
+                        Standing::Started => {
+                            self.schedule.set_ready(content_type, true);
+                            self.awaited.insert(content_type);
+                        }
+                        // The list may lack what can be listed: only a listing that is refused says that it cannot be.
                         Standing::Missing(until) => next = next.min(until.max(now + Duration::from_secs(1))),
                     }
                 }
@@ -237,25 +250,35 @@ impl Driver {
             }
             Err(failure) => failure,
         };
-        self.tree.failed(Stage::Subscribe, None, &failure);
         debug!(tenant = %self.tree.tenant, error = %failure.trouble().cause, "subscriptions not checked");
-        self.check_due = Some(match (&failure, failure.advice()) {
-            (Failure::Token(_), _) => {
+        let reaction = failure.reaction();
+        let soon = matches!(reaction, Reaction::Pause { odd: true }) && self.check_pace.attempts() < ODD_ANSWERS;
+        if !soon {
+            self.tree.failed(Stage::Subscribe, None, &failure);
+        }
+        self.check_due = Some(match reaction {
+            Reaction::AwaitToken => {
                 self.tokenless(now);
                 now
             }
-            (_, Advice::Retry { after }) => now + self.check_pace.failed(after),
+            Reaction::Again { after } => now + self.check_pace.failed(after),
             // The gate says when.
-            (_, Advice::Throttled { .. }) => now,
-            (_, Advice::RenewToken | Advice::RelistWindow | Advice::CheckSubscription | Advice::GiveUp) => {
-                now + self.check_pace.failed(None)
-            }
-            (_, Advice::PauseTenant | Advice::PauseApp) => {
+            Reaction::AwaitGate => now,
+            Reaction::Pause { .. } if !soon => {
                 let wait = self.pause.failed(None);
                 self.paused_until = Some(now + wait);
                 self.remember_pause(Some(wait)).await;
                 now + wait
             }
+            Reaction::Stop
+            | Reaction::Pause { .. }
+            | Reaction::AwaitStore
+            | Reaction::AwaitOtherToken
+            | Reaction::Relist
+            | Reaction::CheckSubscription
+            | Reaction::Gone { .. }
+            | Reaction::TooLarge
+            | Reaction::Readdress => now + self.check_pace.failed(None),
         });
     }
 
@@ -291,7 +314,11 @@ impl Driver {
         let now = Instant::now();
         let setback = match result {
             Ok(listed) => {
-                self.schedule.succeeded(content_type, tier, listed.whole, now);
+                if listed.astray && tier != Tier::Poll {
+                    self.schedule.failed(content_type, tier, None, None, now);
+                } else {
+                    self.schedule.succeeded(content_type, tier, listed.whole, now);
+                }
                 if listed.refused > 0 {
                     self.schedule.sweep_soon(content_type, now);
                 }
@@ -312,33 +339,32 @@ impl Driver {
         };
         let Setback { failure, resume } = setback;
         debug!(tenant = %self.tree.tenant, %content_type, error = %failure.trouble().cause, "listing failed");
-        if !matches!(failure, Failure::Stopping) {
-            self.tree.failed(Stage::List, Some(content_type), &failure);
-        }
-        match (&failure, failure.advice()) {
-            (Failure::Token(_), _) => {
+        self.tree.failed(Stage::List, Some(content_type), &failure);
+        match failure.reaction() {
+            Reaction::AwaitToken => {
                 self.tokenless(now);
                 self.schedule.put_off(content_type, tier, resume, now);
             }
-            (_, Advice::Throttled { .. }) => self.schedule.put_off(content_type, tier, resume, now),
-            (_, Advice::CheckSubscription) => {
+            Reaction::Stop | Reaction::AwaitGate => self.schedule.put_off(content_type, tier, resume, now),
+            Reaction::CheckSubscription => {
                 self.schedule.put_off(content_type, tier, resume, now);
                 self.doubt(content_type, now);
             }
-            (_, Advice::PauseTenant | Advice::PauseApp) => {
+            Reaction::Pause { .. } => {
                 self.schedule.block(content_type, now);
                 self.schedule.put_off(content_type, tier, resume, now);
             }
-            (_, Advice::Retry { after }) => {
-                self.schedule.failed(content_type, tier, resume, after, now);
-                if failure.is_refused_token() {
-                    self.schedule.refused(content_type, tier);
-                }
+            Reaction::Again { after } => self.schedule.failed(content_type, tier, resume, after, now),
+            Reaction::AwaitOtherToken => {
+                self.schedule.failed(content_type, tier, resume, None, now);
+                self.schedule.refused(content_type, tier);
             }
             // The window is begun anew by the next activation, with the start that is right then.
-            (_, Advice::RelistWindow | Advice::RenewToken | Advice::GiveUp) => {
-                self.schedule.failed(content_type, tier, resume, None, now);
-            }
+            Reaction::AwaitStore
+            | Reaction::Relist
+            | Reaction::Gone { .. }
+            | Reaction::TooLarge
+            | Reaction::Readdress => self.schedule.failed(content_type, tier, resume, None, now),
         }
     }
 
@@ -347,13 +373,17 @@ impl Driver {
         self.tell_token();
     }
 
-    /// A retrieval met trouble that is not its blob's.
-    fn not_retrieved(&mut self, content_type: ContentType, failure: &Failure) {
-        self.tree.failed(Stage::Retrieve, Some(content_type), failure);
-        if matches!(failure, Failure::Token(_)) {
-            self.tokenless(Instant::now());
-        } else if failure.advice() == Advice::CheckSubscription {
-            self.doubt(content_type, Instant::now());
+    /// A retrieval says something of more than its blob.
+    fn heard(&mut self, content_type: ContentType, word: &Word) {
+        let now = Instant::now();
+        match word {
+            Word::Trouble(failure) => {
+                self.tree.failed(Stage::Retrieve, Some(content_type), failure);
+                if failure.reaction() == Reaction::AwaitToken {
+                    self.tokenless(now);
+                }
+            }
+            Word::Stale => self.schedule.sweep_soon(content_type, now),
         }
     }
 

@@ -11,16 +11,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::failure::Failure;
+use super::failure::{Failure, Reaction};
 use super::gate::Gate;
 use super::limit::Limit;
+use super::plan::later;
 use super::slots::{Place, Slots};
+use super::strikes::Strikes;
 use crate::activity::{ActivityClient, ActivityError, Reason};
 use crate::clock::ServiceTime;
 use crate::config::Collect;
@@ -70,8 +71,10 @@ pub(super) struct Tree {
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
     cooldowns: Mutex<BTreeMap<ContentType, Instant>>,
     troubled: Mutex<HashSet<(Stage, Option<ContentType>)>>,
-    /// Entries that are listed wrongly may be on record.
-    refused: AtomicBool,
+    /// Dead letters may be on record.
+    letters: AtomicBool,
+    /// What single blobs have been answered.
+    strikes: Mutex<Strikes>,
     /// When its driver will look around, whatever happens; `None` while it has none.
     wakes: Mutex<Option<Instant>>,
 }
@@ -119,7 +122,8 @@ impl Tree {
             marks: Mutex::default(),
             cooldowns: Mutex::default(),
             troubled: Mutex::default(),
-            refused: AtomicBool::new(false),
+            letters: AtomicBool::new(false),
+            strikes: Mutex::default(),
         })
     }
 
@@ -139,7 +143,7 @@ impl Tree {
         *lock(&self.marks) = self.store.watermarks(self.tenant).await?;
         let letters = self.store.dead_letters(self.tenant).await?;
         self.report.dead_letters(letters);
-        self.refused.store(letters > 0, Ordering::Relaxed);
+        self.letters.store(letters > 0, Ordering::Relaxed);
         let now = self.time.host();
         let mut paused = None;
         for (key, until) in self.store.waits(self.tenant).await? {
@@ -296,14 +300,19 @@ impl Tree {
         self.queued.swap(false, Ordering::Relaxed)
     }
 
-    /// An entry is listed wrongly.
-    pub(super) fn note_refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
+    /// There is a dead letter.
+    pub(super) fn note_letters(&self) {
+        self.letters.store(true, Ordering::Relaxed);
     }
 
-    /// Whether entries that are listed wrongly may be on record: of most tenants never, and looking is spared.
-    pub(super) fn has_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+    /// Whether dead letters may be on record that a listing withdraws: of most tenants never, and looking is spared.
+    pub(super) fn has_letters(&self) -> bool {
+        self.letters.load(Ordering::Relaxed)
+    }
+
+    /// What single blobs have been answered.
+    pub(super) fn strikes(&self) -> MutexGuard<'_, Strikes> {
+        lock(&self.strikes)
     }
 
     /// The limit on retrievals.
@@ -369,6 +378,9 @@ impl Tree {
 
     /// A stage met a failure, with one content type or with all.
     pub(super) fn failed(&self, stage: Stage, content_type: Option<ContentType>, failure: &Failure) {
+        if failure.reaction() == Reaction::Stop {
+            return;
+        }
         let own = failure.stage(stage);
         // A missing token and a failing store are trouble for all content types.
         self.troubled(own, content_type.filter(|_| own == stage), &failure.trouble());
@@ -405,11 +417,6 @@ impl Drop for Fetching {
         self.0.fetching.fetch_sub(1, Ordering::Relaxed);
         self.0.work.notify_one();
     }
-}
-
-/// `time` plus `by`, or the end of time.
-pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
-    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
