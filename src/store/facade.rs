@@ -30,7 +30,7 @@ use super::tree::Ledger;
 use super::verify;
 use super::{
     Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, Refused,
-    Verification, WaitKey, Watermark,
+    Verification, Wait, WaitKey, Watermark,
 };
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
@@ -381,17 +381,12 @@ impl Store {
     }
 
     /// Remembers a wait, durably when this returns; `None` forgets it.
-    pub async fn remember_wait(
-        &self,
-        tenant: TenantId,
-        key: WaitKey,
-        until: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        self.0.state.remember_wait(tenant, key, until).await
+    pub async fn remember_wait(&self, tenant: TenantId, key: WaitKey, wait: Option<Wait>) -> Result<(), StoreError> {
+        self.0.state.remember_wait(tenant, key, wait).await
     }
 
     /// The tenant's remembered waits.
-    pub async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Timestamp>, StoreError> {
+    pub async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Wait>, StoreError> {
         self.0.state.waits(tenant).await
     }
 

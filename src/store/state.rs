@@ -38,7 +38,7 @@ use tokio::sync::oneshot;
 use super::database::{Access, Database, Slice};
 use super::error::StoreError;
 use super::snapshot::{self, Counts};
-use super::{Enqueued, QueueDepth, QueueEntry, Refused, WaitKey, Watermark};
+use super::{Enqueued, QueueDepth, QueueEntry, Refused, Wait, WaitKey, Watermark};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 use self::book::Book;
@@ -445,21 +445,21 @@ impl State {
         &self,
         tenant: TenantId,
         key: WaitKey,
-        until: Option<Timestamp>,
+        wait: Option<Wait>,
     ) -> Result<(), StoreError> {
-        let (key, value) = (keys::wait(tenant, &key), until.map(records::encode_time));
+        let (key, value) = (keys::wait(tenant, &key), wait.map(records::encode_wait));
         self.ask(|answer| Task::Put { tenant, key, value, answer }).await
     }
 
     /// The tenant's remembered waits, those that have ended included.
-    pub(super) async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Timestamp>, StoreError> {
+    pub(super) async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Wait>, StoreError> {
         self.read(move |shared| {
             let database = shared.database();
             let mut waits = BTreeMap::new();
             for row in database.scan_prefix(keys::head(kind::WAIT, tenant))? {
                 let (key, value) = row?;
                 if let Some(wait) = keys::wait_key(&key) {
-                    waits.insert(wait, decoded(&database, "a wait", records::decode_time(&value))?);
+                    waits.insert(wait, decoded(&database, "a wait", records::decode_wait(&value))?);
                 }
             }
             Ok(waits)

@@ -24,7 +24,7 @@ use super::tree::Tree;
 use crate::content::{ContentType, Tier};
 use crate::report::{TenantState, Trouble};
 use crate::retry::{Backoff, REMEMBERED, Stage, jittered};
-use crate::store::{QueueDepth, WaitKey};
+use crate::store::{QueueDepth, StoreError, WaitKey};
 
 /// Subscriptions are looked at this often while nothing seems wrong with them.
 const CHECK_EVERY: Duration = Duration::from_hours(1);
@@ -138,6 +138,7 @@ impl Driver {
             async move { tree.token.renew().await }
         });
         loop {
+            tree.waits.forget_over().await;
             self.begin_chores();
             if !self.is_held(Instant::now()) {
                 self.backlog.begin().await;
@@ -164,7 +165,7 @@ impl Driver {
                     self.backlog.resume();
                     self.schedule.retry_refused(Instant::now());
                     tree.works(Stage::Token, None);
-                    self.tell_token();
+                    self.tree.tell_token();
                 }
                 // The source lives as long as the tree.
                 _ = token_waits.changed() => {
@@ -296,15 +297,26 @@ impl Driver {
     }
 
     async fn remember_pause(&mut self, wait: Option<Duration>) {
-        if let Err(error) = self.tree.remember(WaitKey::Paused, wait.filter(|wait| *wait > REMEMBERED)).await {
-            self.tree.troubled(Stage::Store, None, &error.trouble());
-        }
+        let waits = &self.tree.waits;
+        let remembered = match wait.filter(|wait| *wait > REMEMBERED) {
+            Some(wait) => waits.remember(WaitKey::Paused, wait).await,
+            None => waits.forget(WaitKey::Paused).await,
+        };
+        self.tell_store(remembered);
     }
 
     /// Entra has asked for a wait.
     async fn remember_token_wait(&self, until: Option<Instant>) {
-        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if let Err(error) = self.tree.remember(WaitKey::Token, wait).await {
+        let waits = &self.tree.waits;
+        let remembered = match until {
+            Some(until) => waits.remember(WaitKey::Token, until.saturating_duration_since(Instant::now())).await,
+            None => waits.forget(WaitKey::Token).await,
+        };
+        self.tell_store(remembered);
+    }
+
+    fn tell_store(&self, done: Result<(), StoreError>) {
+        if let Err(error) = done {
             self.tree.troubled(Stage::Store, None, &error.trouble());
         }
     }
@@ -331,7 +343,7 @@ impl Driver {
                     self.tree.works(Stage::Restart, None);
                 }
                 if tier == Tier::Poll {
-                    self.tell_token();
+                    self.tree.tell_token();
                 }
                 return;
             }
@@ -370,7 +382,7 @@ impl Driver {
 
     fn tokenless(&mut self, now: Instant) {
         self.tokenless_until = Some(now + TOKENLESS);
-        self.tell_token();
+        self.tree.tell_token();
     }
 
     /// A retrieval says something of more than its blob.
@@ -437,13 +449,13 @@ impl Driver {
             return TenantState::Throttled;
         }
         if self.schedule.is_idle_by_refusal(now) {
-            return if tree.has_trouble(Stage::Subscribe) || tree.has_trouble(Stage::List) {
+            return if tree.report.has_trouble(Stage::Subscribe) || tree.report.has_trouble(Stage::List) {
                 TenantState::Paused
             } else {
                 TenantState::Starting
             };
         }
-        if self.schedule.is_failing() || tree.has_trouble(Stage::Store) {
+        if self.schedule.is_failing() || tree.report.has_trouble(Stage::Store) {
             return TenantState::Failing;
         }
         let waits_long = depth.oldest.is_some_and(|oldest| time.duration_since(oldest) > BACKLOG.1);
@@ -464,15 +476,5 @@ impl Driver {
             return TenantState::Waiting;
         }
         TenantState::Collecting
-    }
-
-    fn tell_token(&self) {
-        let tree = &self.tree;
-        let status = tree.token.status();
-        tree.report.token(status.valid_until);
-        match status.last_error {
-            Some(trouble) => tree.troubled(Stage::Token, None, &trouble),
-            None => tree.works(Stage::Token, None),
-        }
     }
 }

@@ -29,6 +29,9 @@ pub(super) enum Failure {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] StoreError),
+    /// The gate has closed before the request was sent.
+    #[error("the service has asked for a wait")]
+    Held,
     /// The tree is being stopped: nothing more is sent.
     #[error("the tenant's collection is being stopped")]
     Stopping,
@@ -80,6 +83,7 @@ impl Failure {
             Self::Service(error) => reaction_to(error),
             Self::Refused(_) => Reaction::Pause { odd: false },
             Self::Store(_) => Reaction::AwaitStore,
+            Self::Held => Reaction::AwaitGate,
             Self::Stopping => Reaction::Stop,
         }
     }
@@ -90,6 +94,7 @@ impl Failure {
             Self::Token(error) => error.trouble(),
             Self::Service(error) | Self::Refused(error) => error.trouble(),
             Self::Store(error) => error.trouble(),
+            Self::Held => Trouble::passing("throttled", self.to_string()),
             Self::Stopping => Trouble::passing("stopping", self.to_string()),
         }
     }
@@ -98,7 +103,7 @@ impl Failure {
     pub(super) const fn stage(&self, stage: Stage) -> Stage {
         match self {
             Self::Token(_) => Stage::Token,
-            Self::Service(_) | Self::Refused(_) | Self::Stopping => stage,
+            Self::Service(_) | Self::Refused(_) | Self::Held | Self::Stopping => stage,
             Self::Store(_) => Stage::Store,
         }
     }

@@ -20,6 +20,7 @@
 //!
 //! - [`gate`]: no request of a tenant before a wait that was read is over.
 //! - [`slots`]: the process's places for blobs, fair across tenants.
+//! - `waits`: those of them that outlive the process.
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
 //! retrievals), `driver`, `supervisor`, [`registry`].
@@ -35,6 +36,7 @@ pub mod gate;
 pub mod slots;
 mod failure;
 mod life;
+mod waits;
 mod strikes;
 mod reception;
 mod tree;

@@ -228,8 +228,14 @@ async fn page(
     loop {
         let client = &tree.client;
         let answer = match link {
-            None => tree.ask(|token| async move { client.list_content(&token, content_type, window).await }).await,
-            Some(link) => tree.ask(|token| async move { client.next_page(&token, link).await }).await,
+            None => {
+                let first = |token| async move { client.list_content(&token, content_type, window).await };
+                tree.ask(Some(content_type), first).await
+            }
+            Some(link) => {
+                let next = |token| async move { client.next_page(&token, link).await };
+                tree.ask(Some(content_type), next).await
+            }
         };
         let failure = match answer {
             Ok(page) => return Ok(page),

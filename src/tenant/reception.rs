@@ -7,13 +7,13 @@ use crate::store::{BlobWriter, IntakeError, Stored};
 #[derive(Debug)]
 pub(super) enum Reception {
     /// It must be an array of records.
-    Records(BlobWriter),
+    Records(Box<BlobWriter>),
     /// It is kept whatever it is.
     Kept {
         /// Reads it as records, as long as it can be read; `None` if it is not to be looked at.
-        records: Option<BlobWriter>,
+        records: Option<Box<BlobWriter>>,
         /// Keeps it as it is,
-        bytes: BlobWriter,
+        bytes: Box<BlobWriter>,
         /// for this reason.
         reason: String,
     },

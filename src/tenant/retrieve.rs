@@ -138,13 +138,12 @@ fn malformed(entry: &QueueEntry) -> String {
 async fn fetch(tree: &Tree, entry: &QueueEntry, fetching: Fetching) -> Result<Received, Problem> {
     let (client, blob) = (&tree.client, &entry.blob);
     let mut place = tree.slots.place(tree.tenant);
-    let sent = tree.limit().sent();
-    let mut body =
-        tree.ask_holding(Some(&mut place), |token| async move { client.fetch_blob(&token, blob).await }).await?;
+    let request = |token| async move { client.fetch_blob(&token, blob).await };
+    let (mut body, sent) = tree.ask_holding(blob.content_type, &mut place, request).await?;
     let says_json = body.says_json();
     let at = body.date().unwrap_or_else(|| tree.time.now());
     let fetched = || Fetched { at, from: body.from().to_owned(), tier: entry.tier };
-    let receive = |defect| tree.store.receive(tree.tenant, blob, fetched(), defect);
+    let receive = |defect| Box::new(tree.store.receive(tree.tenant, blob, fetched(), defect));
     let mut reception = if let Some(reason) = panics(entry) {
         Reception::Kept { records: None, bytes: receive(Some(reason.clone())), reason }
     } else if says_json && is_last_chance(entry, tree.time.now(), tree.time.host()) {
@@ -187,12 +186,11 @@ async fn finish(tree: &Tree, entry: QueueEntry, received: Received) -> Result<Ou
         tell_foreign(tree, &stored);
     }
     debug!(seq = stored.seq, bytes = stored.bytes, records = stored.records, new = stored.new, "stored");
-    match defect {
-        Some(defect) => give_up(tree, entry, &kept_unparsed(&defect)).await?,
-        None => {
-            tree.store.complete(tree.tenant, &entry);
-            done_with(tree, &entry);
-        }
+    if let Some(defect) = defect {
+        give_up(tree, entry, &kept_unparsed(&defect)).await?;
+    } else {
+        tree.store.complete(tree.tenant, &entry);
+        done_with(tree, &entry);
     }
     tree.works(Stage::Retrieve, Some(content_type));
     tree.works(Stage::Store, None);
@@ -230,6 +228,7 @@ async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<
             let (wait, outcome) = match failure.reaction() {
                 Reaction::Stop | Reaction::AwaitStore => return Ok(Outcome::Released(failure)),
                 Reaction::AwaitToken => return release(tree, entry, failure).await,
+                Reaction::AwaitGate if matches!(failure, Failure::Held) => return release(tree, entry, failure).await,
                 // The gate is closed, and that is not the blob's fault, unless it is.
                 Reaction::AwaitGate => {
                     let times = tree.strikes().throttled(id);

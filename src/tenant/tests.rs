@@ -21,6 +21,7 @@ use crate::secret::Secret;
 use crate::store::{BlobHeader, Options, Store};
 use crate::token::{AppAlarms, Credential};
 
+mod asking;
 mod blobs;
 mod collecting;
 mod failing;

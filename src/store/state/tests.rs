@@ -19,6 +19,11 @@ fn noon() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
+/// An hour's wait.
+fn wait(until: Timestamp) -> Wait {
+    Wait { from: until - hours(1), until }
+}
+
 fn hours(hours: i64) -> SignedDuration {
     SignedDuration::from_hours(hours)
 }
@@ -285,12 +290,12 @@ async fn nothing_is_written_when_nothing_has_changed() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir);
     queue(&state, tenant(1), vec![blob("a", hours(1))]).await;
-    state.remember_wait(tenant(1), WaitKey::Paused, Some(noon())).await.unwrap();
+    state.remember_wait(tenant(1), WaitKey::Paused, Some(wait(noon()))).await.unwrap();
     state.settle().await.unwrap();
     let log = || std::fs::read(dir.path().join("state-1/db")).unwrap();
     let (before, changes) = (log(), state.snapshot_changes());
     queue(&state, tenant(1), vec![blob("a", hours(1))]).await;
-    state.remember_wait(tenant(1), WaitKey::Paused, Some(noon())).await.unwrap();
+    state.remember_wait(tenant(1), WaitKey::Paused, Some(wait(noon()))).await.unwrap();
     state.remember_wait(tenant(1), WaitKey::Throttled, None).await.unwrap();
     state.set_watermark(tenant(1), ContentType::General, Watermark { listed_to: Some(noon()), ..Watermark::default() });
     assert!(before == log(), "an empty poll has written something");

@@ -8,7 +8,7 @@ use tenantry_simulator::{
 use super::*;
 use crate::clock::{Clock as _, SharedClock};
 use crate::report::Trouble;
-use crate::store::{DeadLetter, WaitKey, Watermark};
+use crate::store::{DeadLetter, Wait, WaitKey, Watermark};
 
 fn trouble(world: &World, number: u128) -> Option<Trouble> {
     world.status(tenant(number)).trouble.map(|status| status.trouble)
@@ -59,7 +59,7 @@ async fn a_long_wait_outlives_the_process() {
     let World { cloud, settings, registry, shared, dir } = world;
     registry.drain(Duration::from_secs(5)).await;
     let waits = shared.store.waits(tenant(1).into()).await.unwrap();
-    assert!(waits[&WaitKey::Throttled] > shared.time.now() + Duration::from_secs(1700));
+    assert!(waits[&WaitKey::Throttled].until > shared.time.now() + Duration::from_secs(1700));
     drop(registry);
     shared.store.close().await.unwrap();
     let before = cloud.ledger();
@@ -100,8 +100,8 @@ async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() 
     assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 4, "one for each content type");
     let waits = world.shared.store.waits(tenant(1).into()).await.unwrap();
     assert_eq!(waits.len(), 4, "{waits:?}");
-    for (key, until) in waits {
-        assert!(until > world.shared.time.now() + Duration::from_mins(14), "{key:?}");
+    for (key, wait) in waits {
+        assert!(wait.until > world.shared.time.now() + Duration::from_mins(14), "{key:?}");
         // A quarter of an hour later.
         world.shared.store.remember_wait(tenant(1).into(), key, None).await.unwrap();
     }
@@ -112,6 +112,55 @@ async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() 
     world.collected().await;
     world.until("the end of the trouble", |world| trouble(world, 1).is_none()).await;
     world.assert_faithful();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cooldown_begins_when_its_start_request_is_sent_and_not_while_it_waits() {
+    let busy = Effect::Status { status: 503, body: ErrorBody::Html, retry_after_s: Some(600) };
+    let busy = Fault::new(busy).on([Endpoint::Start]).when(When::First(1));
+    let world = World::new(scenario().tenant(offering(1, 2, 1.0)).fault(busy), |_| {});
+    world.until("the wait", |world| world.status(tenant(1)).state == TenantState::Throttled).await;
+    let cooling = async |shared: &Shared| {
+        let waits = shared.store.waits(tenant(1).into()).await.unwrap();
+        waits.into_keys().filter(|key| matches!(key, WaitKey::SubscriptionStart(_))).count()
+    };
+    assert!(cooling(&world.shared).await <= 1, "the others wait for the gate, and have sent nothing");
+    let before = trouble(&world, 1);
+    world.registry.drain(Duration::from_secs(5)).await;
+    assert!(cooling(&world.shared).await <= 1, "nothing was sent at the end");
+    assert_eq!(trouble(&world, 1), before, "and nothing is wrong with that");
+    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_of_two_hours_between_two_starts_outlives_the_process_in_full() {
+    let dir = TempDir::with_prefix("tenantry-tree-").unwrap();
+    let (_, shared) = super::registry(&dir);
+    let id = TenantId::from(tenant(1));
+    let from = shared.time.now();
+    let wait = Wait { from, until: from + SignedDuration::from_hours(2) };
+    for content_type in ContentType::AUDIT {
+        let key = WaitKey::SubscriptionStart(content_type);
+        shared.store.remember_wait(id, key, Some(wait)).await.unwrap();
+    }
+    // One that a clock a month ahead wrote, and one that is over.
+    let ahead = from + SignedDuration::from_hours(24 * 30);
+    let throttled = Wait { from: ahead, until: ahead + SignedDuration::from_secs(2) };
+    shared.store.remember_wait(id, WaitKey::Throttled, Some(throttled)).await.unwrap();
+    let over = Wait { from: from - SignedDuration::from_hours(2), until: from - SignedDuration::from_hours(1) };
+    shared.store.remember_wait(id, WaitKey::Token, Some(over)).await.unwrap();
+    shared.store.close().await.unwrap();
+
+    let world = World::at(scenario().tenant(offering(1, 2, 1.0)), dir, |_| {});
+    world.until("a look", |world| world.cloud.summary().requests(tenant(1), Endpoint::Subscriptions) > 0).await;
+    world.until("the state", |world| world.status(tenant(1)).state == TenantState::Starting).await;
+    world.registry.drain(Duration::from_secs(5)).await;
+    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 0);
+    let waits = world.shared.store.waits(id).await.unwrap();
+    assert_eq!(waits.len(), 4, "those that are over are forgotten: {waits:?}");
+    assert!(waits.values().all(|left| *left == wait), "{waits:?}");
     world.stop().await;
 }
 
