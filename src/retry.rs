@@ -154,6 +154,14 @@ impl Backoff {
     }
 }
 
+/// The wait after the `failures`-th failure in a row, for what is counted elsewhere: from `first` to `longest`, each
+/// `factor` times the one before, less up to a fifth.
+#[must_use]
+pub fn growing(first: Duration, factor: u32, longest: Duration, failures: u32) -> Duration {
+    let wait = factor.checked_pow(failures.saturating_sub(1)).and_then(|times| first.checked_mul(times));
+    jittered(wait.unwrap_or(longest).min(longest), 0.2)
+}
+
 /// `interval` less up to `share` of it, so that many periodic works do not fall into step.
 #[must_use]
 pub fn jittered(interval: Duration, share: f64) -> Duration {

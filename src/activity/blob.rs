@@ -13,11 +13,19 @@ pub struct BlobBody {
     body: Body,
     date: Option<Timestamp>,
     from: String,
+    says_json: bool,
 }
 
 impl BlobBody {
-    pub(super) fn new(body: Body, date: Option<Timestamp>, from: String) -> Self {
-        Self { body, date, from }
+    pub(super) fn new(body: Body, date: Option<Timestamp>, from: String, says_json: bool) -> Self {
+        Self { body, date, from, says_json }
+    }
+
+    /// Whether the answer says that it is JSON, or does not say what it is. A page that a proxy answers with says
+    /// otherwise; what says otherwise and is an array of records all the same is one.
+    #[must_use]
+    pub fn says_json(&self) -> bool {
+        self.says_json
     }
 
     /// The next decoded bytes, at most 128 KiB; `None` once all of the body has come and its end is verified:

@@ -222,7 +222,8 @@ impl ActivityClient {
             .map_err(|why| ActivityError::foreign(operation, &blob.content_uri, why))?;
         let from = url.as_str().to_owned();
         let answer = self.send(Request::get(operation, url, token)).await?;
-        Ok(BlobBody::new(Body::new(answer.response, operation, self.limits)?, answer.date, from))
+        let says_json = headers::says_json(answer.response.headers());
+        Ok(BlobBody::new(Body::new(answer.response, operation, self.limits)?, answer.date, from, says_json))
     }
 
     fn windowed(&self, path: &str, content_type: ContentType, window: Window) -> Url {

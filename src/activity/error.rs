@@ -391,9 +391,10 @@ impl ActivityError {
                 "check the tenant's `cloud`; if it is right, report this to Microsoft: the service gave an address outside of it",
                 true,
             ),
-            Self::TooLarge { operation: Operation::FetchBlob, .. } => {
-                ("raise `max_blob_bytes` in `[collect]` and collect the blob again before it expires", true)
-            }
+            Self::TooLarge { operation: Operation::FetchBlob, .. } => (
+                "raise `max_blob_size` in `[collect]` and reload: it is collected when it is next listed, until it expires",
+                true,
+            ),
             Self::PageLoop { .. } | Self::TooLarge { .. } => {
                 ("open a support request with Microsoft if this repeats", true)
             }

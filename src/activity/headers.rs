@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::TimeZone;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 
 /// A longer wait than this is not believed: a day later the tenant is asked again.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_hours(24);
@@ -36,6 +36,15 @@ pub(super) fn retry_after(headers: &HeaderMap, answered: Option<Timestamp>) -> O
         Duration::try_from(read_http_date(text)?.duration_since(answered?)).unwrap_or(Duration::ZERO)
     };
     Some(wait.min(LONGEST_WAIT))
+}
+
+/// Whether the body is said to be JSON, or nothing is said.
+pub(super) fn says_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_none_or(|value| {
+        let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        essence.is_empty() || essence.rsplit(['/', '+']).next() == Some("json")
+    })
 }
 
 /// The link to the next page, as given.
@@ -79,6 +88,23 @@ mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
 
     use super::*;
+
+    #[test]
+    fn what_a_body_is_said_to_be() {
+        for (said, json) in [
+            ("application/json; charset=utf-8", true),
+            ("Application/JSON", true),
+            ("text/json", true),
+            ("application/problem+json", true),
+            ("", true),
+            ("text/html; charset=utf-8", false),
+            ("text/plain", false),
+            ("application/octet-stream", false),
+        ] {
+            assert_eq!(says_json(&headers(&[("content-type", said)])), json, "{said}");
+        }
+        assert!(says_json(&HeaderMap::new()));
+    }
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         pairs

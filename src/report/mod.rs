@@ -75,9 +75,12 @@ impl Report {
         tenant.clone()
     }
 
-    /// There will be so many tenants. Told before any of them starts.
-    pub fn expect(&self, tenants: usize) {
+    /// There will be so many tenants, and some of them start if `start` says so. Told before any of them does.
+    pub fn expect(&self, tenants: usize, start: bool) {
         self.all.quiet.store(tenants > TENANT_LINES, Ordering::Relaxed);
+        if !start {
+            return;
+        }
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         starting.get_or_insert_with(Instant::now);
     }
@@ -252,17 +255,18 @@ mod tests {
         let fabrikam = report.tenant(tenant_id(2), "fabrikam");
         report.tenant(tenant_id(3), "off").state(TenantState::Disabled);
 
-        contoso.trouble(Stage::List, Some(&Trouble::passing("http_503", "the service answers 503")));
-        fabrikam.trouble(
+        contoso.troubled(Stage::List, None, &Trouble::passing("http_503", "the service answers 503"));
+        fabrikam.troubled(
             Stage::Token,
-            Some(&Trouble::for_operator("secret_expired", "the client secret has expired", "make a new one")),
+            None,
+            &Trouble::for_operator("secret_expired", "the client secret has expired", "make a new one"),
         );
         assert_eq!(
             report.sentence(),
             "collecting from 2 tenants, 0 well, 2 with trouble; fabrikam: the client secret has expired: make a new one"
         );
-        contoso.trouble(Stage::List, None);
-        fabrikam.trouble(Stage::Token, None);
+        contoso.works(Stage::List, None);
+        fabrikam.works(Stage::Token, None);
         assert_eq!(report.sentence(), "collecting from 2 tenants, all well");
     }
 
@@ -280,23 +284,27 @@ mod tests {
         contoso.starts();
         assert_eq!(notes(false), [], "what an earlier process noted stands while nothing is known");
         let off = Trouble::for_operator("audit_log_off", "x".repeat(100_000), "turn it on");
-        contoso.trouble(Stage::Subscribe, Some(&off));
+        contoso.troubled(Stage::Subscribe, None, &off);
         let told = notes(false).remove(0).unwrap().trouble;
         assert_eq!((told.kind.as_str(), told.remedy.as_str()), ("audit_log_off", "turn it on"));
         assert_eq!(told.cause.len(), 1000);
         assert_eq!(notes(false), []);
         // It flaps.
         for second in 1..NOTES {
-            contoso.trouble(Stage::Subscribe, Some(&off).filter(|_| second % 2 == 0));
+            if second % 2 == 0 {
+                contoso.troubled(Stage::Subscribe, None, &off);
+            } else {
+                contoso.works(Stage::Subscribe, None);
+            }
             contoso.state(TenantState::Collecting);
             assert_eq!(notes(false), [], "at {second} s");
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        contoso.trouble(Stage::Subscribe, Some(&off));
+        contoso.troubled(Stage::Subscribe, None, &off);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(notes(false), [], "it is the same as the last one noted");
         assert_eq!(notes(true).remove(0).unwrap().attempts, 1 + NOTES / 2, "the end tells all that is known");
-        contoso.trouble(Stage::Subscribe, None);
+        contoso.works(Stage::Subscribe, None);
         assert_eq!(notes(false), []);
         tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(notes(false), [None]);
@@ -314,7 +322,7 @@ mod tests {
         contoso.state(TenantState::Disabled);
         contoso.state(TenantState::Collecting);
         contoso.restarted();
-        contoso.trouble(Stage::List, Some(&Trouble::passing("reset", "cause")));
+        contoso.troubled(Stage::List, None, &Trouble::passing("reset", "cause"));
         let status = contoso.status();
         assert_eq!((status.state, status.trouble), (TenantState::Disabled, None));
         contoso.starts();
@@ -323,10 +331,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_reload_that_starts_nobody_is_not_summed_up() {
+        let report = report();
+        report.expect(30, false);
+        assert_eq!(report.starting(), None);
+        report.expect(30, true);
+        assert!(report.starting().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn troubles_are_forgotten_without_being_over() {
+        let report = report();
+        let contoso = report.tenant(tenant_id(1), "contoso");
+        let trouble = Trouble::passing("reset", "cause");
+        contoso.troubled(Stage::List, None, &trouble);
+        contoso.forget_troubles();
+        assert!(!contoso.has_trouble(Stage::List) && contoso.status().trouble.is_none());
+        contoso.troubled(Stage::List, None, &trouble);
+        assert_eq!(contoso.status().trouble.unwrap().attempts, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_snapshot_survives_json() {
         let report = report();
         let contoso = report.tenant(tenant_id(1), "contoso");
-        contoso.trouble(Stage::List, Some(&Trouble::passing("http_503", "the service answers 503")));
+        contoso.troubled(Stage::List, None, &Trouble::passing("http_503", "the service answers 503"));
         let snapshot = report.snapshot();
         let json = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<StatusSnapshot>(&json).unwrap(), snapshot);

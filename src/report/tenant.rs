@@ -11,7 +11,7 @@ use prometheus::{Histogram, HistogramOpts};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::announce::{self, Announced, Line};
+use super::announce::{History, Line};
 use super::status::{ContentStatus, StoredToday, TenantState, TenantStatus, Totals, TroubleStatus};
 use super::trouble::Trouble;
 use crate::clock::ServiceTime;
@@ -69,7 +69,7 @@ struct Current {
     day: Option<civil::Date>,
     last_lag: Option<Duration>,
     hour: Hour,
-    troubles: HashMap<Stage, Option<Announced>>,
+    troubles: HashMap<Stage, History>,
     /// It has been started, and not been in any other state since.
     arriving: bool,
     /// The journal has heard, in this run of its tasks, that it is up to date, or need not hear of it.
@@ -178,30 +178,28 @@ impl TenantReport {
         (current.arriving, current.told_collecting) = (true, false);
     }
 
-    /// A stage met `trouble`, or with `None` works.
-    pub fn trouble(&self, stage: Stage, trouble: Option<&Trouble>) {
+    /// A stage works, with one content type or with all.
+    pub fn works(&self, stage: Stage, content_type: Option<ContentType>) {
+        let mut current = self.current();
+        // Success is the usual case: it costs a look-up.
+        let Some(history) = current.troubles.get_mut(&stage) else { return };
+        let Some(over) = history.well(content_type, Instant::now()).filter(|over| !over.trouble.shared) else { return };
+        let status = &current.status;
+        info!(message_id = event::TENANT_RECOVERED, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = over.trouble.kind, attempts = over.attempts, "works again");
+    }
+
+    /// A stage met `trouble`, with one content type or with all.
+    pub fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
         let now = Instant::now();
         let mut current = self.current();
-        let Some(trouble) = trouble else {
-            // Success is the usual case: it costs a look-up.
-            let Some(history) = current.troubles.get_mut(&stage) else { return };
-            let (attempts, kind, shared) = history.as_ref().map_or((0, String::new(), false), |known| {
-                (known.attempts, known.trouble.kind.clone(), known.trouble.shared)
-            });
-            if announce::well(history, now) == Line::Over && !shared {
-                let Current { status, .. } = &*current;
-                info!(message_id = event::TENANT_RECOVERED, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind, attempts, "works again");
-            }
-            return;
-        };
         if current.is_disabled() {
             return;
         }
         *current.status.failures.entry(stage).or_default() += 1;
         *self.0.all.totals().failures.entry(stage).or_default() += 1;
         let history = current.troubles.entry(stage).or_default();
-        let line = announce::met(history, trouble, now, self.0.time.now());
-        let attempt = history.as_ref().map_or(1, |known| known.attempts);
+        let line = history.met(content_type, trouble, now, self.0.time.now());
+        let attempt = history.attempts(content_type);
         if line == Line::Quiet || trouble.shared {
             return;
         }
@@ -212,6 +210,17 @@ impl TenantReport {
         } else {
             warn!(message_id = event::TENANT_TROUBLED, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, error_code, correlation_id, attempt, "{trouble}");
         }
+    }
+
+    /// Forgets all trouble without a word: with other settings it may be over or not, and the next tasks find out anew.
+    pub fn forget_troubles(&self) {
+        self.current().troubles.clear();
+    }
+
+    /// Whether a stage has trouble that goes on.
+    #[must_use]
+    pub fn has_trouble(&self, stage: Stage) -> bool {
+        self.current().troubles.get(&stage).is_some_and(History::is_open)
     }
 
     /// A window was listed in full and brought `new` blobs. `at` is the service's time.
@@ -299,12 +308,12 @@ impl TenantReport {
         );
     }
 
-    /// What was listed wrongly is listed rightly: its dead letter is withdrawn.
-    pub fn listed_rightly(&self, content_type: ContentType, content_id: &ContentId) {
+    /// What was listed wrongly, or was given up, is listed so that it can be collected: its dead letter is withdrawn.
+    pub fn letter_withdrawn(&self, content_type: ContentType, content_id: &ContentId) {
         let mut current = self.current();
         current.status.dead_letters = current.status.dead_letters.saturating_sub(1);
         let status = &current.status;
-        info!(message_id = event::CONTENT_LISTED_RIGHTLY, tenant = %status.id, name = %status.name, %content_type, %content_id, "content that was listed wrongly is listed rightly now, its dead letter is withdrawn");
+        info!(message_id = event::CONTENT_LISTED_RIGHTLY, tenant = %status.id, name = %status.name, %content_type, %content_id, "content is listed rightly now, its dead letter is withdrawn");
     }
 
     /// A blob was given up: its loss is reported here and kept as a dead letter in the store.
@@ -415,7 +424,7 @@ impl TenantReport {
     }
 
     pub(super) fn is_troubled(&self) -> bool {
-        self.current().troubles.values().flatten().any(Announced::is_open)
+        self.current().troubles.values().any(History::is_open)
     }
 
     pub(super) fn queued(&self) -> u64 {
@@ -447,7 +456,7 @@ impl Current {
 
     /// Of those that go on, the one that needs a person most, and has for the longest time.
     fn worst_trouble(&self) -> Option<TroubleStatus> {
-        let open = self.troubles.values().flatten().filter(|known| known.is_open());
+        let open = self.troubles.values().flat_map(History::open);
         let worst = open.max_by_key(|known| (known.trouble.needs_operator, std::cmp::Reverse(known.since)))?;
         Some(TroubleStatus { trouble: worst.trouble.clone(), since: worst.since, attempts: worst.attempts })
     }

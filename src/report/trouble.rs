@@ -44,12 +44,6 @@ impl Trouble {
     pub fn for_operator(kind: &str, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { remedy: remedy.into(), needs_operator: true, ..Self::passing(kind, cause) }
     }
-
-    /// Whether `other` is the same trouble, however its wording varies from one attempt to the next.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.code == other.code
-    }
 }
 
 impl fmt::Display for Trouble {

@@ -29,7 +29,7 @@ use super::tree::Ledger;
 use super::verify;
 use super::{
     Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, Refused,
-    Verification, WaitKey, Watermark,
+    Verification, Wait, WaitKey, Watermark,
 };
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
@@ -204,7 +204,8 @@ impl Store {
 
 /// What is to be fetched, and how far the listing has come.
 impl Store {
-    /// Queues what is neither queued, stored nor a dead letter, and returns when it is durable.
+    /// Queues what is neither queued, stored nor given up, and returns when it is durable. What is queued, or was given
+    /// up, at another address than it is listed at now is to be retrieved from there.
     pub async fn enqueue(
         &self,
         tenant: TenantId,
@@ -302,9 +303,16 @@ impl Store {
         self.0.state.defer(tenant, entry).await
     }
 
-    /// The entry is given up: it leaves the queue and becomes a dead letter with its reason, durably.
+    /// The entry is given up: it leaves the queue and becomes a dead letter with its reason, durably. It is queued again
+    /// only if it is listed at another address.
     pub async fn dead_letter(&self, tenant: TenantId, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
         self.0.state.dead_letter(tenant, entry, reason, self.0.time.now()).await
+    }
+
+    /// The entry is given up until it is listed again: as [`dead_letter`](Self::dead_letter), but nothing keeps it from
+    /// being queued, and [`withdraw`](Self::withdraw) is for then.
+    pub async fn set_aside(&self, tenant: TenantId, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
+        self.0.state.set_aside(tenant, entry, reason, self.0.time.now()).await
     }
 
     /// The service lists these in a way that they cannot be fetched, for these reasons. Each that is neither queued, stored
@@ -336,8 +344,8 @@ impl Store {
         self.0.state.refuse(tenant, letters.collect()).await
     }
 
-    /// These are listed rightly now: the dead letters that [`refuse`](Self::refuse) made of some of them are withdrawn,
-    /// durably, and these are named.
+    /// These are listed rightly now: the dead letters that [`refuse`](Self::refuse) or [`set_aside`](Self::set_aside) made
+    /// of some of them are withdrawn, and those of what is queued again, durably, and these are named.
     pub async fn withdraw(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
         self.0.state.withdraw(tenant, ids).await
     }
@@ -359,17 +367,12 @@ impl Store {
     }
 
     /// Remembers a wait, durably when this returns; `None` forgets it.
-    pub async fn remember_wait(
-        &self,
-        tenant: TenantId,
-        key: WaitKey,
-        until: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        self.0.state.remember_wait(tenant, key, until).await
+    pub async fn remember_wait(&self, tenant: TenantId, key: WaitKey, wait: Option<Wait>) -> Result<(), StoreError> {
+        self.0.state.remember_wait(tenant, key, wait).await
     }
 
     /// The tenant's remembered waits.
-    pub async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Timestamp>, StoreError> {
+    pub async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Wait>, StoreError> {
         self.0.state.waits(tenant).await
     }
 

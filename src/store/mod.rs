@@ -188,6 +188,25 @@ pub enum WaitKey {
     Token,
 }
 
+/// A wait that was written down, by the host's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// When it was.
+    pub from: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
+}
+
+impl Wait {
+    /// How long it lasts yet: not longer than it did when it was written, whatever became of the clock since. `None` if
+    /// it is over.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> Option<Duration> {
+        let left = self.until.duration_since(now).min(self.until.duration_since(self.from));
+        Duration::try_from(left).ok().filter(|left| !left.is_zero())
+    }
+}
+
 /// How much waits to be retrieved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueDepth {

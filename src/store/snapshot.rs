@@ -44,7 +44,7 @@ pub(super) fn take(database: &Database, now: Timestamp) -> Result<Vec<u8>, Store
     let mut rows = Vec::new();
     for row in database.scan_prefix([kind::WAIT])? {
         let (key, value) = row?;
-        if records::decode_time(&value).is_ok_and(|until| until > now) {
+        if records::decode_wait(&value).is_ok_and(|wait| wait.until > now) {
             rows.push(Row(key.to_vec(), value.to_vec()));
         }
     }

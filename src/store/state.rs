@@ -39,7 +39,7 @@ use tokio::sync::oneshot;
 use super::database::{Access, Database, Slice};
 use super::error::StoreError;
 use super::snapshot::{self, Counts};
-use super::{Enqueued, QueueDepth, QueueEntry, Refused, WaitKey, Watermark};
+use super::{Enqueued, QueueDepth, QueueEntry, Refused, Wait, WaitKey, Watermark};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 use self::book::Book;
@@ -339,7 +339,8 @@ impl State {
         self.ask(|answer| Task::Defer { tenant, entry, answer }).await
     }
 
-    /// The entry is given up: it leaves the queue and becomes a dead letter, in one batch, durably.
+    /// The entry is given up: it leaves the queue and becomes a dead letter, in one batch, durably. It is not queued again
+    /// unless it is listed at another address.
     pub(super) async fn dead_letter(
         &self,
         tenant: TenantId,
@@ -348,7 +349,19 @@ impl State {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let letter = DeadLetter { entry, reason: reason.to_owned(), at };
-        self.ask(|answer| Task::DeadLetter { tenant, letter, answer }).await
+        self.ask(|answer| Task::DeadLetter { tenant, letter, for_good: true, answer }).await
+    }
+
+    /// The same, but the dead letter keeps nothing from being queued, and [`State::withdraw`] withdraws it.
+    pub(super) async fn set_aside(
+        &self,
+        tenant: TenantId,
+        entry: QueueEntry,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let letter = DeadLetter { entry, reason: reason.to_owned(), at };
+        self.ask(|answer| Task::DeadLetter { tenant, letter, for_good: false, answer }).await
     }
 
     /// These are listed in a way that they cannot be fetched: each that is neither queued nor a dead letter becomes one
@@ -361,7 +374,8 @@ impl State {
         self.ask(|answer| Task::Refuse { tenant, letters, answer }).await
     }
 
-    /// These are listed rightly: withdraws the dead letters of those that were not before, and says which. Durable.
+    /// These are listed rightly: withdraws the dead letters of those that were not before or were set aside, and of those
+    /// that are queued again, and says which. Durable.
     pub(super) async fn withdraw(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
         if ids.is_empty() || !self.shared.refused.load(Ordering::Acquire) {
             return Ok(Vec::new());
@@ -369,10 +383,9 @@ impl State {
         let on_record = self
             .read(move |shared| {
                 let database = shared.database();
-                let on_record = |id: &ContentId| database.contains(keys::refused(tenant, id));
                 let mut found = Vec::new();
                 for id in ids {
-                    if on_record(&id)? {
+                    if database.contains(keys::refused(tenant, &id))? || database.contains(keys::letter(tenant, &id))? {
                         found.push(id);
                     }
                 }
@@ -439,21 +452,21 @@ impl State {
         &self,
         tenant: TenantId,
         key: WaitKey,
-        until: Option<Timestamp>,
+        wait: Option<Wait>,
     ) -> Result<(), StoreError> {
-        let (key, value) = (keys::wait(tenant, &key), until.map(records::encode_time));
+        let (key, value) = (keys::wait(tenant, &key), wait.map(records::encode_wait));
         self.ask(|answer| Task::Put { tenant, key, value, answer }).await
     }
 
     /// The tenant's remembered waits, those that have ended included.
-    pub(super) async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Timestamp>, StoreError> {
+    pub(super) async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Wait>, StoreError> {
         self.read(move |shared| {
             let database = shared.database();
             let mut waits = BTreeMap::new();
             for row in database.scan_prefix(keys::head(kind::WAIT, tenant))? {
                 let (key, value) = row?;
                 if let Some(wait) = keys::wait_key(&key) {
-                    waits.insert(wait, decoded(&database, "a wait", records::decode_time(&value))?);
+                    waits.insert(wait, decoded(&database, "a wait", records::decode_wait(&value))?);
                 }
             }
             Ok(waits)

@@ -12,12 +12,12 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::failure::Failure;
+use super::failure::{Failure, Reaction};
 use super::retrieve::{self, Outcome};
 use super::supervisor::panic_text;
 use super::tree::Tree;
 use crate::content::ContentType;
-use crate::retry::{Advice, Backoff, Stage};
+use crate::retry::{Backoff, Stage};
 use crate::store::{QueueEntry, StoreError, is_due};
 
 /// Entries taken from the queue at a time: enough to keep the retrievals busy, few enough to take account of what is
@@ -34,6 +34,15 @@ const STRAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const EMPTY: Duration = Duration::from_millis(100);
 /// A time that steps must not put a deferred entry off for longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_mins(10);
+
+/// What the retrieval of one blob says of more than that blob.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// It met trouble that is the tenant's.
+    Trouble(Failure),
+    /// Its address is of another cloud: it, and others with it, must be listed again.
+    Stale,
+}
 
 /// The retrievals of one run of a tenant's tree.
 #[derive(Debug)]
@@ -114,21 +123,22 @@ impl Backlog {
         self.retrievals.join_next_with_id().await
     }
 
-    /// Sees to the entry of a retrieval that has ended. Answers trouble that is the tenant's and not the blob's.
-    pub(super) async fn settle(&mut self, ended: Ended) -> Option<(ContentType, Failure)> {
+    /// Sees to the entry of a retrieval that has ended. Answers what concerns more than the blob.
+    pub(super) async fn settle(&mut self, ended: Ended) -> Option<(ContentType, Word)> {
         let (id, outcome) = match ended {
             Ok((id, outcome)) => (id, Ok(outcome)),
             Err(error) => (error.id(), Err(error)),
         };
         let entry = self.under_way.remove(&id)?;
         match outcome {
-            Ok(Outcome::Done) => {
+            Ok(Outcome::Answered) => {
+                self.tree.fetched();
                 self.strain.succeeded();
                 self.store_pace.succeeded();
             }
-            // The service's word on one blob says nothing about the others.
-            Ok(Outcome::GivenUp) => self.store_pace.succeeded(),
-            Ok(Outcome::Deferred) => {
+            Ok(Outcome::PutOff) => self.store_pace.succeeded(),
+            Ok(Outcome::Stale) => return Some((entry.blob.content_type, Word::Stale)),
+            Ok(Outcome::Failed) => {
                 // Those that were under way together are one sign, not several.
                 if self.tree.fetch_failed() >= STRAINED && self.hold_until.is_none() {
                     self.hold();
@@ -137,7 +147,7 @@ impl Backlog {
             Ok(Outcome::Released(failure)) => {
                 let content_type = entry.blob.content_type;
                 self.release(&entry);
-                return self.released(content_type, failure);
+                return self.released(failure).map(|failure| (content_type, Word::Trouble(failure)));
             }
             Err(error) => {
                 if let Err(error) = retrieve::panicked(&self.tree, entry.clone(), &message(error)).await {
@@ -149,19 +159,19 @@ impl Backlog {
         None
     }
 
-    /// A retrieval met trouble that says nothing about its blob.
-    fn released(&mut self, content_type: ContentType, failure: Failure) -> Option<(ContentType, Failure)> {
+    /// A retrieval met trouble that says nothing about its blob. Answers trouble that is not seen to here.
+    fn released(&mut self, failure: Failure) -> Option<Failure> {
         debug!(tenant = %self.tree.tenant, error = %failure.trouble().cause, "retrieval put off");
-        match (&failure, failure.advice()) {
-            (Failure::Store(error), _) => {
-                self.store_failed(error);
+        match (failure.reaction(), failure) {
+            (_, Failure::Store(error)) => {
+                self.store_failed(&error);
                 None
             }
             // The tree ends, or the gate says when.
-            (Failure::Stopping, _) | (_, Advice::Throttled { .. }) => None,
-            _ => {
+            (Reaction::Stop | Reaction::AwaitGate, _) => None,
+            (_, failure) => {
                 self.hold();
-                Some((content_type, failure))
+                Some(failure)
             }
         }
     }

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::backlog::{self, Backlog};
-use super::failure::Failure;
+use super::backlog::{self, Backlog, Word};
+use super::failure::{Failure, ODD_ANSWERS, Reaction};
 use super::plan;
 use super::poll::{self, Listed, Setback};
 use super::schedule::{Due, Schedule};
@@ -23,8 +23,8 @@ use super::subscription::{self, Standing};
 use super::tree::Tree;
 use crate::content::{ContentType, Tier};
 use crate::report::{TenantState, Trouble};
-use crate::retry::{Advice, Backoff, REMEMBERED, Stage, jittered};
-use crate::store::{QueueDepth, WaitKey};
+use crate::retry::{Backoff, REMEMBERED, Stage, jittered};
+use crate::store::{QueueDepth, StoreError, WaitKey};
 
 /// Subscriptions are looked at this often while nothing seems wrong with them.
 const CHECK_EVERY: Duration = Duration::from_hours(1);
@@ -62,6 +62,8 @@ pub(super) struct Driver {
     doubted: BTreeSet<ContentType>,
     /// Subscriptions started in this run whose first content has not been listed yet.
     awaited: BTreeSet<ContentType>,
+    /// What is being listed again because time has stepped back behind this mark: once for each mark.
+    stepped_back: BTreeMap<ContentType, Option<Timestamp>>,
     paused_until: Option<Instant>,
     pause: Backoff,
     listed_once: bool,
@@ -102,7 +104,11 @@ impl Driver {
     fn new(tree: Arc<Tree>) -> Self {
         let now = Instant::now();
         let marks = tree.content_types.iter().map(|content_type| (*content_type, tree.mark(*content_type)));
-        let schedule = Schedule::new(tree.tenant, marks, tree.collect, now, tree.time.now());
+        let mut schedule = Schedule::new(tree.tenant, marks, tree.collect, now, tree.time.now());
+        if tree.has_letters() {
+            // What was given up for a setting may be collected with this one.
+            tree.content_types.iter().for_each(|content_type| schedule.sweep_soon(*content_type, now));
+        }
         Self {
             schedule,
             chores: JoinSet::new(),
@@ -113,6 +119,7 @@ impl Driver {
             check_pace: Backoff::new(Stage::List),
             doubted: BTreeSet::new(),
             awaited: BTreeSet::new(),
+            stepped_back: BTreeMap::new(),
             paused_until: None,
             pause: Backoff::new(Stage::Paused),
             listed_once: false,
@@ -131,6 +138,7 @@ impl Driver {
             async move { tree.token.renew().await }
         });
         loop {
+            tree.waits.forget_over().await;
             self.begin_chores();
             if !self.is_held(Instant::now()) {
                 self.backlog.begin().await;
@@ -146,8 +154,8 @@ impl Driver {
                     Err(error) => return Err(Panicked(backlog::message(error))),
                 },
                 Some(ended) = self.backlog.next() => {
-                    if let Some((content_type, failure)) = self.backlog.settle(ended).await {
-                        self.not_retrieved(content_type, &failure);
+                    if let Some((content_type, word)) = self.backlog.settle(ended).await {
+                        self.heard(content_type, &word);
                     }
                 }
                 () = tree.work.notified() => {}
@@ -157,7 +165,7 @@ impl Driver {
                     self.backlog.resume();
                     self.schedule.retry_refused(Instant::now());
                     tree.works(Stage::Token, None);
-                    self.tell_token();
+                    self.tree.tell_token();
                 }
                 // The source lives as long as the tree.
                 _ = token_waits.changed() => {
@@ -207,7 +215,10 @@ impl Driver {
     fn watch_time(&mut self, content_type: ContentType, now: Instant) {
         let time = self.tree.time.now();
         let mark = self.tree.mark(content_type);
-        if plan::stepped_back(&mark, time) {
+        if !plan::stepped_back(&mark, time) {
+            self.stepped_back.remove(&content_type);
+        // The mark moves when answers justify that; until then, once is enough.
+        } else if self.stepped_back.insert(content_type, mark.listed_to) != Some(mark.listed_to) {
             debug!(tenant = %self.tree.tenant, %content_type, ?mark, %time, "time has stepped back: listing all again");
             self.tree.set_mark(content_type, |mark| (mark.recent_at, mark.sweep_at) = (None, None));
             self.schedule.list_all_again(content_type, now);
@@ -225,10 +236,13 @@ impl Driver {
                 }
                 let mut next = now + jittered(CHECK_EVERY, 0.05);
                 for (content_type, standing) in standings {
-                    self.schedule.set_ready(content_type, !matches!(standing, Standing::Missing(_)));
                     match standing {
-                        Standing::Enabled => {}
-                        Standing::Started => _ = self.awaited.insert(content_type),
+                        Standing::Enabled => self.schedule.set_ready(content_type, true),
+                        Standing::Started => {
+                            self.schedule.set_ready(content_type, true);
+                            self.awaited.insert(content_type);
+                        }
+                        // The list may lack what can be listed: only a listing that is refused says that it cannot be.
                         Standing::Missing(until) => next = next.min(until.max(now + Duration::from_secs(1))),
                     }
                 }
@@ -237,25 +251,35 @@ impl Driver {
             }
             Err(failure) => failure,
         };
-        self.tree.failed(Stage::Subscribe, None, &failure);
         debug!(tenant = %self.tree.tenant, error = %failure.trouble().cause, "subscriptions not checked");
-        self.check_due = Some(match (&failure, failure.advice()) {
-            (Failure::Token(_), _) => {
+        let reaction = failure.reaction();
+        let soon = matches!(reaction, Reaction::Pause { odd: true }) && self.check_pace.attempts() < ODD_ANSWERS;
+        if !soon {
+            self.tree.failed(Stage::Subscribe, None, &failure);
+        }
+        self.check_due = Some(match reaction {
+            Reaction::AwaitToken => {
                 self.tokenless(now);
                 now
             }
-            (_, Advice::Retry { after }) => now + self.check_pace.failed(after),
+            Reaction::Again { after } => now + self.check_pace.failed(after),
             // The gate says when.
-            (_, Advice::Throttled { .. }) => now,
-            (_, Advice::RenewToken | Advice::RelistWindow | Advice::CheckSubscription | Advice::GiveUp) => {
-                now + self.check_pace.failed(None)
-            }
-            (_, Advice::PauseTenant | Advice::PauseApp) => {
+            Reaction::AwaitGate => now,
+            Reaction::Pause { .. } if !soon => {
                 let wait = self.pause.failed(None);
                 self.paused_until = Some(now + wait);
                 self.remember_pause(Some(wait)).await;
                 now + wait
             }
+            Reaction::Stop
+            | Reaction::Pause { .. }
+            | Reaction::AwaitStore
+            | Reaction::AwaitOtherToken
+            | Reaction::Relist
+            | Reaction::CheckSubscription
+            | Reaction::Gone { .. }
+            | Reaction::TooLarge
+            | Reaction::Readdress => now + self.check_pace.failed(None),
         });
     }
 
@@ -273,15 +297,26 @@ impl Driver {
     }
 
     async fn remember_pause(&mut self, wait: Option<Duration>) {
-        if let Err(error) = self.tree.remember(WaitKey::Paused, wait.filter(|wait| *wait > REMEMBERED)).await {
-            self.tree.troubled(Stage::Store, None, &error.trouble());
-        }
+        let waits = &self.tree.waits;
+        let remembered = match wait.filter(|wait| *wait > REMEMBERED) {
+            Some(wait) => waits.remember(WaitKey::Paused, wait).await,
+            None => waits.forget(WaitKey::Paused).await,
+        };
+        self.tell_store(remembered);
     }
 
     /// Entra has asked for a wait.
     async fn remember_token_wait(&self, until: Option<Instant>) {
-        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if let Err(error) = self.tree.remember(WaitKey::Token, wait).await {
+        let waits = &self.tree.waits;
+        let remembered = match until {
+            Some(until) => waits.remember(WaitKey::Token, until.saturating_duration_since(Instant::now())).await,
+            None => waits.forget(WaitKey::Token).await,
+        };
+        self.tell_store(remembered);
+    }
+
+    fn tell_store(&self, done: Result<(), StoreError>) {
+        if let Err(error) = done {
             self.tree.troubled(Stage::Store, None, &error.trouble());
         }
     }
@@ -291,7 +326,11 @@ impl Driver {
         let now = Instant::now();
         let setback = match result {
             Ok(listed) => {
-                self.schedule.succeeded(content_type, tier, listed.whole, now);
+                if listed.astray && tier != Tier::Poll {
+                    self.schedule.failed(content_type, tier, None, None, now);
+                } else {
+                    self.schedule.succeeded(content_type, tier, listed.whole, now);
+                }
                 if listed.refused > 0 {
                     self.schedule.sweep_soon(content_type, now);
                 }
@@ -304,7 +343,7 @@ impl Driver {
                     self.tree.works(Stage::Restart, None);
                 }
                 if tier == Tier::Poll {
-                    self.tell_token();
+                    self.tree.tell_token();
                 }
                 return;
             }
@@ -312,48 +351,51 @@ impl Driver {
         };
         let Setback { failure, resume } = setback;
         debug!(tenant = %self.tree.tenant, %content_type, error = %failure.trouble().cause, "listing failed");
-        if !matches!(failure, Failure::Stopping) {
-            self.tree.failed(Stage::List, Some(content_type), &failure);
-        }
-        match (&failure, failure.advice()) {
-            (Failure::Token(_), _) => {
+        self.tree.failed(Stage::List, Some(content_type), &failure);
+        match failure.reaction() {
+            Reaction::AwaitToken => {
                 self.tokenless(now);
                 self.schedule.put_off(content_type, tier, resume, now);
             }
-            (_, Advice::Throttled { .. }) => self.schedule.put_off(content_type, tier, resume, now),
-            (_, Advice::CheckSubscription) => {
+            Reaction::Stop | Reaction::AwaitGate => self.schedule.put_off(content_type, tier, resume, now),
+            Reaction::CheckSubscription => {
                 self.schedule.put_off(content_type, tier, resume, now);
                 self.doubt(content_type, now);
             }
-            (_, Advice::PauseTenant | Advice::PauseApp) => {
+            Reaction::Pause { .. } => {
                 self.schedule.block(content_type, now);
                 self.schedule.put_off(content_type, tier, resume, now);
             }
-            (_, Advice::Retry { after }) => {
-                self.schedule.failed(content_type, tier, resume, after, now);
-                if failure.is_refused_token() {
-                    self.schedule.refused(content_type, tier);
-                }
+            Reaction::Again { after } => self.schedule.failed(content_type, tier, resume, after, now),
+            Reaction::AwaitOtherToken => {
+                self.schedule.failed(content_type, tier, resume, None, now);
+                self.schedule.refused(content_type, tier);
             }
             // The window is begun anew by the next activation, with the start that is right then.
-            (_, Advice::RelistWindow | Advice::RenewToken | Advice::GiveUp) => {
-                self.schedule.failed(content_type, tier, resume, None, now);
-            }
+            Reaction::AwaitStore
+            | Reaction::Relist
+            | Reaction::Gone { .. }
+            | Reaction::TooLarge
+            | Reaction::Readdress => self.schedule.failed(content_type, tier, resume, None, now),
         }
     }
 
     fn tokenless(&mut self, now: Instant) {
         self.tokenless_until = Some(now + TOKENLESS);
-        self.tell_token();
+        self.tree.tell_token();
     }
 
-    /// A retrieval met trouble that is not its blob's.
-    fn not_retrieved(&mut self, content_type: ContentType, failure: &Failure) {
-        self.tree.failed(Stage::Retrieve, Some(content_type), failure);
-        if matches!(failure, Failure::Token(_)) {
-            self.tokenless(Instant::now());
-        } else if failure.advice() == Advice::CheckSubscription {
-            self.doubt(content_type, Instant::now());
+    /// A retrieval says something of more than its blob.
+    fn heard(&mut self, content_type: ContentType, word: &Word) {
+        let now = Instant::now();
+        match word {
+            Word::Trouble(failure) => {
+                self.tree.failed(Stage::Retrieve, Some(content_type), failure);
+                if failure.reaction() == Reaction::AwaitToken {
+                    self.tokenless(now);
+                }
+            }
+            Word::Stale => self.schedule.sweep_soon(content_type, now),
         }
     }
 
@@ -407,13 +449,13 @@ impl Driver {
             return TenantState::Throttled;
         }
         if self.schedule.is_idle_by_refusal(now) {
-            return if tree.has_trouble(Stage::Subscribe) || tree.has_trouble(Stage::List) {
+            return if tree.report.has_trouble(Stage::Subscribe) || tree.report.has_trouble(Stage::List) {
                 TenantState::Paused
             } else {
                 TenantState::Starting
             };
         }
-        if self.schedule.is_failing() || tree.has_trouble(Stage::Store) {
+        if self.schedule.is_failing() || tree.report.has_trouble(Stage::Store) {
             return TenantState::Failing;
         }
         let waits_long = depth.oldest.is_some_and(|oldest| time.duration_since(oldest) > BACKLOG.1);
@@ -434,15 +476,5 @@ impl Driver {
             return TenantState::Waiting;
         }
         TenantState::Collecting
-    }
-
-    fn tell_token(&self) {
-        let tree = &self.tree;
-        let status = tree.token.status();
-        tree.report.token(status.valid_until);
-        match status.last_error {
-            Some(trouble) => tree.troubled(Stage::Token, None, &trouble),
-            None => tree.works(Stage::Token, None),
-        }
     }
 }

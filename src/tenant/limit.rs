@@ -42,9 +42,15 @@ impl Limit {
         Sent(self.epoch)
     }
 
+    /// Whether the limit has not been halved since the request was sent.
+    #[must_use]
+    pub const fn is_current(&self, sent: Sent) -> bool {
+        sent.0 == self.epoch
+    }
+
     /// The request was answered.
     pub fn succeeded(&mut self, sent: Sent) {
-        if sent.0 != self.epoch {
+        if !self.is_current(sent) {
             return;
         }
         self.round += 1;
@@ -56,7 +62,7 @@ impl Limit {
 
     /// The request was throttled. True if that changed the limit.
     pub fn throttled(&mut self, sent: Sent) -> bool {
-        if sent.0 != self.epoch {
+        if !self.is_current(sent) {
             return false;
         }
         self.epoch += 1;

@@ -12,14 +12,18 @@
 //! - [`plan`]: which windows to list; how far an answer moves the watermark.
 //! - [`schedule`]: when which tier of which content type is due.
 //! - [`limit`]: how many blobs at a time; additive increase, multiplicative decrease.
+//! - `life`: for how long a blob is worth trying.
+//! - `strikes`: what single blobs have been answered.
+//! - `failure`: what can keep the tasks from their work, and what follows from it.
 //!
 //! What tasks wait for:
 //!
 //! - [`gate`]: no request of a tenant before a wait that was read is over.
 //! - [`slots`]: the process's places for blobs, fair across tenants.
+//! - `waits`: those of them that outlive the process.
 //!
-//! The tasks: `tree` (what they share), `failure` (what can keep them from it), `subscription`, `poll`, `retrieve`,
-//! `backlog` (the retrievals), `driver`, `supervisor`, [`registry`].
+//! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
+//! retrievals), `driver`, `supervisor`, [`registry`].
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
 //! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
@@ -31,6 +35,10 @@ pub mod limit;
 pub mod gate;
 pub mod slots;
 mod failure;
+mod life;
+mod waits;
+mod strikes;
+mod reception;
 mod tree;
 mod subscription;
 mod poll;

@@ -106,6 +106,12 @@ pub fn moved(
     (window.start <= reachable).then_some(Moved { listed_to: window.end.min(date), lost })
 }
 
+/// Whether a plan whose last window ends at `end` was made by a time ahead of the answers' `Date`: then it began too late.
+#[must_use]
+pub fn is_astray(end: Timestamp, date: Option<Timestamp>) -> bool {
+    date.is_some_and(|date| end > later(date, STEP))
+}
+
 /// Whether the service's time has stepped back behind what is on record. What became available while it was ahead
 /// may have been listed by no poll: the recent tier and the sweep are due at once.
 #[must_use]
@@ -172,11 +178,13 @@ fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_millisecond().div_euclid(1000)).unwrap_or(time)
 }
 
-fn earlier(time: Timestamp, by: Duration) -> Timestamp {
+/// `time` less `by`, or the beginning of time.
+pub(super) fn earlier(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
-fn later(time: Timestamp, by: Duration) -> Timestamp {
+/// `time` plus `by`, or the end of time.
+pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
@@ -310,6 +318,15 @@ mod tests {
             assert_eq!(moved(*window, Some(at("2026-11-16T00:00:00Z")), date, &collect()), None);
             assert_eq!(moved(*window, None, date, &collect()), None);
         }
+    }
+
+    #[test]
+    fn a_plan_that_a_fast_clock_made_is_told_by_the_answers() {
+        let now = at("2026-11-22T12:00:00Z");
+        let end = |now| plan(Tier::Sweep, None, None, now, &collect()).last().unwrap().end;
+        assert!(!is_astray(end(now), Some(now)) && !is_astray(end(now), None));
+        assert!(!is_astray(end(later(now, STEP)), Some(now)), "the service's servers differ by moments");
+        assert!(is_astray(end(later(now, 5 * MINUTE)), Some(now)));
     }
 
     #[test]

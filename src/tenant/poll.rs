@@ -15,12 +15,12 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{Instrument as _, debug, info_span};
 
-use super::failure::Failure;
+use super::failure::{Failure, ODD_ANSWERS, Reaction};
 use super::plan::{self, Gap};
 use super::tree::Tree;
 use crate::activity::{Page, PageLink, RefusedEntry, Window};
 use crate::content::{ContentBlob, ContentType, Tier};
-use crate::retry::{Advice, Backoff, Stage};
+use crate::retry::{Backoff, Stage};
 use crate::store::Watermark;
 
 /// How often a page is asked for before the activation fails: half a minute of waits, within which most troubles of
@@ -42,6 +42,8 @@ pub(super) struct Listed {
     pub(super) refused: usize,
     /// A first poll that has listed all that a sweep would.
     pub(super) whole: bool,
+    /// The service's time turned out to be earlier than the plan took it for: the span that is wanted was not listed.
+    pub(super) astray: bool,
 }
 
 /// An activation that failed.
@@ -74,13 +76,14 @@ async fn activate(
     let begun = tree.time.now();
     let mark = tree.mark(content_type);
     let windows = plan::plan(tier, mark.listed_to, resume, begun, &tree.collect);
+    let planned_to = windows.last().map(|window| window.end);
     let mut all = Listed::default();
     let mut dates = Dates::default();
     let mut setback: Option<Setback> = None;
     for planned in windows {
         // Windows may have waited for those before them.
         let Some(window) = plan::still_listable(planned, tree.time.now()) else { continue };
-        let (listed, date) = match list_window(tree, content_type, tier, window).await {
+        let (window, listed, date) = match list_window(tree, content_type, tier, window).await {
             Ok(listed) => listed,
             // One window that the service cannot list does not keep the content of the later ones from being found;
             // the watermark stays before it.
@@ -108,7 +111,10 @@ async fn activate(
     }
     // Until when the span was listed: not later than the first answer.
     let at = dates.earliest().map_or(begun, |date| date.min(begun));
+    all.astray = planned_to.is_some_and(|end| plan::is_astray(end, dates.earliest()));
     match tier {
+        // The next activation is planned by the time that these answers told.
+        _ if all.astray => {}
         Tier::Poll if mark == Watermark::default() && resume.is_none() && tree.collect.backfill >= plan::OLDEST => {
             all.whole = true;
             tree.set_mark(content_type, |mark| (mark.recent_at, mark.sweep_at) = (Some(at), Some(at)));
@@ -127,7 +133,18 @@ async fn activate(
 
 /// Whether another window may fare better.
 fn is_of_window(failure: &Failure) -> bool {
-    matches!(failure, Failure::Service(_)) && matches!(failure.advice(), Advice::Retry { .. } | Advice::RelistWindow)
+    match failure.reaction() {
+        Reaction::Again { .. } | Reaction::AwaitOtherToken | Reaction::Relist => true,
+        Reaction::Stop
+        | Reaction::AwaitToken
+        | Reaction::AwaitStore
+        | Reaction::AwaitGate
+        | Reaction::CheckSubscription
+        | Reaction::Pause { .. }
+        | Reaction::Gone { .. }
+        | Reaction::TooLarge
+        | Reaction::Readdress => false,
+    }
 }
 
 /// The window is queued: the watermark moves as far as the answers justify.
@@ -143,13 +160,14 @@ fn move_mark(tree: &Tree, content_type: ContentType, window: Window, date: Optio
     tree.set_mark(content_type, |mark| mark.listed_to = Some(moved.listed_to));
 }
 
-/// Lists one window to its last page.
+/// Lists one window to its last page. Answers which one that was: if the service does not accept it, it is cut to what
+/// the service lists by the time that its refusal told.
 async fn list_window(
     tree: &Tree,
     content_type: ContentType,
     tier: Tier,
-    window: Window,
-) -> Result<(Listed, Option<Timestamp>), Failure> {
+    mut window: Window,
+) -> Result<(Window, Listed, Option<Timestamp>), Failure> {
     let mut beginnings = 0;
     let mut all = Listed::default();
     'window: loop {
@@ -159,18 +177,26 @@ async fn list_window(
         loop {
             let page = match page(tree, content_type, window, next.as_ref()).await {
                 Ok(page) => page,
-                Err(failure) if beginnings < BEGINNINGS && failure.advice() == Advice::RelistWindow => {
+                Err(failure) if beginnings < BEGINNINGS && failure.reaction() == Reaction::Relist => {
                     debug!(error = %failure.trouble().cause, "beginning the window again");
+                    match plan::still_listable(window, tree.time.now()) {
+                        Some(listable) => window = listable,
+                        None => return Err(failure),
+                    }
                     continue 'window;
                 }
                 Err(failure) => return Err(failure),
             };
             dates.add(page.date);
             all.refused += refuse(tree, content_type, tier, page.refused).await?;
-            let blobs = page.blobs;
+            let (aside, blobs): (Vec<_>, Vec<_>) = {
+                let strikes = tree.strikes();
+                page.blobs.into_iter().partition(|blob| strikes.is_aside(&blob.content_id))
+            };
+            all.known += aside.len();
             // Most pages of an idle tenant are empty, and cost the store nothing.
             if !blobs.is_empty() {
-                let ids = tree.has_refused().then(|| blobs.iter().map(|blob| blob.content_id.clone()).collect());
+                let ids = tree.has_letters().then(|| blobs.iter().map(|blob| blob.content_id.clone()).collect());
                 let enqueued = tree.store.enqueue(tree.tenant, tier, blobs).await.map_err(Failure::Store)?;
                 tree.works(Stage::Store, None);
                 all.new += enqueued.new;
@@ -180,12 +206,12 @@ async fn list_window(
                 }
                 // After it is queued: between the two, a crash leaves a dead letter too many, until the next listing.
                 for id in tree.store.withdraw(tree.tenant, ids.unwrap_or_default()).await.map_err(Failure::Store)? {
-                    tree.report.listed_rightly(content_type, &id);
+                    tree.report.letter_withdrawn(content_type, &id);
                 }
             }
             next = page.next;
             if next.is_none() {
-                return Ok((all, dates.earliest()));
+                return Ok((window, all, dates.earliest()));
             }
         }
     }
@@ -202,24 +228,38 @@ async fn page(
     loop {
         let client = &tree.client;
         let answer = match link {
-            None => tree.ask(|token| async move { client.list_content(&token, content_type, window).await }).await,
-            Some(link) => tree.ask(|token| async move { client.next_page(&token, link).await }).await,
+            None => {
+                let first = |token| async move { client.list_content(&token, content_type, window).await };
+                tree.ask(Some(content_type), first).await
+            }
+            Some(link) => {
+                let next = |token| async move { client.next_page(&token, link).await };
+                tree.ask(Some(content_type), next).await
+            }
         };
         let failure = match answer {
             Ok(page) => return Ok(page),
             Err(failure) => failure,
         };
-        let wait = match failure.advice() {
-            Advice::Retry { after } => backoff.failed(after),
+        let wait = match failure.reaction() {
+            Reaction::Again { after } => backoff.failed(after),
+            Reaction::AwaitOtherToken | Reaction::AwaitStore => backoff.failed(None),
+            Reaction::Pause { odd: true } if backoff.attempts() < ODD_ANSWERS => backoff.failed(None),
             // The gate knows how long.
-            Advice::Throttled { .. } => {
+            Reaction::AwaitGate => {
                 backoff.failed(None);
                 Duration::ZERO
             }
-            _ => return Err(failure),
+            Reaction::Stop
+            | Reaction::AwaitToken
+            | Reaction::Relist
+            | Reaction::CheckSubscription
+            | Reaction::Pause { .. }
+            | Reaction::Gone { .. }
+            | Reaction::TooLarge
+            | Reaction::Readdress => return Err(failure),
         };
-        // Without a token there is nothing to try: the tree waits for one.
-        if backoff.attempts() >= ATTEMPTS || matches!(failure, Failure::Token(_) | Failure::Stopping) {
+        if backoff.attempts() >= ATTEMPTS {
             return Err(failure);
         }
         // A stumble is no news; what goes on for several attempts is.
@@ -243,7 +283,7 @@ async fn refuse(
     if refused.is_empty() {
         return Ok(0);
     }
-    tree.note_refused();
+    tree.note_letters();
     let now = tree.time.now();
     let letters = refused.iter().map(|refused| (as_blob(refused, content_type, now), told(refused))).collect();
     let answer = tree.store.refuse(tree.tenant, tier, letters).await.map_err(Failure::Store)?;

@@ -26,16 +26,15 @@ use super::tree::{Parts, Tree};
 use crate::activity::{ActivityClient, Limits};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::Cloud;
-use crate::config::{App, Collect, Settings, TokenSettings};
+use crate::config::{App, Collect, Settings, Tenant, TokenSettings};
 use crate::content::{ContentType, TenantId};
 use crate::http::Http;
 use crate::report::{Report, TenantReport, TenantState};
-use crate::retry::Stage;
 use crate::store::Store;
 use crate::token::{AppAlarms, TokenRequest, TokenSource};
 
-/// Each tenant that starts adds this to the time over which all of them start, so that a few start at once and a
-/// thousand do not.
+/// Each tenant that starts, anew or with other settings, adds this to the time over which all of them start, so that a
+/// few start at once and a thousand do not.
 const SPREAD_EACH: Duration = Duration::from_millis(100);
 
 /// How often a scheduler that does not turn is looked at.
@@ -115,6 +114,18 @@ struct Order {
     collect: Collect,
 }
 
+impl Order {
+    fn new(settings: &Settings, tenant: &Tenant, app: &Arc<App>) -> Self {
+        Self {
+            identity: Identity { cloud: Arc::clone(&tenant.cloud), app: Arc::clone(app), token: settings.token },
+            publisher: app.publisher_id.unwrap_or_else(|| tenant.id.uuid()),
+            content_types: tenant.content_types.clone(),
+            enabled: tenant.enabled,
+            collect: settings.collect,
+        }
+    }
+}
+
 /// All that makes a token what it is.
 #[derive(Debug, Clone, PartialEq)]
 struct Identity {
@@ -154,22 +165,18 @@ impl Registry {
         }
         books.leaving.retain(|_, running| !running.task.is_finished());
 
-        self.shared.report.expect(settings.tenants.len());
-        let new = settings.tenants.keys().filter(|id| !books.tenants.contains_key(id)).count();
-        let together = u32::try_from(new.saturating_sub(1)).unwrap_or(u32::MAX);
-        let spread =
-            SPREAD_EACH.saturating_mul(together).min(settings.daemon.start_spread).min(settings.collect.poll_interval);
-        for tenant in settings.tenants.values() {
+        // A validated configuration names only apps that it has.
+        let ordered = settings.tenants.values().filter_map(|tenant| {
+            let app = settings.apps.get(&tenant.app)?;
+            Some((tenant, app, Order::new(settings, tenant, app)))
+        });
+        let ordered: Vec<_> = ordered.collect();
+        let is_same = |id: TenantId, order: &Order| books.tenants.get(&id).is_some_and(|entry| entry.order == *order);
+        let starting = ordered.iter().filter(|(tenant, _, order)| order.enabled && !is_same(tenant.id, order)).count();
+        self.shared.report.expect(settings.tenants.len(), starting > 0);
+        let spread = spread(starting, settings);
+        for (tenant, app, order) in ordered {
             let id = tenant.id;
-            // A validated configuration names only apps that it has.
-            let Some(app) = settings.apps.get(&tenant.app) else { continue };
-            let order = Order {
-                identity: Identity { cloud: Arc::clone(&tenant.cloud), app: Arc::clone(app), token: settings.token },
-                publisher: app.publisher_id.unwrap_or_else(|| id.uuid()),
-                content_types: tenant.content_types.clone(),
-                enabled: tenant.enabled,
-                collect: settings.collect,
-            };
             let report = self.shared.report.tenant(id, &tenant.name);
             report.describe(&tenant.cloud.name, &app.section(), &tenant.content_types);
             if books.tenants.get(&id).is_some_and(|entry| entry.order == order) {
@@ -181,23 +188,19 @@ impl Registry {
             if !known {
                 report.stored_before(self.shared.store.stored_today(id));
             }
-            // What troubled the last tree, the next one finds out anew.
-            for stage in Stage::ALL {
-                report.trouble(stage, None);
-            }
+            report.forget_troubles();
             let (running, token) = before.map_or((None, None), |entry| (entry.running, entry.token));
             // A tenant that comes back while it is leaving waits for its old tree too.
             let last = running.or_else(|| books.leaving.remove(&id));
             if let Some(last) = &last {
                 last.stop.cancel();
             }
-            let delay = if known {
+            if known {
                 changes.changed.push(id);
-                Duration::ZERO
             } else {
                 changes.added.push(id);
-                plan::spread(id, None, spread)
-            };
+            }
+            let delay = plan::spread(id, None, spread);
             let entry = if order.enabled {
                 report.starts();
                 let request = token_request(id, &order.identity);
@@ -356,6 +359,12 @@ fn token_request(tenant: TenantId, identity: &Identity) -> TokenRequest {
         credential: app.credential.clone(),
         renew_after: token.renew_after,
     }
+}
+
+/// The time over which so many tenants start.
+fn spread(starting: usize, settings: &Settings) -> Duration {
+    let together = u32::try_from(starting.saturating_sub(1)).unwrap_or(u32::MAX);
+    SPREAD_EACH.saturating_mul(together).min(settings.daemon.start_spread).min(settings.collect.poll_interval)
 }
 
 /// Notices when a supervisor ends unasked.

@@ -2,46 +2,55 @@
 //!
 //! The body is pushed into the store as it comes; when all of it is durable the entry is completed. What fails is
 //! deferred, durably and with growing waits, until the blob expires. What cannot succeed becomes a dead letter with
-//! its reason; where there are bytes, they are kept: a body that is no JSON array of records after five fetches, and
-//! one that has made the parser panic three times, are stored unparsed, as defects.
+//! its reason; where there are bytes, they are kept: a body that is still no JSON array of records on the blob's last
+//! day, and one that has made the parser panic three times, are stored unparsed, as defects.
 //!
 //! A blob that is fetched within two minutes of its `contentCreated` may be partial. It is fetched at once all the
 //! same, because lag matters; looking again later is another part's work.
 //!
 //! **Invariants:** memory does not grow with the blob; an entry leaves the queue only when its blob is durable or its
-//! loss is on record and reported; a failure that says nothing about the blob counts nothing against it.
+//! loss is on record and reported; a body that can be read is stored as records, whatever came before it; a failure
+//! that says nothing about the blob counts nothing against it, unless the same blob meets it again and again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::failure::Failure;
-use super::tree::{Fetching, Tree, later};
+use super::failure::{Failure, Reaction};
+use super::life::{doubtful_wait, failed_wait, has_ended, is_last_chance};
+use super::plan::later;
+use super::reception::{Received, Reception};
+use super::tree::{Fetching, Tree};
+use crate::activity::{ActivityError, Operation};
 use crate::event;
 use crate::report::Trouble;
-use crate::retry::{Advice, Stage, jittered};
+use crate::retry::{Stage, jittered};
 use crate::store::{Fetched, IntakeError, QueueEntry, StoreError, Stored};
 
-/// After so many bodies that are no JSON array of records, the next one is kept as it is.
-const MALFORMED: u32 = 5;
 /// After so many panics, the body is kept without looking at it,
 const PANICS: u32 = 3;
 /// and after so many, not even that is tried.
 const HOPELESS: u32 = 6;
 /// At which attempt the operator is told: a stumble is no news.
 const TELLING: u32 = 3;
+/// A blob that has met so many of the tenant's throttlings is put off by itself: it may be the one that brings them on.
+const THROTTLED: u32 = 3;
+/// How often the service must say that content is gone, and how long after the first time it is asked again.
+const GONE: u32 = 2;
+const ASK_AGAIN: Duration = Duration::from_secs(15);
 
 /// What became of a retrieval, in the eyes of the tree.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The blob is durable, and the entry out of the queue.
-    Done,
-    /// The entry has become a dead letter.
-    GivenUp,
-    /// The entry waits for another attempt.
-    Deferred,
+    /// The service has answered for this blob, and the entry was seen to: the way is good.
+    Answered,
+    /// The way failed; the entry waits for another attempt.
+    Failed,
+    /// The entry was seen to, and nothing was learnt about the way.
+    PutOff,
+    /// The entry's address is of another cloud: it waits until it is listed again.
+    Stale,
     /// Nothing was learnt about the blob: its entry is to be released.
     Released(Failure),
 }
@@ -57,11 +66,18 @@ impl From<Failure> for Problem {
     }
 }
 
-impl From<IntakeError> for Problem {
-    fn from(error: IntakeError) -> Self {
+impl Problem {
+    /// The store did not take the body. What does not even say that it is JSON is no blob, but the page of something on
+    /// the way, and says nothing about the blob.
+    fn of_intake(error: &IntakeError, says_json: bool) -> Self {
         match error {
-            IntakeError::Malformed { .. } => Self::Malformed(error.to_string()),
-            IntakeError::Store(error) => Self::Failure(Failure::Store(StoreError::clone(&error))),
+            IntakeError::Malformed { .. } if says_json => Self::Malformed(error.to_string()),
+            IntakeError::Malformed { .. } => Self::Failure(Failure::Service(Box::new(ActivityError::Malformed {
+                operation: Operation::FetchBlob,
+                expected: "JSON, nor does it say that it is",
+                source: None,
+            }))),
+            IntakeError::Store(error) => Self::Failure(Failure::Store(StoreError::clone(error))),
         }
     }
 }
@@ -77,16 +93,16 @@ pub(super) async fn retrieve(tree: Arc<Tree>, entry: QueueEntry, fetching: Fetch
         attempt = entry.attempts + 1,
     );
     async move {
-        let defect = defect(&entry);
-        if let Some(defect) = &defect {
-            match was_kept(&tree, &entry, defect).await {
+        // A crash may have come between the bytes of a defect and its dead letter: then only the letter is to be written.
+        if entry.panics >= PANICS || entry.malformed > 0 {
+            match tree.store.is_stored(tree.tenant, &entry.blob.content_id).await {
                 Ok(false) => {}
-                Ok(true) => return Outcome::Done,
+                Ok(true) => return wind_up(&tree, entry).await,
                 Err(error) => return Outcome::Released(Failure::Store(error)),
             }
         }
-        let outcome = match fetch(&tree, &entry, defect.clone(), fetching).await {
-            Ok(stored) => finish(&tree, entry, stored, defect).await,
+        let outcome = match fetch(&tree, &entry, fetching).await {
+            Ok(received) => finish(&tree, entry, received).await,
             Err(problem) => settle(&tree, entry, problem).await,
         };
         outcome.unwrap_or_else(|error| Outcome::Released(Failure::Store(error)))
@@ -95,43 +111,50 @@ pub(super) async fn retrieve(tree: Arc<Tree>, entry: QueueEntry, fetching: Fetch
     .await
 }
 
-/// A crash may have come between the bytes of a defect and its dead letter: then only the letter is to be written.
-async fn was_kept(tree: &Tree, entry: &QueueEntry, defect: &str) -> Result<bool, StoreError> {
-    let kept = tree.store.is_stored(tree.tenant, &entry.blob.content_id).await?;
-    if kept {
-        give_up(tree, entry.clone(), &kept_unparsed(defect)).await?;
+/// The bytes of a defect are stored.
+async fn wind_up(tree: &Tree, entry: QueueEntry) -> Outcome {
+    let reason = kept_unparsed(&panics(&entry).unwrap_or_else(|| malformed(&entry)));
+    match give_up(tree, entry, &reason).await {
+        Ok(()) => Outcome::PutOff,
+        Err(error) => Outcome::Released(Failure::Store(error)),
     }
-    Ok(kept)
 }
 
 fn kept_unparsed(defect: &str) -> String {
     format!("{defect}; its bytes are kept unparsed")
 }
 
-/// Why the body is kept unparsed, if it is.
-fn defect(entry: &QueueEntry) -> Option<String> {
-    if entry.panics >= PANICS {
-        Some(format!("reading the body made the program panic {} times", entry.panics))
-    } else if entry.malformed >= MALFORMED {
-        let last = entry.last_error.as_deref().unwrap_or("the body is not a JSON array of records");
-        Some(format!("{last}, {} times", entry.malformed))
-    } else {
-        None
-    }
+/// Why the body is kept without looking at it, if it is.
+fn panics(entry: &QueueEntry) -> Option<String> {
+    (entry.panics >= PANICS).then(|| format!("reading the body made the program panic {} times", entry.panics))
 }
 
-async fn fetch(tree: &Tree, entry: &QueueEntry, defect: Option<String>, fetching: Fetching) -> Result<Stored, Problem> {
+/// Why a body that cannot be read is kept.
+fn malformed(entry: &QueueEntry) -> String {
+    let last = entry.last_error.as_deref().unwrap_or("the body is not a JSON array of records");
+    format!("{last}, {} times", entry.malformed.saturating_add(1))
+}
+
+async fn fetch(tree: &Tree, entry: &QueueEntry, fetching: Fetching) -> Result<Received, Problem> {
     let (client, blob) = (&tree.client, &entry.blob);
     let mut place = tree.slots.place(tree.tenant);
-    let sent = tree.limit().sent();
-    let mut body =
-        tree.ask_holding(Some(&mut place), |token| async move { client.fetch_blob(&token, blob).await }).await?;
+    let request = |token| async move { client.fetch_blob(&token, blob).await };
+    let (mut body, sent) = tree.ask_holding(blob.content_type, &mut place, request).await?;
+    let says_json = body.says_json();
     let at = body.date().unwrap_or_else(|| tree.time.now());
-    let fetched = Fetched { at, from: body.from().to_owned(), tier: entry.tier };
-    let mut writer = tree.store.receive(tree.tenant, blob, fetched, defect);
+    let fetched = || Fetched { at, from: body.from().to_owned(), tier: entry.tier };
+    let receive = |defect| Box::new(tree.store.receive(tree.tenant, blob, fetched(), defect));
+    let mut reception = if let Some(reason) = panics(entry) {
+        Reception::Kept { records: None, bytes: receive(Some(reason.clone())), reason }
+    } else if says_json && is_last_chance(entry, tree.time.now(), tree.time.host()) {
+        let reason = malformed(entry);
+        Reception::Kept { records: Some(receive(None)), bytes: receive(Some(reason.clone())), reason }
+    } else {
+        Reception::Records(receive(None))
+    };
     while let Some(chunk) = place.during(body.chunk()).await.map_err(|error| Failure::Service(Box::new(error)))? {
         place.take().await;
-        writer.push(chunk).await?;
+        reception.push(chunk).await.map_err(|error| Problem::of_intake(&error, says_json))?;
         place.make_way().await;
     }
     tree.fetched();
@@ -145,11 +168,15 @@ async fn fetch(tree: &Tree, entry: &QueueEntry, defect: Option<String>, fetching
     }
     // What waits to become durable needs neither a slot nor the room of a body.
     drop((place, fetching, body));
-    Ok(writer.finish().await?)
+    reception.finish().await.map_err(|error| Problem::of_intake(&error, says_json))
 }
 
 /// The blob is durable.
-async fn finish(tree: &Tree, entry: QueueEntry, stored: Stored, defect: Option<String>) -> Result<Outcome, StoreError> {
+async fn finish(tree: &Tree, entry: QueueEntry, received: Received) -> Result<Outcome, StoreError> {
+    let (stored, defect) = match received {
+        Received::Records(stored) => (stored, None),
+        Received::Bytes(stored, reason) => (stored, Some(reason)),
+    };
     let content_type = entry.blob.content_type;
     if stored.new {
         let lag = Duration::try_from(tree.time.now().duration_since(entry.blob.content_created));
@@ -159,13 +186,22 @@ async fn finish(tree: &Tree, entry: QueueEntry, stored: Stored, defect: Option<S
         tell_foreign(tree, &stored);
     }
     debug!(seq = stored.seq, bytes = stored.bytes, records = stored.records, new = stored.new, "stored");
-    match defect {
-        Some(defect) => give_up(tree, entry, &kept_unparsed(&defect)).await?,
-        None => tree.store.complete(tree.tenant, &entry),
+    if let Some(defect) = defect {
+        give_up(tree, entry, &kept_unparsed(&defect)).await?;
+    } else {
+        tree.store.complete(tree.tenant, &entry);
+        done_with(tree, &entry);
     }
     tree.works(Stage::Retrieve, Some(content_type));
     tree.works(Stage::Store, None);
-    Ok(Outcome::Done)
+    Ok(Outcome::Answered)
+}
+
+/// The blob needs no more attention.
+fn done_with(tree: &Tree, entry: &QueueEntry) {
+    if tree.strikes().forget(&entry.blob.content_id) {
+        tree.works(Stage::Retrieve, None);
+    }
 }
 
 /// Told at the first such record, the tenth, the hundredth and so on: a tenant that has one may have many.
@@ -184,49 +220,101 @@ fn tell_foreign(tree: &Tree, stored: &Stored) {
 
 /// The blob was not stored.
 async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<Outcome, StoreError> {
-    let (wait, trouble, telling) = match problem {
-        Problem::Malformed(error) => {
-            entry.malformed += 1;
-            let trouble = Trouble::passing("malformed_body", error);
-            (malformed_wait(entry.malformed), trouble, entry.malformed >= TELLING)
-        }
+    let (failure, wait, outcome) = match problem {
+        Problem::Malformed(error) => return not_readable(tree, entry, error).await,
         Problem::Failure(failure) => {
-            let asked = match failure.advice() {
-                Advice::GiveUp => {
-                    entry.attempts += 1;
-                    let reason = failure.trouble().to_string();
-                    entry.last_error = Some(reason.clone());
-                    give_up(tree, entry, &reason).await?;
-                    return Ok(Outcome::GivenUp);
+            let id = &entry.blob.content_id;
+            let own = failed_wait(entry.attempts + 1);
+            let (wait, outcome) = match failure.reaction() {
+                Reaction::Stop | Reaction::AwaitStore => return Ok(Outcome::Released(failure)),
+                Reaction::AwaitToken => return release(tree, entry, failure).await,
+                Reaction::AwaitGate if matches!(failure, Failure::Held) => return release(tree, entry, failure).await,
+                // The gate is closed, and that is not the blob's fault, unless it is.
+                Reaction::AwaitGate => {
+                    let times = tree.strikes().throttled(id);
+                    if times < THROTTLED {
+                        return release(tree, entry, failure).await;
+                    }
+                    (doubtful_wait(times), Outcome::PutOff)
                 }
-                // The gate is closed; or the tree must do something first. None of it is the blob's fault.
-                Advice::Throttled { .. } | Advice::PauseApp | Advice::CheckSubscription => {
-                    return Ok(Outcome::Released(failure));
+                Reaction::Again { after } => (own.max(after.unwrap_or_default()), Outcome::Failed),
+                Reaction::AwaitOtherToken | Reaction::Relist | Reaction::Pause { .. } => (own, Outcome::Failed),
+                // Whether the subscription is in doubt is for the listing to say, which goes on all the while.
+                Reaction::CheckSubscription => (own, Outcome::Answered),
+                Reaction::Gone { sure: true } => {
+                    if tree.strikes().gone(id) >= GONE {
+                        entry.attempts += 1;
+                        let reason = failure.trouble().to_string();
+                        entry.last_error = Some(reason.clone());
+                        give_up(tree, entry, &reason).await?;
+                        return Ok(Outcome::Answered);
+                    }
+                    (own.max(jittered(ASK_AGAIN, 0.2)), Outcome::Answered)
                 }
-                _ if matches!(failure, Failure::Token(_) | Failure::Store(_) | Failure::Stopping) => {
-                    return Ok(Outcome::Released(failure));
+                Reaction::Gone { sure: false } => (doubtful_wait(entry.attempts + 1), Outcome::Answered),
+                Reaction::TooLarge => {
+                    set_aside(tree, entry, &failure.trouble().to_string()).await?;
+                    return Ok(Outcome::Answered);
                 }
-                Advice::Retry { after } => after,
-                Advice::RenewToken | Advice::RelistWindow | Advice::PauseTenant => None,
+                Reaction::Readdress => (doubtful_wait(entry.attempts + 1), Outcome::Stale),
             };
-            let wait = failed_wait(entry.attempts + 1).max(asked.unwrap_or_default());
-            (wait, failure.trouble(), entry.attempts + 1 >= TELLING)
+            (failure, wait, outcome)
         }
     };
+    let trouble = failure.trouble();
     entry.attempts += 1;
     entry.last_error = Some(trouble.cause.clone());
     debug!(error = trouble.cause, seconds = wait.as_secs_f64(), "retrieval failed");
-    if has_expired(&entry, tree.time.confirmed(), tree.time.host()) {
-        let reason = format!("it expired before it could be retrieved; the last failure: {trouble}");
-        give_up(tree, entry, &reason).await?;
-        return Ok(Outcome::GivenUp);
-    }
-    if telling {
+    let Some(entry) = give_up_if_over(tree, entry, &trouble).await? else { return Ok(Outcome::PutOff) };
+    if entry.attempts >= TELLING {
         tree.troubled(Stage::Retrieve, Some(entry.blob.content_type), &trouble);
     }
+    defer(tree, entry, wait).await?;
+    Ok(outcome)
+}
+
+/// A body came whole, and is no array of records.
+async fn not_readable(tree: &Tree, mut entry: QueueEntry, error: String) -> Result<Outcome, StoreError> {
+    entry.malformed += 1;
+    entry.attempts += 1;
+    entry.last_error = Some(error.clone());
+    let wait = doubtful_wait(entry.malformed);
+    debug!(error, seconds = wait.as_secs_f64(), "a body that cannot be read");
+    let blobs = tree.strikes().malformed(&entry.blob.content_id);
+    let cause = format!(
+        "the bodies of {blobs} content blob(s) cannot be read and are fetched again, hourly in the end, until they can be or \
+         are about to expire; the last one: {error}"
+    );
+    let trouble = Trouble::passing("malformed_body", cause);
+    let Some(entry) = give_up_if_over(tree, entry, &trouble).await? else { return Ok(Outcome::Answered) };
+    if entry.malformed >= TELLING {
+        tree.troubled(Stage::Retrieve, None, &trouble);
+    }
+    defer(tree, entry, wait).await?;
+    Ok(Outcome::Answered)
+}
+
+/// Nothing was learnt about the blob, except what the clock says.
+async fn release(tree: &Tree, entry: QueueEntry, failure: Failure) -> Result<Outcome, StoreError> {
+    match give_up_if_over(tree, entry, &failure.trouble()).await? {
+        Some(_) => Ok(Outcome::Released(failure)),
+        None => Ok(Outcome::PutOff),
+    }
+}
+
+async fn defer(tree: &Tree, mut entry: QueueEntry, wait: Duration) -> Result<(), StoreError> {
     entry.not_before = Some(later(tree.time.now(), wait));
-    tree.store.defer(tree.tenant, entry).await?;
-    Ok(Outcome::Deferred)
+    tree.store.defer(tree.tenant, entry).await
+}
+
+/// Gives the entry up if the service has deleted the content by now; else it is handed back.
+async fn give_up_if_over(tree: &Tree, entry: QueueEntry, last: &Trouble) -> Result<Option<QueueEntry>, StoreError> {
+    if !has_ended(&entry, tree.time.confirmed(), tree.time.host()) {
+        return Ok(Some(entry));
+    }
+    let reason = format!("it expired before it could be retrieved; the last failure: {last}");
+    give_up(tree, entry, &reason).await?;
+    Ok(None)
 }
 
 /// The retrieval of this entry panicked.
@@ -249,108 +337,46 @@ pub(super) async fn panicked(tree: &Tree, mut entry: QueueEntry, message: &str) 
         let reason = format!("its retrieval panicked {} times, without parsing too: {message}", entry.panics);
         return give_up(tree, entry, &reason).await;
     }
-    entry.not_before = Some(later(tree.time.now(), failed_wait(entry.attempts)));
-    tree.store.defer(tree.tenant, entry).await
+    let wait = failed_wait(entry.attempts);
+    defer(tree, entry, wait).await
 }
 
 async fn give_up(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
-    let (content_type, content_id) = (entry.blob.content_type, entry.blob.content_id.clone());
-    tree.store.dead_letter(tree.tenant, entry, reason).await?;
-    tree.report.dead_letter(content_type, &content_id, reason);
-    // Nothing is being tried any more.
-    tree.works(Stage::Retrieve, Some(content_type));
+    tree.store.dead_letter(tree.tenant, entry.clone(), reason).await?;
+    tell_given_up(tree, &entry, reason);
     Ok(())
 }
 
-/// Whether the service has deleted the content by now. Only a time that the service confirms and that the host's clock
-/// bears out can say so: either may step, and what is given up too early is lost. What is tried for too long costs
-/// requests only, and the service itself says when content has expired.
-fn has_expired(entry: &QueueEntry, confirmed: Option<Timestamp>, host: Timestamp) -> bool {
-    confirmed.is_some_and(|now| entry.blob.content_expiration < now.min(host))
+/// Gives the entry up until it is listed again by a tree with other settings: this one would fail again.
+async fn set_aside(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
+    if !tree.strikes().set_aside(&entry.blob.content_id) {
+        return give_up(tree, entry, reason).await;
+    }
+    tree.store.set_aside(tree.tenant, entry.clone(), reason).await?;
+    tell_given_up(tree, &entry, reason);
+    Ok(())
 }
 
-/// After the `failures`-th failed retrieval: from a second to ten minutes, doubling.
-fn failed_wait(failures: u32) -> Duration {
-    growing(Duration::from_secs(1), 2, failures)
-}
-
-/// After the `bodies`-th malformed body: from two seconds, fourfold, so that five of them take ten minutes.
-fn malformed_wait(bodies: u32) -> Duration {
-    growing(Duration::from_secs(2), 4, bodies)
-}
-
-fn growing(first: Duration, factor: u32, failures: u32) -> Duration {
-    const LONGEST: Duration = Duration::from_mins(10);
-    let wait = factor.checked_pow(failures.saturating_sub(1)).and_then(|times| first.checked_mul(times));
-    jittered(wait.unwrap_or(LONGEST).min(LONGEST), 0.2)
+fn tell_given_up(tree: &Tree, entry: &QueueEntry, reason: &str) {
+    let content_type = entry.blob.content_type;
+    tree.note_letters();
+    tree.report.dead_letter(content_type, &entry.blob.content_id, reason);
+    // Nothing is being tried any more.
+    done_with(tree, entry);
+    tree.works(Stage::Retrieve, Some(content_type));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{ContentBlob, ContentType, Tier};
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    fn entry() -> QueueEntry {
-        QueueEntry {
-            blob: ContentBlob {
-                content_id: "a".into(),
-                content_type: ContentType::General,
-                content_uri: String::new(),
-                content_created: at("2026-11-15T12:00:00Z"),
-                content_expiration: at("2026-11-22T12:00:00Z"),
-            },
-            tier: Tier::Poll,
-            queued_at: at("2026-11-15T12:00:00Z"),
-            attempts: 0,
-            panics: 0,
-            malformed: 0,
-            not_before: None,
-            last_error: None,
-        }
-    }
 
     #[test]
-    fn waits_grow_to_ten_minutes() {
-        for (failures, most) in [(0, 1), (1, 1), (2, 2), (3, 4), (10, 512), (11, 600), (40, 600), (u32::MAX, 600)] {
-            let wait = failed_wait(failures);
-            let most = Duration::from_secs(most);
-            assert!(wait <= most && wait >= most.mul_f64(0.79), "{failures}: {wait:?}");
-        }
-        let all: Duration = (1..=MALFORMED).map(malformed_wait).sum();
-        assert!(all > Duration::from_mins(8) && all < Duration::from_mins(12), "{all:?}");
-    }
-
-    #[test]
-    fn bytes_are_kept_unparsed_after_five_bad_bodies_or_three_panics() {
-        assert_eq!(defect(&entry()), None);
-        assert_eq!(defect(&QueueEntry { malformed: 4, panics: 2, attempts: 100, ..entry() }), None);
-        let malformed = QueueEntry { malformed: 5, last_error: Some("byte 7: no array".into()), ..entry() };
-        assert_eq!(defect(&malformed).unwrap(), "byte 7: no array, 5 times");
-        let panicking = QueueEntry { panics: 3, ..malformed };
-        assert_eq!(defect(&panicking).unwrap(), "reading the body made the program panic 3 times");
-    }
-
-    #[test]
-    fn only_a_confirmed_time_that_the_host_bears_out_lets_content_expire() {
-        let (before, expiry, after) = ("2026-11-15T12:00:00Z", "2026-11-22T12:00:00Z", "2026-11-22T12:00:01Z");
-        let month_on = "2026-12-22T12:00:00Z";
-        for (confirmed, host, expired) in [
-            (None, before, false),
-            (None, month_on, false),
-            (Some(expiry), expiry, false),
-            (Some(expiry), month_on, false),
-            (Some(after), expiry, false),
-            (Some(month_on), before, false),
-            (Some(before), month_on, false),
-            (Some(after), after, true),
-            (Some(after), month_on, true),
-            (Some(month_on), after, true),
-        ] {
-            assert_eq!(has_expired(&entry(), confirmed.map(at), at(host)), expired, "{confirmed:?}, {host}");
-        }
+    fn what_is_no_json_by_its_own_word_says_nothing_about_the_blob() {
+        let error = || IntakeError::Malformed { at: 0, what: "`<` is not an array".to_owned() };
+        let Problem::Malformed(told) = Problem::of_intake(&error(), true) else { panic!("the blob's own") };
+        assert!(told.contains("not a JSON array"), "{told}");
+        let Problem::Failure(failure) = Problem::of_intake(&error(), false) else { panic!("the way's") };
+        assert_eq!(failure.reaction(), Reaction::Again { after: None });
+        assert!(failure.trouble().remedy.contains("proxy"), "{:?}", failure.trouble());
     }
 }

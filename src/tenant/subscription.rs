@@ -1,8 +1,9 @@
 //! Subscriptions: looked at first, started only where one is missing or disabled.
 //!
 //! Microsoft wants 15 minutes between two start requests ("Working with the Office 365 Management Activity API",
-//! "Start a subscription"). The cool-down of a content type is written to the store before its start request is sent,
-//! so that a daemon that is restarted, even by a crash, does not ask again too soon. While audit logging is off in a
+//! "Start a subscription"). The cool-down of a content type is written to the store at the last moment before its start
+//! request is sent, when there is a token and the gate is open, so that it counts from there, and that a daemon that is
+//! restarted, even by a crash, does not ask again too soon. While audit logging is off in a
 //! tenant, its start is tried again each time the cool-down ends.
 //!
 //! **Invariants:** nothing here stops a subscription: what becomes available between a stop and the next start can
@@ -16,20 +17,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info_span};
 
-use super::failure::Failure;
+use super::failure::{Failure, Reaction};
+use super::gate::LONGEST;
 use super::tree::Tree;
 use crate::activity::{ActivityError, Fault, Reason};
 use crate::content::ContentType;
-use crate::retry::{Advice, Stage};
+use crate::retry::Stage;
 use crate::store::WaitKey;
 
 /// Microsoft's wait between two start requests of a content type, and half a minute for clocks that differ.
 const COOLDOWN: Duration = Duration::from_secs(15 * 60 + 30);
 /// When to look again after a start that was not carried out.
 const SOON: Duration = Duration::from_secs(30);
-/// A remembered cool-down is not longer than this, whatever happened to the clocks since; the service may name one
-/// itself that is longer than its documentation says.
-pub(super) const LONGEST_COOLDOWN: Duration = Duration::from_hours(1);
+/// A wait in words may be rounded.
+const ROUNDED: Duration = Duration::from_secs(5);
 
 /// How a content type's subscription stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(super) async fn check(
     let span = info_span!("tenant.subscribe", tenant = %tree.tenant);
     async move {
         let client = &tree.client;
-        let listed = tree.ask(|token| async move { client.list_subscriptions(&token).await }).await?;
+        let listed = tree.ask(None, |token| async move { client.list_subscriptions(&token).await }).await?;
         tree.works(Stage::Subscribe, None);
         let enabled: BTreeSet<_> =
             listed.iter().filter(|listed| listed.enabled).map(|listed| listed.content_type).collect();
@@ -73,12 +74,13 @@ pub(super) async fn check(
 
 /// Starts one subscription, if its cool-down is over. Fails only if nothing of the tenant can go on.
 async fn start(tree: &Tree, content_type: ContentType) -> Result<Standing, Failure> {
-    if let Some(until) = tree.cooling_until(content_type) {
+    let cooldown = Cooldown { tree, content_type };
+    if let Some(until) = cooldown.ends().await {
         return Ok(Standing::Missing(until));
     }
-    cool_down(tree, content_type, COOLDOWN).await?;
     let client = &tree.client;
-    let answer = tree.ask(|token| async move { client.start_subscription(&token, content_type, None).await }).await;
+    let request = |token| async move { client.start_subscription(&token, content_type, None).await };
+    let answer = tree.ask_after(Some(content_type), || cooldown.last(COOLDOWN), request).await;
     let failure = match answer {
         Ok(subscription) if subscription.enabled => {
             debug!(%content_type, "subscription started");
@@ -87,52 +89,64 @@ async fn start(tree: &Tree, content_type: ContentType) -> Result<Standing, Failu
         }
         Ok(subscription) => {
             debug!(%content_type, status = ?subscription.status, "subscription started, and not enabled");
-            return Ok(standing(tree, content_type));
+            return Ok(cooldown.standing().await);
         }
         Err(failure) => failure,
     };
     debug!(%content_type, error = %failure.trouble().cause, "subscription not started");
-    match &failure {
-        // Without a token nothing was sent, and nothing else of the tenant will be.
-        Failure::Token(_) => {
-            forget(tree, content_type).await?;
+    match (failure.reaction(), &failure) {
+        // Nothing was sent, and nothing else of the tenant will be.
+        (Reaction::Stop | Reaction::AwaitToken | Reaction::AwaitStore, _) => {
+            cooldown.has_not_begun().await?;
             return Err(failure);
         }
-        Failure::Service(error) if never_sent(error) => forget(tree, content_type).await?,
-        Failure::Service(error) if not_carried_out(error) => {
-            forget(tree, content_type).await?;
-            cool_down(tree, content_type, SOON).await?;
-        }
-        Failure::Service(error) if is_cooldown(error) => {
-            if let Advice::Retry { after: Some(wait) } = error.advice() {
-                cool_down(tree, content_type, wait + Duration::from_secs(5)).await?;
+        (_, Failure::Service(error)) if never_sent(error) => cooldown.has_not_begun().await?,
+        (_, Failure::Service(error)) if not_carried_out(error) => cooldown.last(SOON).await?,
+        (Reaction::Again { after }, Failure::Service(error)) if is_cooldown(error) => {
+            if let Some(wait) = after {
+                cooldown.last(wait + ROUNDED).await?;
             }
             // Somebody else asked, or we did before we could remember it: nothing is wrong.
-            return Ok(standing(tree, content_type));
+            return Ok(cooldown.standing().await);
         }
         _ => {}
     }
     tree.failed(Stage::Subscribe, Some(content_type), &failure);
-    Ok(standing(tree, content_type))
+    Ok(cooldown.standing().await)
 }
 
-fn standing(tree: &Tree, content_type: ContentType) -> Standing {
-    Standing::Missing(tree.cooling_until(content_type).unwrap_or_else(|| Instant::now() + SOON))
+/// The time after a start request of one content type in which no other is sent, by this process or the next.
+struct Cooldown<'a> {
+    tree: &'a Tree,
+    content_type: ContentType,
 }
 
-async fn cool_down(tree: &Tree, content_type: ContentType, wait: Duration) -> Result<(), Failure> {
-    tree.cool_down(content_type, wait);
-    remember(tree, content_type, Some(wait)).await
-}
+impl Cooldown<'_> {
+    fn key(&self) -> WaitKey {
+        WaitKey::SubscriptionStart(self.content_type)
+    }
 
-/// No start request was sent: none has to be waited for.
-async fn forget(tree: &Tree, content_type: ContentType) -> Result<(), Failure> {
-    tree.end_cool_down(content_type);
-    remember(tree, content_type, None).await
-}
+    /// When it ends, if it lasts.
+    async fn ends(&self) -> Option<Instant> {
+        self.tree.waits.until(&self.key()).await
+    }
 
-async fn remember(tree: &Tree, content_type: ContentType, wait: Option<Duration>) -> Result<(), Failure> {
-    tree.remember(WaitKey::SubscriptionStart(content_type), wait).await.map_err(Failure::Store)
+    /// It lasts for so long from now on.
+    async fn last(&self, wait: Duration) -> Result<(), Failure> {
+        self.tree.waits.remember(self.key(), wait.min(LONGEST)).await.map_err(Failure::Store)
+    }
+
+    /// No start request was sent: none has to be waited for.
+    async fn has_not_begun(&self) -> Result<(), Failure> {
+        match self.ends().await {
+            Some(_) => self.tree.waits.forget(self.key()).await.map_err(Failure::Store),
+            None => Ok(()),
+        }
+    }
+
+    async fn standing(&self) -> Standing {
+        Standing::Missing(self.ends().await.unwrap_or_else(|| Instant::now() + SOON))
+    }
 }
 
 fn never_sent(error: &ActivityError) -> bool {

@@ -21,6 +21,8 @@ use crate::secret::Secret;
 use crate::store::{BlobHeader, Options, Store};
 use crate::token::{AppAlarms, Credential};
 
+mod asking;
+mod blobs;
 mod collecting;
 mod failing;
 mod following;

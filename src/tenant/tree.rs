@@ -6,12 +6,11 @@
 //! **Invariants:** no request leaves without passing the gate at the last moment; nothing here belongs to two tenants
 //! except the store, the process's slots and the clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +18,10 @@ use tracing::debug;
 
 use super::failure::Failure;
 use super::gate::Gate;
-use super::limit::Limit;
+use super::limit::{Limit, Sent};
 use super::slots::{Place, Slots};
+use super::strikes::Strikes;
+use super::waits::Waits;
 use crate::activity::{ActivityClient, ActivityError, Reason};
 use crate::clock::ServiceTime;
 use crate::config::Collect;
@@ -29,9 +30,6 @@ use crate::report::{TenantReport, Trouble};
 use crate::retry::{Advice, Backoff, REMEMBERED, Stage};
 use crate::store::{Store, StoreError, WaitKey, Watermark};
 use crate::token::{AccessToken, TokenSource};
-
-/// A wait is remembered for this much longer, so that others that end a moment later need not be written down.
-const SPARE: Duration = Duration::from_millis(500);
 
 /// A driver that is so late hangs: what it does itself between two waits is a matter of milliseconds.
 const STALLED: Duration = Duration::from_mins(1);
@@ -63,15 +61,19 @@ pub(super) struct Tree {
     failures: AtomicUsize,
     /// Records of other tenants among the stored ones.
     foreign: AtomicU64,
+    /// How many failures of the token's source have been told.
+    token_failures: AtomicU64,
     /// How long the service throttles, if it does not say.
     throttled: Mutex<Backoff>,
-    /// Until when the store knows the gate to be closed.
-    remembered: tokio::sync::Mutex<Option<Instant>>,
+    /// The waits that the next process knows of too.
+    pub(super) waits: Waits,
+    /// For what a new token did not bring the missing role.
+    roleless: Mutex<BTreeSet<Option<ContentType>>>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
-    cooldowns: Mutex<BTreeMap<ContentType, Instant>>,
-    troubled: Mutex<HashSet<(Stage, Option<ContentType>)>>,
-    /// Entries that are listed wrongly may be on record.
-    refused: AtomicBool,
+    /// Dead letters may be on record.
+    letters: AtomicBool,
+    /// What single blobs have been answered.
+    strikes: Mutex<Strikes>,
     /// When its driver will look around, whatever happens; `None` while it has none.
     wakes: Mutex<Option<Instant>>,
 }
@@ -96,6 +98,7 @@ impl Tree {
         let Parts { tenant, content_types, collect, client, token, store, time, report, slots, mended } = parts;
         Arc::new(Self {
             limit: Mutex::new(Limit::new(collect.concurrency_per_tenant)),
+            waits: Waits::new(tenant, store.clone(), Arc::clone(&time)),
             tenant,
             content_types,
             collect,
@@ -114,12 +117,12 @@ impl Tree {
             fetching: AtomicUsize::new(0),
             failures: AtomicUsize::new(0),
             foreign: AtomicU64::new(0),
+            token_failures: AtomicU64::new(u64::MAX),
             throttled: Mutex::new(Backoff::new(Stage::List)),
-            remembered: tokio::sync::Mutex::default(),
             marks: Mutex::default(),
-            cooldowns: Mutex::default(),
-            troubled: Mutex::default(),
-            refused: AtomicBool::new(false),
+            roleless: Mutex::default(),
+            letters: AtomicBool::new(false),
+            strikes: Mutex::default(),
         })
     }
 
@@ -139,86 +142,129 @@ impl Tree {
         *lock(&self.marks) = self.store.watermarks(self.tenant).await?;
         let letters = self.store.dead_letters(self.tenant).await?;
         self.report.dead_letters(letters);
-        self.refused.store(letters > 0, Ordering::Relaxed);
-        let now = self.time.host();
-        let mut paused = None;
-        for (key, until) in self.store.waits(self.tenant).await? {
-            let Ok(left) = Duration::try_from(until.duration_since(now)) else { continue };
+        self.letters.store(letters > 0, Ordering::Relaxed);
+        let waits = self.waits.restore().await?;
+        for (key, left) in &waits {
             match key {
-                WaitKey::Throttled => self.gate.close_for(left),
-                WaitKey::SubscriptionStart(content_type) => self.cool_down(content_type, left),
-                WaitKey::Paused => paused = Some(left),
-                WaitKey::Token => self.token.hold(left),
+                WaitKey::Throttled => self.gate.close_for(*left),
+                WaitKey::Token => self.token.hold(*left),
+                // The former are looked up when a subscription is to be started.
+                WaitKey::SubscriptionStart(_) | WaitKey::Paused => {}
             }
         }
-        Ok(paused.filter(|left| !left.is_zero()).filter(|_| !self.mended))
+        Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
     }
 
-    /// Sends one request of the tenant: with its token, through its gate. A refused token is replaced once, if that
-    /// may be done now.
+    /// Sends one request of the tenant about one content type or none: with its token, through its gate. A refused token
+    /// is replaced once, if that may be done now.
     pub(super) async fn ask<T, F: Future<Output = Result<T, ActivityError>>>(
         &self,
+        about: Option<ContentType>,
         request: impl Fn(AccessToken) -> F,
     ) -> Result<T, Failure> {
-        self.ask_holding(None, request).await
+        self.ask_after(about, || std::future::ready(Ok(())), request).await
     }
 
-    /// The same with a slot, which is held from before the request is sent and given back while nothing comes.
-    pub(super) async fn ask_holding<T, F: Future<Output = Result<T, ActivityError>>>(
+    /// The same, with what is to be done at the last moment before the request is sent.
+    pub(super) async fn ask_after<T, P, F>(
         &self,
-        mut place: Option<&mut Place>,
+        about: Option<ContentType>,
+        prepare: impl Fn() -> P,
         request: impl Fn(AccessToken) -> F,
-    ) -> Result<T, Failure> {
-        let mut refused: Option<AccessToken> = None;
+    ) -> Result<T, Failure>
+    where
+        P: Future<Output = Result<(), Failure>>,
+        F: Future<Output = Result<T, ActivityError>>,
+    {
+        let mut turn = Turn { about, refused: None };
         loop {
             let token = self.unless_stopped(self.token.token()).await?.map_err(Failure::Token)?;
             if self.gate.closed_until().is_some() {
-                // Whoever waits here holds no slot.
-                if let Some(place) = &mut place {
-                    place.give_back();
-                }
                 self.unless_stopped(self.gate.open()).await?;
                 // The token may have ended meanwhile.
                 continue;
             }
-            let answer = match &mut place {
-                Some(place) => {
-                    if !place.is_taken() {
-                        self.unless_stopped(place.take()).await?;
-                        continue;
-                    }
-                    place.during(request(token.clone())).await
-                }
-                None => request(token.clone()).await,
-            };
-            let error = match answer {
-                Ok(answer) => {
-                    lock(&self.throttled).succeeded();
-                    return Ok(answer);
-                }
-                Err(error) => error,
-            };
-            self.obey_wait(&error).await;
-            match (error.advice(), refused) {
-                (Advice::RenewToken, None) => {
-                    debug!(tenant = %self.tenant, error = %error, "token refused");
-                    if self.token.refused(&token).await {
-                        return Err(Failure::Refused(Box::new(error)));
-                    }
-                    let next = self.token.token().await.map_err(Failure::Token)?;
-                    if next.generation() == token.generation() {
-                        // Too early for a new one; the pace of whoever asked brings us back.
-                        return Err(Failure::Service(Box::new(error)));
-                    }
-                    refused = Some(token);
-                }
-                (Advice::RenewToken, Some(_)) => {
-                    self.token.refused(&token).await;
-                    return Err(Failure::Refused(Box::new(error)));
-                }
-                _ => return Err(Failure::Service(Box::new(error))),
+            prepare().await?;
+            // It took its time: a wait may have been read meanwhile, or the end have come.
+            if self.gate.closed_until().is_some() || self.stop.is_cancelled() {
+                continue;
+            }
+            let sent = self.limit().sent();
+            if let Some(answer) = self.heed(&mut turn, token.clone(), sent, request(token).await).await? {
+                return Ok(answer);
             }
         }
+    }
+
+    /// The same for a retrieval, which holds a slot from before the request is sent, and gives it back while nothing
+    /// comes. It does not wait at the gate: when that opens, as many begin as the limit then allows.
+    pub(super) async fn ask_holding<T, F: Future<Output = Result<T, ActivityError>>>(
+        &self,
+        about: ContentType,
+        place: &mut Place,
+        request: impl Fn(AccessToken) -> F,
+    ) -> Result<(T, Sent), Failure> {
+        let mut turn = Turn { about: Some(about), refused: None };
+        loop {
+            let token = self.unless_stopped(self.token.token()).await?.map_err(Failure::Token)?;
+            if self.gate.closed_until().is_some() {
+                return Err(Failure::Held);
+            }
+            if !place.is_taken() {
+                self.unless_stopped(place.take()).await?;
+                continue;
+            }
+            let sent = self.limit().sent();
+            let answer = place.during(request(token.clone())).await;
+            if let Some(answer) = self.heed(&mut turn, token, sent, answer).await? {
+                return Ok((answer, sent));
+            }
+        }
+    }
+
+    /// Does what every answer asks for. `None`: the token was replaced, and the request is to be sent again.
+    async fn heed<T>(
+        &self,
+        turn: &mut Turn,
+        token: AccessToken,
+        sent: Sent,
+        answer: Result<T, ActivityError>,
+    ) -> Result<Option<T>, Failure> {
+        let error = match answer {
+            Ok(answer) => {
+                lock(&self.throttled).succeeded();
+                lock(&self.roleless).remove(&turn.about);
+                return Ok(Some(answer));
+            }
+            Err(error) => error,
+        };
+        self.obey_wait(&error, sent).await;
+        if error.advice() != Advice::RenewToken {
+            return Err(Failure::Service(Box::new(error)));
+        }
+        let roleless = error.refusal().is_some_and(|refusal| refusal.reason == Reason::PermissionMissing);
+        if turn.refused.is_some() {
+            self.token.refused(&token).await;
+            if roleless {
+                lock(&self.roleless).insert(turn.about);
+            }
+            return Err(Failure::Refused(Box::new(error)));
+        }
+        // A role that the last new token did not bring comes with a later one, in its own time.
+        if roleless && lock(&self.roleless).contains(&turn.about) {
+            return Err(Failure::Refused(Box::new(error)));
+        }
+        debug!(tenant = %self.tenant, error = %error, "token refused");
+        if self.token.refused(&token).await {
+            return Err(Failure::Refused(Box::new(error)));
+        }
+        let next = self.token.token().await.map_err(Failure::Token)?;
+        if next.generation() == token.generation() {
+            // Too early for a new one; the pace of whoever asked brings us back.
+            return Err(Failure::Service(Box::new(error)));
+        }
+        turn.refused = Some(token);
+        Ok(None)
     }
 
     /// Waits for something that comes before a request; what is sent already is not broken off.
@@ -231,20 +277,20 @@ impl Tree {
     }
 
     /// Closes the gate for a wait that an answer asked for, and remembers a long one.
-    async fn obey_wait(&self, error: &ActivityError) {
-        if matches!(error.advice(), Advice::Throttled { .. }) {
-            self.report.throttled();
-        }
+    async fn obey_wait(&self, error: &ActivityError, sent: Sent) {
         let wait = match error.advice() {
-            // Requests that were under way together are answered by the same throttling.
-            Advice::Throttled { after } if self.gate.closed_until().is_some() => after,
             Advice::Throttled { after } => {
+                self.report.throttled();
                 let mut limit = self.limit();
-                let sent = limit.sent();
-                if limit.throttled(sent) {
-                    self.report.concurrency(limit.now());
+                // Requests that were under way together are answered by the same throttling.
+                if limit.is_current(sent) {
+                    if limit.throttled(sent) {
+                        self.report.concurrency(limit.now());
+                    }
+                    Some(lock(&self.throttled).failed(after))
+                } else {
+                    after
                 }
-                Some(lock(&self.throttled).failed(after))
             }
             // The cool-down between two start requests holds for these only.
             _ => error
@@ -259,30 +305,12 @@ impl Tree {
         self.work.notify_one();
         debug!(tenant = %self.tenant, seconds = wait.as_secs_f64(), "the service asked for a wait");
         if wait > REMEMBERED || !matches!(error.advice(), Advice::Throttled { after: None }) {
-            self.remember_gate().await;
-        }
-    }
-
-    /// Writes down until when the gate is closed, unless the store knows. Requests that were under way together are told
-    /// to wait together: one of them writes for all, and the others go on when it has.
-    async fn remember_gate(&self) {
-        let mut remembered = self.remembered.lock().await;
-        let Some(until) = self.gate.closed_until().filter(|until| remembered.is_none_or(|known| known < *until)) else {
-            return;
-        };
-        let wait = until.saturating_duration_since(Instant::now()) + SPARE;
-        match self.remember(WaitKey::Throttled, Some(wait)).await {
-            Ok(()) => *remembered = Some(until + SPARE),
+            let Some(until) = self.gate.closed_until() else { return };
             // The gate is closed all the same; only a restart would not know of it.
-            Err(error) => debug!(tenant = %self.tenant, %error, "wait not remembered"),
+            if let Err(error) = self.waits.extend(WaitKey::Throttled, until).await {
+                debug!(tenant = %self.tenant, %error, "wait not remembered");
+            }
         }
-    }
-
-    /// Remembers a wait from now on, for the next process too; `None` forgets it. By the host's clock, since that is the
-    /// one that the next process has when it starts.
-    pub(super) async fn remember(&self, key: WaitKey, wait: Option<Duration>) -> Result<(), StoreError> {
-        let until = wait.map(|wait| later(self.time.host(), wait));
-        self.store.remember_wait(self.tenant, key, until).await
     }
 
     /// New entries are in the queue.
@@ -296,14 +324,19 @@ impl Tree {
         self.queued.swap(false, Ordering::Relaxed)
     }
 
-    /// An entry is listed wrongly.
-    pub(super) fn note_refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
+    /// There is a dead letter.
+    pub(super) fn note_letters(&self) {
+        self.letters.store(true, Ordering::Relaxed);
     }
 
-    /// Whether entries that are listed wrongly may be on record: of most tenants never, and looking is spared.
-    pub(super) fn has_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+    /// Whether dead letters may be on record that a listing withdraws: of most tenants never, and looking is spared.
+    pub(super) fn has_letters(&self) -> bool {
+        self.letters.load(Ordering::Relaxed)
+    }
+
+    /// What single blobs have been answered.
+    pub(super) fn strikes(&self) -> MutexGuard<'_, Strikes> {
+        lock(&self.strikes)
     }
 
     /// The limit on retrievals.
@@ -350,50 +383,47 @@ impl Tree {
         self.store.set_watermark(self.tenant, content_type, *mark);
     }
 
-    /// No start request for this content type for so long.
-    pub(super) fn cool_down(&self, content_type: ContentType, wait: Duration) {
-        // A time that stepped since the wait was remembered cannot make it longer than Microsoft's own.
-        let until = Instant::now() + wait.min(super::subscription::LONGEST_COOLDOWN);
-        let mut cooldowns = lock(&self.cooldowns);
-        let cooldown = cooldowns.entry(content_type).or_insert(until);
-        *cooldown = until.max(*cooldown);
-    }
-
-    pub(super) fn end_cool_down(&self, content_type: ContentType) {
-        lock(&self.cooldowns).remove(&content_type);
-    }
-
-    pub(super) fn cooling_until(&self, content_type: ContentType) -> Option<Instant> {
-        lock(&self.cooldowns).get(&content_type).copied().filter(|until| *until > Instant::now())
-    }
-
     /// A stage met a failure, with one content type or with all.
     pub(super) fn failed(&self, stage: Stage, content_type: Option<ContentType>, failure: &Failure) {
+        match failure {
+            Failure::Stopping => return,
+            Failure::Token(_) => return self.tell_token(),
+            Failure::Service(_) | Failure::Refused(_) | Failure::Store(_) | Failure::Held => {}
+        }
         let own = failure.stage(stage);
         // A missing token and a failing store are trouble for all content types.
         self.troubled(own, content_type.filter(|_| own == stage), &failure.trouble());
     }
 
     pub(super) fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
-        lock(&self.troubled).insert((stage, content_type));
-        self.report.trouble(stage, Some(trouble));
+        self.report.troubled(stage, content_type, trouble);
     }
 
-    /// A stage works. Its trouble is over when it works for all content types.
+    /// A stage works, with one content type or with all.
     pub(super) fn works(&self, stage: Stage, content_type: Option<ContentType>) {
-        let over = {
-            let mut troubled = lock(&self.troubled);
-            troubled.remove(&(stage, content_type));
-            !troubled.iter().any(|(other, _)| *other == stage)
-        };
-        if over {
-            self.report.trouble(stage, None);
+        self.report.works(stage, content_type);
+    }
+
+    /// Shows how the token fares. Of a failure the source's outcomes are counted, and not those who wait for one.
+    pub(super) fn tell_token(&self) {
+        let status = self.token.status();
+        self.report.token(status.valid_until);
+        match status.last_error {
+            Some(trouble) => {
+                if self.token_failures.swap(status.failures, Ordering::Relaxed) != status.failures {
+                    self.troubled(Stage::Token, None, &trouble);
+                }
+            }
+            None => self.works(Stage::Token, None),
         }
     }
+}
 
-    pub(super) fn has_trouble(&self, stage: Stage) -> bool {
-        lock(&self.troubled).iter().any(|(other, _)| *other == stage)
-    }
+/// One request on its way to an answer.
+struct Turn {
+    about: Option<ContentType>,
+    /// The token that was refused.
+    refused: Option<AccessToken>,
 }
 
 /// Held while the service sends; its end makes room for the next retrieval.
@@ -405,11 +435,6 @@ impl Drop for Fetching {
         self.0.fetching.fetch_sub(1, Ordering::Relaxed);
         self.0.work.notify_one();
     }
-}
-
-/// `time` plus `by`, or the end of time.
-pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
-    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

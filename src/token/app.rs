@@ -30,7 +30,7 @@ use super::{Credential, TokenError};
 use crate::clock::ServiceTime;
 use crate::event;
 use crate::report::Trouble;
-use crate::report::announce::{self, Announced, Line};
+use crate::report::announce::{History, Line};
 use crate::retry::{Backoff, jittered};
 
 /// How long a tenant waits for the outcome of another one's request before it sends its own.
@@ -155,7 +155,7 @@ struct Alarm {
     probing: bool,
     /// Who has met the trouble; forgotten once everyone has.
     failed: BTreeSet<MemberId>,
-    history: Option<Announced>,
+    history: History,
 }
 
 /// Whether a request may be sent.
@@ -410,7 +410,7 @@ impl AppHealth {
         let error = error.of_app();
         let mut pace = Backoff::between(FIRST_PROBE, LONGEST_PROBE);
         let next_probe = now + pace.failed(error.asked());
-        let mut history = None;
+        let mut history = History::default();
         self.say(&mut history, &error, now);
         *standing = Standing::Bad(Box::new(Alarm {
             error: error.clone(),
@@ -425,13 +425,13 @@ impl AppHealth {
     }
 
     /// Writes the alarm to the journal, when it is new and then seldom.
-    fn say(&self, history: &mut Option<Announced>, error: &TokenError, now: Instant) {
+    fn say(&self, history: &mut History, error: &TokenError, now: Instant) {
         let trouble = error.trouble();
-        if announce::met(history, &trouble, now, self.time.now()) == Line::Quiet {
+        if history.met(None, &trouble, now, self.time.now()) == Line::Quiet {
             return;
         }
         let AppKey { app, client_id, authority, .. } = &self.key;
-        let attempt = history.as_ref().map_or(1, |known| known.attempts);
+        let attempt = history.attempts(None);
         error!(
             message_id = event::APP_REFUSED,
             app,

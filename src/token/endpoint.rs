@@ -24,8 +24,9 @@ use crate::secret::Secret;
 
 /// Larger than any answer of Entra by far.
 const LARGEST_ANSWER: usize = 256 * 1024;
-/// The longest wait that `Retry-After` can ask for; Microsoft's own libraries cap it here.
-pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+/// The longest wait that `Retry-After` can ask for. Microsoft's own libraries obey an hour; here a named wait is obeyed
+/// in full up to a day, whoever names it.
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// What proves who asks, ready to be sent.
 pub(super) enum Proof<'a> {
@@ -204,7 +205,7 @@ mod tests {
             (" 0 ", Some(0)),
             ("Sun, 22 Nov 2026 12:02:00 GMT", Some(120)),
             ("Sun, 22 Nov 2026 11:58:00 GMT", None),
-            ("99999999", Some(3600)),
+            ("99999999", Some(86_400)),
             ("-5", None),
             ("soon", None),
         ] {

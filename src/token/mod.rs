@@ -31,7 +31,7 @@ mod rollover;
 pub mod app;
 pub mod source;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use app::{AppAlarm, AppAlarms};
 pub use certificate::{Certificate, CertificateError};

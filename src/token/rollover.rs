@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{Certificate, Credential};
 use crate::event;
 use crate::report::Trouble;
-use crate::report::announce::{self, Announced, Line};
+use crate::report::announce::{History, Line};
 use crate::retry::jittered;
 
 /// For how long a refused certificate is put aside.
@@ -33,7 +33,7 @@ pub(super) struct Rollover {
 #[derive(Debug)]
 struct Aside {
     until: Instant,
-    history: Option<Announced>,
+    history: History,
 }
 
 impl Rollover {
@@ -81,8 +81,9 @@ impl Rollover {
     ) -> Option<Arc<Certificate>> {
         let now = Instant::now();
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused =
-            aside.entry(certificate.sha256_hex().to_owned()).or_insert_with(|| Aside { until: now, history: None });
+        let refused = aside
+            .entry(certificate.sha256_hex().to_owned())
+            .or_insert_with(|| Aside { until: now, history: History::default() });
         refused.until = now + jittered(ASIDE, 0.1);
         let good = |other: &&Arc<Certificate>| aside.get(other.sha256_hex()).is_none_or(|known| known.until <= now);
         credential.candidates(at).into_iter().find(good).cloned()
@@ -92,7 +93,7 @@ impl Rollover {
     pub(super) fn tell(&self, certificate: &Certificate, app: &str, client_id: &str, trouble: &Trouble, at: Timestamp) {
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(refused) = aside.get_mut(certificate.sha256_hex()) else { return };
-        if announce::met(&mut refused.history, trouble, Instant::now(), at) == Line::Quiet {
+        if refused.history.met(None, trouble, Instant::now(), at) == Line::Quiet {
             return;
         }
         warn!(

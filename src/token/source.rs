@@ -88,6 +88,8 @@ pub struct TokenStatus {
     pub renews_at: Option<Timestamp>,
     /// Why the last request failed; `None` after one that succeeded.
     pub last_error: Option<Trouble>,
+    /// How many requests have failed since the source was made, or were not sent because the app's alarm said so.
+    pub failures: u64,
 }
 
 /// The token of one tenant, for one audience; cheap to clone.
@@ -145,6 +147,7 @@ struct State {
     /// Nothing was asked for yet, so that an earlier process may know more.
     is_new: bool,
     last_error: Option<TokenError>,
+    failures: u64,
     app: AppTrouble,
     passing: Backoff,
     paused: Backoff,
@@ -237,6 +240,7 @@ impl TokenSource {
             floor: Instant::now(),
             is_new: true,
             last_error: None,
+            failures: 0,
             app: AppTrouble::None,
             passing: Backoff::new(Stage::Token),
             paused: Backoff::new(Stage::Paused),
@@ -379,6 +383,7 @@ impl TokenSource {
             valid_until: state.current.as_ref().and_then(|current| at(current.token.valid_until)),
             renews_at: at(state.next_request().max(now)),
             last_error: state.last_error.as_ref().map(TokenError::trouble),
+            failures: state.failures,
         }
     }
 
@@ -437,6 +442,7 @@ impl Drop for Cleared<'_> {
         if state.flight.take().is_some() && std::thread::panicking() {
             state.not_before = Instant::now() + state.passing.failed(None).max(FLOOR);
             state.last_error = Some(TokenError::ended());
+            state.failures += 1;
         }
     }
 }
@@ -492,6 +498,7 @@ impl Inner {
                     state.not_before = state.not_before.max(until);
                     state.app = AppTrouble::Believed;
                     state.last_error = Some(error.clone());
+                    state.failures += 1;
                     return Err(error.waiting(until - now));
                 }
             }
@@ -581,6 +588,7 @@ impl Inner {
         self.waits.send_replace(Some(state.not_before.min(now + LONGEST_REMEMBERED).max(state.floor)));
         let error = error.waiting(state.not_before - now);
         state.last_error = Some(error.clone());
+        state.failures += 1;
         debug!(kind = error.kind(), wait = ?state.not_before - now, "no token");
         error
     }

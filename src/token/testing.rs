@@ -188,6 +188,12 @@ pub(super) fn request(tenant: u8, credential: Credential) -> TokenRequest {
     }
 }
 
+/// A source for whoever uses one, whose Entra grants every request or refuses it with a code, and how many there were.
+pub(crate) fn source(refusing: Option<u32>) -> (TokenSource, impl Fn() -> usize) {
+    let bench = Bench::new(move |_, _| refusing.map_or_else(|| granted(3600), refused));
+    (bench.source(1), move || bench.requests())
+}
+
 /// What is written to the log at `level` and above on this thread, until the guard is dropped.
 pub(super) fn listening(level: tracing::Level) -> (Lines, impl Drop) {
     struct Listening {

@@ -123,6 +123,13 @@ impl Book {
         }
     }
 
+    /// An entry has another address now: it is due, unless it is handed out.
+    pub(super) fn readdress(&mut self, place: Place, not_before: Option<Timestamp>) {
+        if !self.is_out(&place) {
+            self.take_back(place, not_before);
+        }
+    }
+
     /// Takes back all that is handed out, and says how many that were.
     pub(super) fn take_all_back(&mut self) -> usize {
         let (stay, back): (HashSet<_>, HashSet<_>) =

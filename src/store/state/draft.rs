@@ -24,6 +24,8 @@ pub(super) enum Effect {
     Added(TenantId, Place, QueueEntry),
     Removed(TenantId, Place),
     Deferred(TenantId, Place, Option<Timestamp>),
+    /// It has another address now: it is due, unless it is handed out.
+    Readdressed(TenantId, Place, Option<Timestamp>),
     /// It is not in the queue; nothing but its marks is to be forgotten.
     Absent(TenantId, Place),
 }
@@ -64,12 +66,22 @@ impl<'a> Draft<'a> {
     ) -> Result<Enqueued, StoreError> {
         let mut enqueued = Enqueued::default();
         let mut new = HashMap::new();
+        let mut moved = Vec::new();
         for blob in listed {
             let place = Place::of(blob.content_created, &blob.content_id);
             let key = place.key(tenant);
-            let known =
-                new.contains_key(&key) || self.has(&key)? || self.has(&keys::letter(tenant, &blob.content_id))?;
-            if known {
+            if let Some(queued) = self.get(&key)? {
+                enqueued.known += 1;
+                // What cannot be understood is seen to when it is its turn.
+                if let Ok(queued) = records::decode_entry(&queued)
+                    && queued.blob.content_uri != blob.content_uri
+                {
+                    let entry = readdressed(queued, blob.content_uri);
+                    moved.push((key, place, entry.not_before, self.encoded(&entry)?));
+                }
+                continue;
+            }
+            if new.contains_key(&key) || self.is_given_up(tenant, &blob)? {
                 enqueued.known += 1;
                 continue;
             }
@@ -83,14 +95,7 @@ impl<'a> Draft<'a> {
                 not_before: None,
                 last_error: None,
             };
-            let value = records::encode_entry(&entry);
-            if value.len() > MAX_QUEUED {
-                return Err(StoreError::TooLarge {
-                    path: self.database.directory().to_owned(),
-                    bytes: value.len(),
-                    most: MAX_QUEUED,
-                });
-            }
+            let value = self.encoded(&entry)?;
             new.insert(key, (place, entry, value));
             enqueued.new += 1;
         }
@@ -98,7 +103,27 @@ impl<'a> Draft<'a> {
             self.put(tenant, key, value);
             self.effects.push(Effect::Added(tenant, place, entry));
         }
+        for (key, place, not_before, value) in moved {
+            self.put(tenant, key, value);
+            self.effects.push(Effect::Readdressed(tenant, place, not_before));
+        }
         Ok(enqueued)
+    }
+
+    /// Whether the blob was given up at this address, for good.
+    fn is_given_up(&self, tenant: TenantId, blob: &ContentBlob) -> Result<bool, StoreError> {
+        let Some(value) = self.get(&keys::letter(tenant, &blob.content_id))? else { return Ok(false) };
+        let letter = records::decode_letter(&value);
+        Ok(letter.is_ok_and(|letter| letter.entry.blob.content_uri == blob.content_uri))
+    }
+
+    fn encoded(&self, entry: &QueueEntry) -> Result<Vec<u8>, StoreError> {
+        let value = records::encode_entry(entry);
+        if value.len() > MAX_QUEUED {
+            let path = self.database.directory().to_owned();
+            return Err(StoreError::TooLarge { path, bytes: value.len(), most: MAX_QUEUED });
+        }
+        Ok(value)
     }
 
     /// The entry is done with.
@@ -117,18 +142,32 @@ impl<'a> Draft<'a> {
         let place = super::place(entry);
         let key = place.key(tenant);
         // One that has left the queue does not come back.
-        if self.has(&key)? {
-            self.put(tenant, key, records::encode_entry(entry));
-            self.effects.push(Effect::Deferred(tenant, place, entry.not_before));
-        } else {
+        let Some(value) = self.get(&key)? else {
             self.effects.push(Effect::Absent(tenant, place));
+            return Ok(());
+        };
+        let mut entry = entry.clone();
+        // It failed at the address that it had when it was handed out, and has been listed at another one since.
+        if let Ok(queued) = records::decode_entry(&value)
+            && queued.blob.content_uri != entry.blob.content_uri
+        {
+            entry = readdressed(entry, queued.blob.content_uri);
         }
+        self.put(tenant, key, records::encode_entry(&entry));
+        self.effects.push(Effect::Deferred(tenant, place, entry.not_before));
         Ok(())
     }
 
-    pub(super) fn dead_letter(&mut self, tenant: TenantId, letter: &DeadLetter) -> Result<(), StoreError> {
+    /// Gives the entry up: for good, or until it is listed again.
+    pub(super) fn dead_letter(
+        &mut self,
+        tenant: TenantId,
+        letter: &DeadLetter,
+        for_good: bool,
+    ) -> Result<(), StoreError> {
         self.complete(tenant, super::place(&letter.entry))?;
-        let key = keys::letter(tenant, &letter.entry.blob.content_id);
+        let id = &letter.entry.blob.content_id;
+        let key = if for_good { keys::letter(tenant, id) } else { keys::refused(tenant, id) };
         self.put(tenant, key, records::encode_letter(letter));
         Ok(())
     }
@@ -153,17 +192,30 @@ impl<'a> Draft<'a> {
         Ok(refused)
     }
 
-    /// Withdraws what is on record as listed wrongly.
+    /// Withdraws the dead letters of what is listed rightly now, and of what is queued again.
     pub(super) fn withdraw(&mut self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
         let mut withdrawn = Vec::new();
         for id in ids {
-            let key = keys::refused(tenant, &id);
-            if self.has(&key)? {
-                self.remove(tenant, key);
-                withdrawn.push(id);
+            let (refused, letter) = (keys::refused(tenant, &id), keys::letter(tenant, &id));
+            if self.has(&refused)? {
+                self.remove(tenant, refused);
+            } else if self.is_queued_again(tenant, &letter)? {
+                self.remove(tenant, letter);
+            } else {
+                continue;
             }
+            withdrawn.push(id);
         }
         Ok(withdrawn)
+    }
+
+    /// Whether there is such a dead letter, and its content in the queue.
+    fn is_queued_again(&self, tenant: TenantId, letter: &[u8]) -> Result<bool, StoreError> {
+        let Some(value) = self.get(letter)? else { return Ok(false) };
+        match records::decode_letter(&value) {
+            Ok(letter) => self.has(&super::place(&letter.entry).key(tenant)),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Puts a value, or removes it; nothing is written if that is how it is.
@@ -182,6 +234,13 @@ impl<'a> Draft<'a> {
 
     pub(super) fn watermark(&mut self, tenant: TenantId, content_type: ContentType, watermark: &Watermark) {
         self.put(tenant, keys::watermark(tenant, content_type), records::encode_watermark(watermark));
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.written.get(key) {
+            Some(written) => Ok(written.clone()),
+            None => Ok(self.noted(self.database.get(key))?.map(|value| value.to_vec())),
+        }
     }
 
     fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
@@ -215,4 +274,12 @@ impl<'a> Draft<'a> {
         self.tenants.insert(tenant);
         self.changes_snapshot |= matches!(key.first(), Some(&(kind::WAIT | kind::LETTER | kind::REFUSED)));
     }
+}
+
+/// The entry at another address, where it may be retrieved at once: the cloud's hosts were changed, as a rule.
+fn readdressed(mut entry: QueueEntry, content_uri: String) -> QueueEntry {
+    entry.blob.content_uri = content_uri;
+    // A time that is due, so that whoever sleeps until an entry is finds it.
+    entry.not_before = Some(entry.queued_at);
+    entry
 }

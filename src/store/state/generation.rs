@@ -210,7 +210,7 @@ pub(super) fn copy(
 /// Whether a copy leaves this out: waits that ended, and dead letters of long ago.
 fn is_outdated(key: &[u8], value: &[u8], now: Timestamp) -> bool {
     match key.first() {
-        Some(&kind::WAIT) => records::decode_time(value).is_ok_and(|until| until < now),
+        Some(&kind::WAIT) => records::decode_wait(value).is_ok_and(|wait| wait.until < now),
         Some(&(kind::LETTER | kind::REFUSED)) => {
             records::decode_letter(value).is_ok_and(|letter| now.duration_since(letter.at) > LETTERS_KEPT)
         }

@@ -6,7 +6,7 @@
 //! | `W` tenant content-type(1) | a watermark |
 //! | `T` tenant wait | until when |
 //! | `D` tenant hash(32) | a dead letter |
-//! | `R` tenant hash(32) | a dead letter of what is listed wrongly, until it is listed rightly |
+//! | `R` tenant hash(32) | a dead letter that does not last: of what is listed wrongly, until it is listed rightly, or of what was set aside, until it is queued again |
 //! | `N` tenant | a note for the operator |
 //!
 //! `created` is `contentCreated` in microseconds, big-endian with the sign turned, so that keys are ordered as times

@@ -3,11 +3,13 @@
 //! They are types of their own, not the domain's: a field added to [`QueueEntry`] must not change what is on disk
 //! without anybody noticing. A version that this program does not know is an error, never a guess.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::super::{QueueEntry, Watermark};
+use super::super::{QueueEntry, Wait, Watermark};
 use super::DeadLetter;
 use crate::content::{ContentBlob, ContentType, Tier};
 
@@ -157,12 +159,24 @@ pub(in crate::store) fn decode_watermark(value: &[u8]) -> Result<Watermark, Unde
     })
 }
 
-pub(in crate::store) fn encode_time(time: Timestamp) -> Vec<u8> {
-    encode(1, &Time::from(time))
+/// How long a wait is at most of which version 1 does not say when it was written.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// When it was written, and until when it lasts. Version 1 has the latter only.
+#[derive(Serialize, Deserialize)]
+struct WaitV2(Time, Time);
+
+pub(in crate::store) fn encode_wait(wait: Wait) -> Vec<u8> {
+    encode(2, &WaitV2(wait.from.into(), wait.until.into()))
 }
 
-pub(in crate::store) fn decode_time(value: &[u8]) -> Result<Timestamp, Undecodable> {
-    decode::<Time>(1, value)?.get()
+pub(in crate::store) fn decode_wait(value: &[u8]) -> Result<Wait, Undecodable> {
+    if value.first() == Some(&1) {
+        let until = decode::<Time>(1, value)?.get()?;
+        return Ok(Wait { from: until.checked_sub(LONGEST_WAIT).unwrap_or(Timestamp::MIN), until });
+    }
+    let WaitV2(from, until) = decode(2, value)?;
+    Ok(Wait { from: from.get()?, until: until.get()? })
 }
 
 pub(in crate::store) fn encode_letter(letter: &DeadLetter) -> Vec<u8> {
@@ -230,7 +244,12 @@ mod tests {
         {
             assert_eq!(decode_watermark(&encode_watermark(&watermark)).unwrap(), watermark);
         }
-        assert_eq!(decode_time(&encode_time(Timestamp::MIN)).unwrap(), Timestamp::MIN);
+        let wait = Wait { from: entry.queued_at, until: Timestamp::MAX };
+        assert_eq!(decode_wait(&encode_wait(wait)).unwrap(), wait);
+        let before = encode(1, &Time::from(entry.queued_at));
+        let day = jiff::SignedDuration::from_hours(24);
+        let wait = Wait { from: entry.queued_at - day, until: entry.queued_at };
+        assert_eq!(decode_wait(&before).unwrap(), wait, "as version 1 has it");
     }
 
     #[test]

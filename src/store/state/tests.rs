@@ -19,6 +19,11 @@ fn noon() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
+/// An hour's wait.
+fn wait(until: Timestamp) -> Wait {
+    Wait { from: until - hours(1), until }
+}
+
 fn hours(hours: i64) -> SignedDuration {
     SignedDuration::from_hours(hours)
 }
@@ -233,16 +238,64 @@ async fn what_is_listed_wrongly_is_a_dead_letter_until_it_is_listed_rightly() {
 }
 
 #[tokio::test]
+async fn what_is_set_aside_is_queued_when_it_is_listed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir);
+    queue(&state, tenant(1), vec![blob("large", hours(1))]).await;
+    let entry = take(&state, tenant(1), 9, noon()).await.remove(0);
+    state.set_aside(tenant(1), entry, "too large", noon()).await.unwrap();
+    assert_eq!(state.queue_depth(tenant(1)), QueueDepth::default());
+    assert_eq!(state.dead_letters(tenant(1), 10).await.unwrap()[0].reason, "too large");
+    assert_eq!(queue(&state, tenant(1), vec![blob("large", hours(1))]).await, Enqueued { new: 1, known: 0 });
+    assert_eq!(state.withdraw(tenant(1), vec!["large".into()]).await.unwrap(), ["large".into()]);
+    assert_eq!(state.count_dead_letters(tenant(1)).await.unwrap(), 0);
+    assert_eq!(take(&state, tenant(1), 9, noon()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_listed_at_another_address_is_retrieved_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir);
+    let at = |id: &str, host: &str| ContentBlob { content_uri: format!("https://{host}/{id}"), ..blob(id, hours(1)) };
+    queue(&state, tenant(1), ["deferred", "taken", "dead"].map(|id| at(id, "old")).into()).await;
+    for entry in take(&state, tenant(1), 9, noon()).await {
+        match entry.blob.content_id.as_str() {
+            "dead" => state.dead_letter(tenant(1), entry, "foreign", noon()).await.unwrap(),
+            "deferred" => {
+                let entry = QueueEntry { attempts: 7, not_before: Some(noon() + hours(9)), ..entry };
+                state.defer(tenant(1), entry).await.unwrap();
+            }
+            _ => {}
+        }
+    }
+    let new = ["deferred", "taken", "dead"].map(|id| at(id, "new"));
+    assert_eq!(queue(&state, tenant(1), new.clone().into()).await, Enqueued { new: 1, known: 2 });
+    let ids = new.map(|blob| blob.content_id);
+    assert_eq!(state.withdraw(tenant(1), ids.into()).await.unwrap(), ["dead".into()]);
+    assert_eq!(state.count_dead_letters(tenant(1)).await.unwrap(), 0);
+
+    let mut entries = take(&state, tenant(1), 9, noon()).await;
+    entries.sort_by_key(|entry| entry.blob.content_id.clone());
+    let found = entries.iter().map(|entry| (entry.blob.content_uri.as_str(), entry.attempts)).collect::<Vec<_>>();
+    assert_eq!(found, [("https://new/dead", 0), ("https://new/deferred", 7)]);
+
+    // The one that is handed out fails where it was: that says nothing about where it is.
+    let failed = QueueEntry { not_before: Some(noon() + hours(9)), ..wrongly_listed(at("taken", "old")).entry };
+    state.defer(tenant(1), failed).await.unwrap();
+    assert_eq!(take(&state, tenant(1), 9, noon()).await[0].blob.content_uri, "https://new/taken");
+}
+
+#[tokio::test]
 async fn nothing_is_written_when_nothing_has_changed() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir);
     queue(&state, tenant(1), vec![blob("a", hours(1))]).await;
-    state.remember_wait(tenant(1), WaitKey::Paused, Some(noon())).await.unwrap();
+    state.remember_wait(tenant(1), WaitKey::Paused, Some(wait(noon()))).await.unwrap();
     state.settle().await.unwrap();
     let log = || std::fs::read(dir.path().join("state-1/db")).unwrap();
     let (before, changes) = (log(), state.snapshot_changes());
     queue(&state, tenant(1), vec![blob("a", hours(1))]).await;
-    state.remember_wait(tenant(1), WaitKey::Paused, Some(noon())).await.unwrap();
+    state.remember_wait(tenant(1), WaitKey::Paused, Some(wait(noon()))).await.unwrap();
     state.remember_wait(tenant(1), WaitKey::Throttled, None).await.unwrap();
     state.set_watermark(tenant(1), ContentType::General, Watermark { listed_to: Some(noon()), ..Watermark::default() });
     assert!(before == log(), "an empty poll has written something");

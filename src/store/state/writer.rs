@@ -68,6 +68,7 @@ pub(super) enum Task {
     DeadLetter {
         tenant: TenantId,
         letter: DeadLetter,
+        for_good: bool,
         answer: Answer<()>,
     },
     /// These are listed wrongly.
@@ -479,6 +480,9 @@ impl Thread {
                 Effect::Deferred(tenant, place, not_before) => {
                     self.shared.tenant(*tenant).book().take_back(*place, *not_before);
                 }
+                Effect::Readdressed(tenant, place, not_before) => {
+                    self.shared.tenant(*tenant).book().readdress(*place, *not_before);
+                }
                 Effect::Absent(tenant, place) => self.shared.tenant(*tenant).book().clear(place),
             }
         }
@@ -651,7 +655,9 @@ impl Task {
                 waiting(answer, draft.enqueue(tenant, tier, listed, queued_at))
             }
             Self::Defer { tenant, entry, answer } => waiting(answer, draft.defer(tenant, &entry)),
-            Self::DeadLetter { tenant, letter, answer } => waiting(answer, draft.dead_letter(tenant, &letter)),
+            Self::DeadLetter { tenant, letter, for_good, answer } => {
+                waiting(answer, draft.dead_letter(tenant, &letter, for_good))
+            }
             Self::Refuse { tenant, letters, answer } => waiting(answer, draft.refuse(tenant, &letters)),
             Self::Withdraw { tenant, ids, answer } => waiting(answer, draft.withdraw(tenant, ids)),
             Self::Put { tenant, key, value, answer } => waiting(answer, draft.set(tenant, key, value)),

@@ -329,7 +329,7 @@ async fn what_is_stored_is_neither_queued_nor_handed_out_and_a_lost_state_is_mad
     store.dead_letter(tenant(1), taken[0].clone(), "gone").await.unwrap();
     let listed = store.enqueue(tenant(1), Tier::Sweep, vec![a.clone(), b.clone()]).await.unwrap();
     assert_eq!((listed.new, listed.known), (0, 2));
-    let until = time("2026-11-22T12:00:00Z");
+    let until = crate::store::Wait { from: time("2026-11-22T11:00:00Z"), until: time("2026-11-22T12:00:00Z") };
     store.remember_wait(tenant(1), crate::store::WaitKey::Throttled, Some(until)).await.unwrap();
     store.roll().await.unwrap();
     store.close().await.unwrap();

@@ -169,7 +169,10 @@ async fn a_full_disk_is_said_to_be_full_and_loses_nothing() {
     for number in 0..6 {
         acknowledged.push((number, try_store(&store, number).await.unwrap().seq));
     }
-    store.remember_wait(tenant(1), WaitKey::Throttled, Some(time(NOW))).await.unwrap();
+    store
+        .remember_wait(tenant(1), WaitKey::Throttled, Some(crate::store::Wait { from: time(NOW), until: time(NOW) }))
+        .await
+        .unwrap();
     let mut next = 6;
     let mut queued = BTreeSet::new();
     // With a little left and with nothing: it gets full in the middle of a body, of a segment, of a batch.
@@ -187,7 +190,8 @@ async fn a_full_disk_is_said_to_be_full_and_loses_nothing() {
         let (more, refused) = queue_until_full(&store, next).await;
         queued.extend(more);
         assert_says_full(&refused);
-        let (wait, until) = (WaitKey::Paused, time("2026-11-23T00:00:00Z"));
+        let (wait, until) =
+            (WaitKey::Paused, crate::store::Wait { from: time(NOW), until: time("2026-11-23T00:00:00Z") });
         let waited = store.remember_wait(tenant(1), wait.clone(), Some(until)).await;
         // A new partition cannot be begun either, and leaves nothing behind that would count.
         assert!(store.roll().await.is_err());

@@ -7,9 +7,8 @@ use tenantry_simulator::{
 
 use super::*;
 use crate::clock::{Clock as _, SharedClock};
-use crate::content::Tier;
 use crate::report::Trouble;
-use crate::store::{DeadLetter, Enqueued, WaitKey, Watermark};
+use crate::store::{DeadLetter, Wait, WaitKey, Watermark};
 
 fn trouble(world: &World, number: u128) -> Option<Trouble> {
     world.status(tenant(number)).trouble.map(|status| status.trouble)
@@ -60,7 +59,7 @@ async fn a_long_wait_outlives_the_process() {
     let World { cloud, settings, registry, shared, dir } = world;
     registry.drain(Duration::from_secs(5)).await;
     let waits = shared.store.waits(tenant(1).into()).await.unwrap();
-    assert!(waits[&WaitKey::Throttled] > shared.time.now() + Duration::from_secs(1700));
+    assert!(waits[&WaitKey::Throttled].until > shared.time.now() + Duration::from_secs(1700));
     drop(registry);
     shared.store.close().await.unwrap();
     let before = cloud.ledger();
@@ -101,8 +100,8 @@ async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() 
     assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 4, "one for each content type");
     let waits = world.shared.store.waits(tenant(1).into()).await.unwrap();
     assert_eq!(waits.len(), 4, "{waits:?}");
-    for (key, until) in waits {
-        assert!(until > world.shared.time.now() + Duration::from_mins(14), "{key:?}");
+    for (key, wait) in waits {
+        assert!(wait.until > world.shared.time.now() + Duration::from_mins(14), "{key:?}");
         // A quarter of an hour later.
         world.shared.store.remember_wait(tenant(1).into(), key, None).await.unwrap();
     }
@@ -113,6 +112,55 @@ async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() 
     world.collected().await;
     world.until("the end of the trouble", |world| trouble(world, 1).is_none()).await;
     world.assert_faithful();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cooldown_begins_when_its_start_request_is_sent_and_not_while_it_waits() {
+    let busy = Effect::Status { status: 503, body: ErrorBody::Html, retry_after_s: Some(600) };
+    let busy = Fault::new(busy).on([Endpoint::Start]).when(When::First(1));
+    let world = World::new(scenario().tenant(offering(1, 2, 1.0)).fault(busy), |_| {});
+    world.until("the wait", |world| world.status(tenant(1)).state == TenantState::Throttled).await;
+    let cooling = async |shared: &Shared| {
+        let waits = shared.store.waits(tenant(1).into()).await.unwrap();
+        waits.into_keys().filter(|key| matches!(key, WaitKey::SubscriptionStart(_))).count()
+    };
+    assert!(cooling(&world.shared).await <= 1, "the others wait for the gate, and have sent nothing");
+    let before = trouble(&world, 1);
+    world.registry.drain(Duration::from_secs(5)).await;
+    assert!(cooling(&world.shared).await <= 1, "nothing was sent at the end");
+    assert_eq!(trouble(&world, 1), before, "and nothing is wrong with that");
+    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_of_two_hours_between_two_starts_outlives_the_process_in_full() {
+    let dir = TempDir::with_prefix("tenantry-tree-").unwrap();
+    let (_, shared) = super::registry(&dir);
+    let id = TenantId::from(tenant(1));
+    let from = shared.time.now();
+    let wait = Wait { from, until: from + SignedDuration::from_hours(2) };
+    for content_type in ContentType::AUDIT {
+        let key = WaitKey::SubscriptionStart(content_type);
+        shared.store.remember_wait(id, key, Some(wait)).await.unwrap();
+    }
+    // One that a clock a month ahead wrote, and one that is over.
+    let ahead = from + SignedDuration::from_hours(24 * 30);
+    let throttled = Wait { from: ahead, until: ahead + SignedDuration::from_secs(2) };
+    shared.store.remember_wait(id, WaitKey::Throttled, Some(throttled)).await.unwrap();
+    let over = Wait { from: from - SignedDuration::from_hours(2), until: from - SignedDuration::from_hours(1) };
+    shared.store.remember_wait(id, WaitKey::Token, Some(over)).await.unwrap();
+    shared.store.close().await.unwrap();
+
+    let world = World::at(scenario().tenant(offering(1, 2, 1.0)), dir, |_| {});
+    world.until("a look", |world| world.cloud.summary().requests(tenant(1), Endpoint::Subscriptions) > 0).await;
+    world.until("the state", |world| world.status(tenant(1)).state == TenantState::Starting).await;
+    world.registry.drain(Duration::from_secs(5)).await;
+    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 0);
+    let waits = world.shared.store.waits(id).await.unwrap();
+    assert_eq!(waits.len(), 4, "those that are over are forgotten: {waits:?}");
+    assert!(waits.values().all(|left| *left == wait), "{waits:?}");
     world.stop().await;
 }
 
@@ -163,62 +211,6 @@ async fn a_blob_that_panics_the_parser_is_kept_unparsed_and_hurts_nobody() {
     }
     world.until("an empty queue", |world| world.status(tenant(1)).queue.entries == 0).await;
     assert_eq!(world.status(tenant(1)).restarts, 0, "a blob's panic is not the tree's");
-    world.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_no_array_five_times_is_kept_unparsed() {
-    let dir = TempDir::with_prefix("tenantry-tree-").unwrap();
-    let world = World::at(scenario().tenant(offering(1, 0, 1.0).subscribed()), dir, |settings| {
-        // Nothing is collected yet.
-        settings.tenants.values_mut().for_each(|tenant| tenant.enabled = false);
-    });
-    let body = "{\"not\": \"an array\"}";
-    world.cloud.control().add_blobs(BlobSpec::new(tenant(1), FEEDS[0]).body(body));
-    let ledger = world.cloud.ledger();
-    let offered = ledger.offered(tenant(1)).next().unwrap();
-    let store = &world.shared.store;
-    let id = TenantId::from(tenant(1));
-    let listed = crate::content::ContentBlob {
-        content_id: offered.content_id.as_str().into(),
-        content_type: ContentType::AUDIT[0],
-        content_uri: format!("{}/api/v1.0/{id}/activity/feed/audit/{}", world.cloud.url(), offered.content_id),
-        content_created: offered.content_created,
-        content_expiration: offered.content_expiration,
-    };
-    assert_eq!(store.enqueue(id, Tier::Poll, vec![listed]).await.unwrap(), Enqueued { new: 1, known: 0 });
-    let mut entry = store.take_queued(id, 1, world.shared.time.now()).await.unwrap().remove(0);
-    // Four bad bodies lie behind it.
-    (entry.attempts, entry.malformed) = (4, 4);
-    store.defer(id, entry).await.unwrap();
-
-    let mut settings = world.settings.clone();
-    settings.tenants.values_mut().for_each(|tenant| tenant.enabled = true);
-    world.registry.apply(&settings);
-    // The fifth fetch finds it malformed too, and defers it for minutes.
-    let fifth = |world: &World| world.cloud.ledger().blobs[0].fetched == 1;
-    world.until("the fifth fetch", fifth).await;
-    world.until("the deferral", |world| world.shared.store.next_deferred(id).is_some()).await;
-    world.registry.apply(&world.settings);
-    let stopped = |world: &World| world.status(tenant(1)).state == TenantState::Disabled;
-    world.until("the stop", stopped).await;
-    world.registry.drain(Duration::from_secs(5)).await;
-    let later = world.shared.time.now() + SignedDuration::from_hours(1);
-    let mut entry = store.take_queued(id, 1, later).await.unwrap().remove(0);
-    assert_eq!(entry.malformed, 5);
-    let wait = entry.not_before.unwrap().duration_since(world.shared.time.now());
-    assert!(wait > SignedDuration::from_mins(5), "{wait}");
-    entry.not_before = None;
-    store.defer(id, entry).await.unwrap();
-
-    let World { cloud, shared, dir, .. } = world;
-    let world = World { cloud, settings, registry: Registry::new(shared.clone()), shared, dir };
-    world.registry.apply(&world.settings);
-    world.until("the dead letter", |world| world.status(tenant(1)).dead_letters == 1).await;
-    let header = world.headers(tenant(1)).remove(0);
-    assert!(header.defect.unwrap().contains("not a JSON array"));
-    assert_eq!(header.bytes, body.len() as u64);
-    assert!(dead_letters(&world, 1).await[0].reason.contains("kept unparsed"));
     world.stop().await;
 }
 
@@ -339,45 +331,6 @@ async fn an_absurd_entry_costs_its_page_nothing_and_is_on_record() {
         world.assert_faithful();
         world.stop().await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_between_a_defect_and_its_dead_letter_leaves_the_letter_to_be_written() {
-    let dir = TempDir::with_prefix("tenantry-tree-").unwrap();
-    let world = World::at(scenario().tenant(offering(1, 1, 1.0).subscribed()), dir, |settings| {
-        settings.tenants.values_mut().for_each(|tenant| tenant.enabled = false);
-    });
-    let store = &world.shared.store;
-    let id = TenantId::from(tenant(1));
-    let ledger = world.cloud.ledger();
-    let offered = ledger.offered(tenant(1)).find(|blob| blob.content_type == FEEDS[0]).unwrap();
-    let listed = crate::content::ContentBlob {
-        content_id: offered.content_id.as_str().into(),
-        content_type: ContentType::AUDIT[0],
-        content_uri: format!("{}/api/v1.0/{id}/activity/feed/audit/{}", world.cloud.url(), offered.content_id),
-        content_created: offered.content_created,
-        content_expiration: offered.content_expiration,
-    };
-    store.enqueue(id, Tier::Poll, vec![listed.clone()]).await.unwrap();
-    let mut entry = store.take_queued(id, 1, world.shared.time.now()).await.unwrap().remove(0);
-    (entry.attempts, entry.malformed) = (5, 5);
-    store.defer(id, entry).await.unwrap();
-    let fetched = crate::store::Fetched { at: world.shared.time.now(), from: String::new(), tier: Tier::Poll };
-    let mut writer = store.receive(id, &listed, fetched, Some("no array".to_owned()));
-    writer.push(b"{}").await.unwrap();
-    assert!(writer.finish().await.unwrap().new);
-    // Here the process died.
-    assert_eq!(dead_letters(&world, 1).await, []);
-
-    let mut settings = world.settings.clone();
-    settings.tenants.values_mut().for_each(|tenant| tenant.enabled = true);
-    world.registry.apply(&settings);
-    world.until("the dead letter", |world| world.status(tenant(1)).dead_letters == 1).await;
-    world.until("an empty queue", |world| world.status(tenant(1)).queue.entries == 0).await;
-    assert!(dead_letters(&world, 1).await[0].reason.contains("kept unparsed"));
-    world.until("the others", |world| world.stored(tenant(1)).len() == 4).await;
-    assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Blob), 3, "its bytes are there");
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,8 +137,8 @@ mod tests {
     async fn the_documentation_names_every_family() {
         let report = report();
         let contoso = tenant(&report, 1);
-        contoso
-            .trouble(crate::retry::Stage::List, Some(&crate::report::Trouble::passing("http_503", "it answers 503")));
+        let trouble = crate::report::Trouble::passing("http_503", "it answers 503");
+        contoso.troubled(crate::retry::Stage::List, None, &trouble);
         let text = text(&report, 200);
         let told: Vec<_> = text
             .lines()

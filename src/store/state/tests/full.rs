@@ -42,7 +42,7 @@ async fn child() {
     };
     assert_eq!((error.kind(), error.exit_code()), ("disk_full", 75), "{error:?}");
     // As long as it is full, everybody is told so, and reading goes on once the database is open again.
-    let error = state.remember_wait(tenant(1), WaitKey::Paused, Some(noon())).await.unwrap_err();
+    let error = state.remember_wait(tenant(1), WaitKey::Paused, Some(wait(noon()))).await.unwrap_err();
     assert!(["disk_full", "suspended"].contains(&error.kind()), "{error:?}");
 
     limit(None);

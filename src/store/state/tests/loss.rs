@@ -11,8 +11,8 @@ async fn fill(state: &State) {
     queue(state, tenant(1), (0..5).map(|n| blob(&n.to_string(), hours(n))).collect()).await;
     let entry = take(state, tenant(1), 1, noon()).await.remove(0);
     state.dead_letter(tenant(1), entry, "refused", noon()).await.unwrap();
-    state.remember_wait(tenant(1), WaitKey::Paused, Some(noon() + hours(5))).await.unwrap();
-    state.remember_wait(tenant(2), WaitKey::Throttled, Some(noon() - hours(5))).await.unwrap();
+    state.remember_wait(tenant(1), WaitKey::Paused, Some(wait(noon() + hours(5)))).await.unwrap();
+    state.remember_wait(tenant(2), WaitKey::Throttled, Some(wait(noon() - hours(5)))).await.unwrap();
     state.set_watermark(tenant(1), ContentType::Dlp, Watermark { sweep_at: Some(noon()), ..Watermark::default() });
     state.settle().await.unwrap();
 }
@@ -25,7 +25,7 @@ async fn assert_whole(state: &State) {
 
 /// What a snapshot brings back.
 async fn assert_kept(state: &State) {
-    assert_eq!(state.waits(tenant(1)).await.unwrap(), BTreeMap::from([(WaitKey::Paused, noon() + hours(5))]));
+    assert_eq!(state.waits(tenant(1)).await.unwrap(), BTreeMap::from([(WaitKey::Paused, wait(noon() + hours(5)))]));
     assert!(state.is_dead_letter(tenant(1), &"0".into()).await.unwrap());
 }
 

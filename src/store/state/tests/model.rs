@@ -74,7 +74,7 @@ struct Model {
     letters: BTreeMap<(TenantId, String), DeadLetter>,
     refused: BTreeMap<(TenantId, String), DeadLetter>,
     watermarks: BTreeMap<(TenantId, ContentType), Watermark>,
-    waits: BTreeMap<(TenantId, WaitKey), Timestamp>,
+    waits: BTreeMap<(TenantId, WaitKey), Wait>,
 }
 
 impl Model {
@@ -312,7 +312,7 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
         }
         Action::Wait { tenant: n, key, hour } => {
             // Waits of the future only: a copy leaves out those that have ended.
-            let until = hour.map(|hour| noon() + hours(24 * 365 + hour));
+            let until = hour.map(|hour| wait(noon() + hours(24 * 365 + hour)));
             match until {
                 Some(until) => drop(model.waits.insert((tenant(n), wait_key(key)), until)),
                 None => drop(model.waits.remove(&(tenant(n), wait_key(key)))),
