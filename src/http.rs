@@ -8,9 +8,14 @@
 //! through a proxy, since what such a request carries (an assertion, a secret, a token) would leave the host in the
 //! clear.
 
+pub mod headers;
+pub mod room;
+
 use std::time::Duration;
 
 use reqwest::{NoProxy, Proxy};
+
+use self::room::Room;
 
 /// The user agent that Microsoft sees.
 pub const USER_AGENT: &str = concat!("tenantry/", env!("CARGO_PKG_VERSION"));
@@ -55,13 +60,15 @@ pub enum HttpError {
     Client(#[from] reqwest::Error),
 }
 
-/// The two pools.
+/// The two pools, and the room for what is read as a whole.
 #[derive(Debug, Clone)]
 pub struct Http {
     /// For tokens, subscriptions and listings.
     pub control: reqwest::Client,
     /// For blobs.
     pub blobs: reqwest::Client,
+    /// For the answers that are read as a whole.
+    pub room: Room,
 }
 
 impl Http {
@@ -81,7 +88,7 @@ impl Http {
             None => builder(timeouts).no_proxy(),
         };
         let control = builder().timeout(timeouts.total).build()?;
-        Ok(Self { control, blobs: builder().build()? })
+        Ok(Self { control, blobs: builder().build()?, room: Room::default() })
     }
 }
 

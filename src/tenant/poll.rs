@@ -167,7 +167,7 @@ async fn list_window(
             };
             dates.add(page.date);
             all.refused += refuse(tree, content_type, tier, page.refused).await?;
-            let blobs = page.blobs;
+            let blobs = page.entries;
             // Most pages of an idle tenant are empty, and cost the store nothing.
             if !blobs.is_empty() {
                 let ids = tree.has_refused().then(|| blobs.iter().map(|blob| blob.content_id.clone()).collect());
