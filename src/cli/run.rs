@@ -111,7 +111,7 @@ struct Daemon {
     upkeep: watch::Sender<StoreSettings>,
     reloads: mpsc::Receiver<Order>,
     stop_admin: CancellationToken,
-    admin: JoinHandle<std::io::Result<()>>,
+    admin: JoinHandle<()>,
     operator: OperatorListener,
 }
 
