@@ -5,9 +5,12 @@
 //! plan), "National cloud deployments" (Graph), "National clouds" (identity platform). GCC uses the worldwide
 //! authority; China's management host is not in Microsoft's public documents, so China has no preset here.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::clock::{ServiceTime, Standing};
 use crate::content::TenantId;
 
 /// The hosts that belong together. One tenant lives in exactly one cloud.
@@ -72,6 +75,13 @@ impl Cloud {
             TokenEndpoint::V1 => format!("/{tenant}/oauth2/token"),
         });
         url
+    }
+
+    /// The time that this cloud's hosts tell.
+    #[must_use]
+    pub fn time(&self, time: &ServiceTime) -> Arc<ServiceTime> {
+        let standing = if PRESETS.contains(&self.name.as_str()) { Standing::Microsoft } else { Standing::Own };
+        time.of(&self.management.origin().ascii_serialization(), standing)
     }
 
     /// Whether `url` is on the management host: the same scheme, host and port. Only such an address may ever

@@ -32,6 +32,8 @@ events! {
     RESTART_NEEDED = "402270d5a21e40b2a006cd6c5b90d7b2";
     /// Something in the configuration can be used but should be looked at.
     SETTING_WARNING = "ed9a1bb18ac2475ab1f0f47893f9c6de";
+    /// An app's certificate expires soon, or has expired.
+    CERTIFICATE_EXPIRES = "b1d1286ed0844e0baab834f538be93d5";
     /// A part that must make progress makes none; the watchdog is not fed.
     WEDGED = "7ff8cf30e7664550a0a5726a5ea22529";
     /// A tenant is collected from.

@@ -28,11 +28,11 @@
 //! lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
-//! - [`clock`]: the host's time and the service's. Nothing else asks what time it is.
+//! - [`clock`]: the host's time and the service's, cloud by cloud. Nothing else asks what time it is.
 //! - [`retry`]: what to do after an error, and how long to wait.
 //! - [`cloud`]: the table of clouds. Nothing else knows a host name.
 //! - [`secret`]: texts that must never be seen.
-//! - [`http`]: the one place where HTTP clients are built.
+//! - [`http`]: the one place where HTTP clients are built; what headers say of time; room for what is read as a whole.
 //! - [`config`]: the configuration as written, merged and validated.
 //! - [`token`]: certificates, client assertions, the token endpoint and the renewal loop.
 //! - [`activity`]: the Management Activity API on the wire. It retries nothing.

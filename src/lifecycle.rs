@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT ask for a soft stop: nothing new is begun and what is under way may finish within the drain
 //! limit. A second one is a hard stop: the process ends at once, which loses nothing, since nothing was acknowledged
-//! before it was durable. SIGHUP asks for a reload. Systemd hears `READY=1` once the daemon collects, `RELOADING=1`
+//! before it was durable. SIGHUP asks for a reload. A stop during the start ends it at once, a reload follows it. Systemd hears `READY=1` once the daemon collects, `RELOADING=1`
 //! around a reload, `STOPPING=1` with the soft stop, the report's sentence as `STATUS=`, and `WATCHDOG=1` as long as
 //! the store's writers and the scheduler make progress.
 //!
@@ -107,7 +107,7 @@ impl Systemd {
     }
 
     /// The soft stop begins and may take `limit`.
-    pub fn stopping(&self, limit: Duration) {
+    pub fn stopping(limit: Duration) {
         let micros = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
         notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
     }

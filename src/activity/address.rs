@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use url::Url;
+use url::{Url, form_urlencoded};
 use uuid::Uuid;
 
 use crate::cloud::Cloud;
@@ -92,10 +92,12 @@ impl Address {
     /// The other parameters stay as they are, byte for byte.
     fn sign(&self, url: &mut Url) {
         let own = self.publisher.to_string();
-        let is_publisher = |pair: &str| pair.split('=').next().unwrap_or_default().eq_ignore_ascii_case(PUBLISHER);
         let given = url.query().unwrap_or_default();
         let mut publishers = given.split('&').filter(|pair| is_publisher(pair));
-        let signed = publishers.next().and_then(|pair| pair.split_once('=')).is_some_and(|(_, value)| value == own);
+        let signed = publishers
+            .next()
+            .and_then(|pair| pair.split_once('='))
+            .is_some_and(|(name, value)| name.eq_ignore_ascii_case(PUBLISHER) && value == own);
         if signed && publishers.next().is_none() {
             return;
         }
@@ -109,6 +111,11 @@ impl Address {
         query.push_str(&own);
         url.set_query(Some(&query));
     }
+}
+
+/// Whether a pair of a query is called `PublisherIdentifier` by whoever reads it: case and escapes make no difference.
+fn is_publisher(pair: &str) -> bool {
+    form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(name, _)| name.eq_ignore_ascii_case(PUBLISHER))
 }
 
 #[cfg(test)]
@@ -183,6 +190,15 @@ mod tests {
                 ),
                 format!("{feed}/subscriptions/content?nextPage=1&PublisherIdentifier={PUBLISHER_ID}"),
             ),
+            // Escaped.
+            (
+                format!("{feed}/subscriptions/content?%50ublisherIdentifier=0&nextPage=1"),
+                format!("{feed}/subscriptions/content?nextPage=1&PublisherIdentifier={PUBLISHER_ID}"),
+            ),
+            (
+                format!("{feed}/subscriptions/content?publisher%49dentifier={PUBLISHER_ID}&nextPage=%31"),
+                format!("{feed}/subscriptions/content?nextPage=%31&PublisherIdentifier={PUBLISHER_ID}"),
+            ),
             // The version and the case of the tenant differ in the documents' samples.
             (
                 format!(
@@ -248,9 +264,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_given_what_is_sent_is_ours(text in ".{0,200}", suffix in "[ -~]{0,80}") {
+        fn whatever_is_given_what_is_sent_is_ours(
+            text in ".{0,200}",
+            suffix in "[ -~]{0,80}",
+            query in "(&?(PublisherIdentifier|%50ublisheridentifie%72|x)(=[a-z0-9]{0,3})?){0,4}",
+        ) {
             let feed = format!("https://manage.office.com/api/v1.0/{TENANT}/activity/feed/");
-            for given in [text, format!("{feed}{suffix}"), format!("https://manage.office.com{suffix}")] {
+            for given in [
+                text,
+                format!("{feed}{suffix}"),
+                format!("{feed}audit/1?{query}"),
+                format!("https://manage.office.com{suffix}"),
+            ] {
                 if let Ok(url) = address().given(&given) {
                     prop_assert_eq!(url.host_str(), Some("manage.office.com"));
                     prop_assert_eq!(url.scheme(), "https");
@@ -260,7 +285,7 @@ mod tests {
                         .filter(|(name, _)| name.eq_ignore_ascii_case("PublisherIdentifier"))
                         .map(|(_, value)| value.into_owned())
                         .collect();
-                    prop_assert!(publishers.contains(&PUBLISHER_ID.to_owned()), "{}", url);
+                    prop_assert_eq!(publishers, [PUBLISHER_ID], "{}", url);
                     prop_assert_eq!(address().given(url.as_str()), Ok(url), "signing twice changes nothing");
                 }
             }

@@ -133,19 +133,34 @@ impl Body {
         }))
     }
 
-    /// The whole body, for answers that are small as a rule.
-    pub(super) async fn read(mut self) -> Result<Vec<u8>, ActivityError> {
-        let mut all = Vec::new();
-        let error = loop {
+    /// Waits until something of the body has come, or its end.
+    pub(super) async fn begin(&mut self) -> Result<(), ActivityError> {
+        while self.input.is_empty() {
+            match self.receive().await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => return self.empty_needs_no_coding(error).map(drop),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what comes next to `all` until that has `most` bytes or more; true once the end was seen and verified.
+    pub(super) async fn read_on(&mut self, all: &mut Vec<u8>, most: usize) -> Result<bool, ActivityError> {
+        while all.len() < most {
             match self.chunk().await {
                 Ok(Some(chunk)) => all.extend_from_slice(chunk),
-                Ok(None) => return Ok(all),
-                Err(error) => break error,
+                Ok(None) => return Ok(true),
+                Err(error) => return self.empty_needs_no_coding(error),
             }
-        };
+        }
+        Ok(false)
+    }
+
+    /// An empty body is at its end, whatever coding its header names.
+    fn empty_needs_no_coding(&self, error: ActivityError) -> Result<bool, ActivityError> {
         match error {
-            // An empty body needs no encoding, whatever its header says.
-            ActivityError::Gzip { source: GunzipError::Truncated, .. } if self.received == 0 => Ok(all),
+            ActivityError::Gzip { source: GunzipError::Truncated, .. } if self.received == 0 => Ok(true),
             error => Err(error),
         }
     }

@@ -10,6 +10,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, Response};
 use serde_json::Value;
+use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
@@ -18,23 +19,26 @@ use super::blob::BlobBody;
 use super::body::Body;
 pub use super::body::Limits;
 use super::codes::Reason;
-use super::content::{self, DlpSensitiveType, NotificationPage, Page, PageLink, Trail};
+use super::content::{DlpSensitiveType, Entries, Listed, Notification, Page};
 use super::error::{self, ActivityError, Operation};
 use super::headers;
+use super::link::{PageLink, Trail};
 use super::refusal::{self, Refusal};
 use super::subscriptions::{Subscription, Webhook};
+use super::whole::{LIST, PAGE, Whole};
 use super::window::Window;
 use crate::clock::ServiceTime;
 use crate::cloud::Cloud;
 use crate::content::{ContentBlob, ContentType, TenantId};
 use crate::http::Http;
+use crate::http::headers::{date, retry_after};
+use crate::http::room::Share;
 use crate::token::AccessToken;
-
-/// No page of a listing comes near this.
-const LIST: Limits = Limits { max_compressed: 64 << 20, max_decompressed: 64 << 20 };
 
 /// How long the body of an error may take.
 const ERROR_BODY: Duration = Duration::from_secs(30);
+/// The same if the head names a wait: it is obeyed once the body is read, and the tenant's other requests go on so long.
+const WAIT_BODY: Duration = Duration::from_secs(1);
 
 /// One tenant's Activity API. Cheap to make and to clone; holds no token.
 #[derive(Debug, Clone)]
@@ -43,6 +47,7 @@ pub struct ActivityClient {
     http: Http,
     time: Arc<ServiceTime>,
     limits: Limits,
+    share: Share,
 }
 
 /// A request that is about to be sent.
@@ -59,6 +64,7 @@ struct Request<'a> {
 struct Answer {
     response: Response,
     date: Option<Timestamp>,
+    arrived: Instant,
 }
 
 impl ActivityClient {
@@ -73,7 +79,7 @@ impl ActivityClient {
         time: Arc<ServiceTime>,
         limits: Limits,
     ) -> Self {
-        Self { address: Address { cloud, tenant, publisher }, http, time, limits }
+        Self { address: Address { cloud, tenant, publisher }, http, time, limits, share: Share::default() }
     }
 
     /// The tenant whose API this is.
@@ -89,7 +95,6 @@ impl ActivityClient {
         let answer = self.send(Request::get(operation, url, token)).await?;
         let value = self.read_json(operation, answer, "a list of subscriptions").await?;
         match value {
-            Value::Null => Ok(Vec::new()),
             Value::Array(entries) => Ok(entries
                 .iter()
                 .filter_map(|entry| {
@@ -141,7 +146,7 @@ impl ActivityClient {
         let url = self.address.operation("subscriptions/stop", &[("contentType", content_type.as_str())]);
         let answer = self.send(Request::post(operation, url, token, Vec::new())).await?;
         // The answer has no meaning; its end makes the connection good for the next request.
-        Body::new(answer.response, operation, LIST)?.read().await.map(drop)
+        self.read_whole(operation, answer.response, LIST).await.map(drop)
     }
 
     /// "List available content": the first page of a window.
@@ -151,18 +156,12 @@ impl ActivityClient {
         content_type: ContentType,
         window: Window,
     ) -> Result<Page, ActivityError> {
-        let url = self.windowed("subscriptions/content", content_type, window);
-        let trail = Trail::default();
-        // The first page is the first step of every listing.
-        trail.step(0, url.as_str());
-        self.content_page(Request::get(Operation::ListContent, url, token), content_type, 1, trail).await
+        self.first_page(token, content_type, window).await
     }
 
     /// A further page of a listing of content.
     pub async fn next_page(&self, token: &AccessToken, link: &PageLink) -> Result<Page, ActivityError> {
-        let url = self.follow(link)?;
-        let request = Request::get(Operation::NextPage, url, token);
-        self.content_page(request, link.content_type(), link.page(), link.trail().clone()).await
+        self.further_page(token, link).await
     }
 
     /// "List notifications": the first page of a webhook's notifications.
@@ -171,11 +170,8 @@ impl ActivityClient {
         token: &AccessToken,
         content_type: ContentType,
         window: Window,
-    ) -> Result<NotificationPage, ActivityError> {
-        let url = self.windowed("subscriptions/notifications", content_type, window);
-        let trail = Trail::default();
-        trail.step(0, url.as_str());
-        self.notification_page(Request::get(Operation::ListNotifications, url, token), content_type, 1, trail).await
+    ) -> Result<Page<Notification>, ActivityError> {
+        self.first_page(token, content_type, window).await
     }
 
     /// A further page of a listing of notifications.
@@ -183,10 +179,8 @@ impl ActivityClient {
         &self,
         token: &AccessToken,
         link: &PageLink,
-    ) -> Result<NotificationPage, ActivityError> {
-        let url = self.follow(link)?;
-        let request = Request::get(Operation::NextPage, url, token);
-        self.notification_page(request, link.content_type(), link.page(), link.trail().clone()).await
+    ) -> Result<Page<Notification>, ActivityError> {
+        self.further_page(token, link).await
     }
 
     /// "Retrieve resource friendly names": the sensitive types that DLP records name by GUID, in `language` (such
@@ -205,7 +199,6 @@ impl ActivityClient {
         }
         let answer = self.send(request).await?;
         match self.read_json(operation, answer, "a list of sensitive types").await? {
-            Value::Null => Ok(Vec::new()),
             Value::Array(entries) => {
                 Ok(entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
             }
@@ -223,13 +216,8 @@ impl ActivityClient {
         let from = url.as_str().to_owned();
         let answer = self.send(Request::get(operation, url, token)).await?;
         let says_json = headers::says_json(answer.response.headers());
+        self.observe(answer.date, answer.arrived);
         Ok(BlobBody::new(Body::new(answer.response, operation, self.limits)?, answer.date, from, says_json))
-    }
-
-    fn windowed(&self, path: &str, content_type: ContentType, window: Window) -> Url {
-        let (start, end) = window.wire();
-        let parameters = [("contentType", content_type.as_str()), ("startTime", &start), ("endTime", &end)];
-        self.address.operation(path, &parameters)
     }
 
     /// The address that a link leads to, if it may be followed.
@@ -244,40 +232,47 @@ impl ActivityClient {
         }
     }
 
-    async fn content_page(
+    async fn first_page<T: Listed>(
         &self,
-        request: Request<'_>,
+        token: &AccessToken,
         content_type: ContentType,
-        number: usize,
-        trail: Trail,
-    ) -> Result<Page, ActivityError> {
-        let operation = request.operation;
-        let answer = self.send(request).await?;
-        let (date, next) = (answer.date, headers::next_page(answer.response.headers()));
-        let body = Body::new(answer.response, operation, LIST)?.read().await?;
-        let entries = content::read_content(&body, content_type, &self.address).map_err(|source| {
-            ActivityError::Malformed { operation, expected: "a list of content", source: Some(source) }
-        })?;
-        let next = next.map(|text| PageLink::new(text, content_type, number, trail));
-        Ok(Page { blobs: entries.good, refused: entries.refused, next, date })
+        window: Window,
+    ) -> Result<Page<T>, ActivityError> {
+        let (start, end) = window.wire();
+        let parameters = [("contentType", content_type.as_str()), ("startTime", &start), ("endTime", &end)];
+        let url = self.address.operation(T::PATH, &parameters);
+        let trail = Trail::default();
+        // The first page is the first step of every listing.
+        trail.step(0, url.as_str());
+        self.page(Request::get(T::OPERATION, url, token), content_type, 1, trail).await
     }
 
-    async fn notification_page(
+    async fn further_page<T: Listed>(&self, token: &AccessToken, link: &PageLink) -> Result<Page<T>, ActivityError> {
+        let url = self.follow(link)?;
+        let request = Request::get(Operation::NextPage, url, token);
+        self.page(request, link.content_type(), link.page(), link.trail().clone()).await
+    }
+
+    async fn page<T: Listed>(
         &self,
         request: Request<'_>,
         content_type: ContentType,
         number: usize,
         trail: Trail,
-    ) -> Result<NotificationPage, ActivityError> {
-        let operation = request.operation;
+    ) -> Result<Page<T>, ActivityError> {
+        let (operation, asked) = (request.operation, request.url.clone());
         let answer = self.send(request).await?;
-        let (date, next) = (answer.date, headers::next_page(answer.response.headers()));
-        let body = Body::new(answer.response, operation, LIST)?.read().await?;
-        let entries = content::read_notifications(&body, content_type, &self.address).map_err(|source| {
-            ActivityError::Malformed { operation, expected: "a list of notifications", source: Some(source) }
-        })?;
-        let next = next.map(|text| PageLink::new(text, content_type, number, trail));
-        Ok(NotificationPage { notifications: entries.good, refused: entries.refused, next, date })
+        let next = headers::next_page(answer.response.headers());
+        let Answer { date, arrived, response } = answer;
+        let whole = self.read_whole(operation, response, PAGE).await?;
+        let entries = Entries::read(&whole.bytes, content_type, &self.address)
+            .map_err(|source| ActivityError::Malformed { operation, expected: T::EXPECTED, source: Some(source) })?;
+        self.observe(date, arrived);
+        let next = next.map(|text| PageLink::new(text, &asked, content_type, number, trail));
+        let Entries { good: entries, refused } = entries;
+        // Most pages of an idle tenant are empty, and take no room.
+        let place = Some(whole.place).filter(|_| !(entries.is_empty() && refused.is_empty()));
+        Ok(Page { entries, refused, next, date, _place: place })
     }
 
     /// The whole answer as JSON; `null` if it is empty.
@@ -287,16 +282,35 @@ impl ActivityClient {
         answer: Answer,
         expected: &'static str,
     ) -> Result<Value, ActivityError> {
-        let body = Body::new(answer.response, operation, LIST)?.read().await?;
-        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body).trim_ascii();
+        let Answer { date, arrived, response } = answer;
+        let whole = self.read_whole(operation, response, LIST).await?;
+        let body = whole.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&whole.bytes).trim_ascii();
         if body.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(body).map_err(|source| ActivityError::Malformed {
+        let value = serde_json::from_slice(body).map_err(|source| ActivityError::Malformed {
             operation,
             expected,
             source: Some(source),
-        })
+        })?;
+        self.observe(date, arrived);
+        Ok(value)
+    }
+
+    async fn read_whole(
+        &self,
+        operation: Operation,
+        response: Response,
+        limits: Limits,
+    ) -> Result<Whole, ActivityError> {
+        Whole::read(Body::new(response, operation, limits)?, operation, &self.http.room, &self.share).await
+    }
+
+    /// The answer is the service's, and so is the time that it tells: a page of something on the way has its own.
+    fn observe(&self, date: Option<Timestamp>, arrived: Instant) {
+        if let Some(date) = date {
+            self.time.observe_at(date, arrived);
+        }
     }
 
     /// Sends the request; an answer that is not a success becomes an error.
@@ -311,28 +325,29 @@ impl ActivityClient {
             .send()
             .await
             .map_err(|error| ActivityError::sending(operation, error))?;
-        let date = headers::date(response.headers());
-        if let Some(date) = date {
-            self.time.observe(date);
-        }
+        let arrived = Instant::now();
+        let date = date(response.headers());
         let status = response.status();
         if status.is_success() {
-            return Ok(Answer { response, date });
+            return Ok(Answer { response, date, arrived });
         }
+        let asked = retry_after(response.headers(), self.time.now());
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
             let to = error::host_of(&to.unwrap_or_default());
-            return Err(ActivityError::Redirected { operation, status: status.as_u16(), to });
+            return Err(ActivityError::Redirected { operation, status: status.as_u16(), to, wait: asked });
         }
-        // Without a `Date`, a wait until a moment is measured by what the service's time is thought to be.
-        let asked = headers::retry_after(response.headers(), date.or_else(|| Some(self.time.now())));
         let correlation_id = headers::correlation_id(response.headers());
         let limits = Limits { max_compressed: refusal::BODY as u64, max_decompressed: refusal::BODY as u64 };
+        let within = if asked.is_some_and(|wait| !wait.is_zero()) { WAIT_BODY } else { ERROR_BODY };
         let body = match Body::new(response, operation, limits) {
-            Ok(body) => body.read_leniently(refusal::BODY, ERROR_BODY).await,
+            Ok(body) => body.read_leniently(refusal::BODY, within).await,
             Err(_) => Vec::new(),
         };
         let refusal = Refusal::read(operation, status.as_u16(), &body, asked, correlation_id);
+        if refusal.json {
+            self.observe(date, arrived);
+        }
         Err(ActivityError::Refused(Box::new(refusal)))
     }
 }

@@ -5,16 +5,23 @@
 //! [`refused`](Page::refused) entries and spoils no other. It is never dropped without a word: what the service
 //! lists is stored, or its loss is reported, under a name in any case.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::borrow::Cow;
+use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserializer as _;
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::address::Address;
+use super::error::Operation;
+use super::link::PageLink;
+use super::whole::PAGE;
 use super::window::read_time;
 use crate::content::{ContentBlob, ContentId, ContentType};
+use crate::http::room::Place;
 
 /// "Content older than 7 days cannot be retrieved" (AF20051, activity API reference).
 const LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -24,20 +31,28 @@ const LONGEST_ID: usize = 1024;
 const LONGEST_URI: usize = 4096;
 /// What is shown of a refused entry.
 const EXCERPT: usize = 300;
-/// A listing of more pages than this, at a hundred blobs and more each, does not end.
-const MOST_PAGES: usize = 20_000;
+/// An entry has about 400 bytes; one of more than this is not looked into.
+const LONGEST_ENTRY: usize = 64 * 1024;
+/// More entries than a page of 8 MiB has room for, if they are what they should be.
+const MOST_ENTRIES: usize = 20_000;
+/// A page with more entries than this that cannot be collected is no page.
+const MOST_REFUSED: usize = 1000;
 
-/// One page of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+/// One page of a listing, of content or of a webhook's notifications.
+///
+/// It keeps its place in the process's [`Room`](crate::http::room::Room): drop it before asking for the next one.
+#[derive(Debug)]
+pub struct Page<T = ContentBlob> {
     /// What is listed, in the service's order.
-    pub blobs: Vec<ContentBlob>,
+    pub entries: Vec<T>,
     /// What is listed and cannot be collected.
     pub refused: Vec<RefusedEntry>,
     /// Where the listing goes on. Only a page without a link is the last; an empty one need not be.
     pub next: Option<PageLink>,
     /// The `Date` of the answer: nothing that became available later is known to be in it.
     pub date: Option<Timestamp>,
+    /// `None` if nothing is listed.
+    pub(super) _place: Option<Place>,
 }
 
 /// An entry of a listing that cannot be collected.
@@ -91,19 +106,6 @@ fn made_name(entry: &str) -> ContentId {
     name.into()
 }
 
-/// One page of a webhook's notifications.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotificationPage {
-    /// The attempts to notify.
-    pub notifications: Vec<Notification>,
-    /// What could not be read.
-    pub refused: Vec<RefusedEntry>,
-    /// Where the listing goes on.
-    pub next: Option<PageLink>,
-    /// The `Date` of the answer.
-    pub date: Option<Timestamp>,
-}
-
 /// One attempt to notify a webhook ("List notifications", activity API reference).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
@@ -124,140 +126,117 @@ pub struct DlpSensitiveType {
     pub name: String,
 }
 
-/// A link to a further page, as the service gave it. It is checked when it is followed, so that the entries of the
-/// page that named it are not lost with a bad link.
-///
-/// All links of one listing know the pages that led to them: one that leads back is noticed. Following the same
-/// link again, after an error, is no circle.
-#[derive(Debug, Clone)]
-pub struct PageLink {
-    text: String,
-    content_type: ContentType,
-    /// How many pages come before the one it leads to.
-    before: usize,
-    trail: Trail,
+/// What a listing can be of.
+pub(super) trait Listed: Sized {
+    /// The operation that asks for the first page.
+    const OPERATION: Operation;
+    /// The last part of its address.
+    const PATH: &str;
+    /// What its answer is.
+    const EXPECTED: &str;
+
+    /// Reads an entry.
+    fn read(entry: &Value, asked: ContentType, address: &Address) -> Result<Self, Refused>;
 }
 
-impl PartialEq for PageLink {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
+impl Listed for ContentBlob {
+    const OPERATION: Operation = Operation::ListContent;
+    const PATH: &str = "subscriptions/content";
+    const EXPECTED: &str = "a list of content";
 
-impl Eq for PageLink {}
-
-impl PageLink {
-    pub(super) fn new(text: String, content_type: ContentType, before: usize, trail: Trail) -> Self {
-        Self { text, content_type, before, trail }
-    }
-
-    /// The link as given.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// What is listed.
-    #[must_use]
-    pub fn content_type(&self) -> ContentType {
-        self.content_type
-    }
-
-    /// The number of the page that it leads to; the first page of a listing is 1.
-    #[must_use]
-    pub fn page(&self) -> usize {
-        self.before + 1
-    }
-
-    pub(super) fn before(&self) -> usize {
-        self.before
-    }
-
-    pub(super) fn trail(&self) -> &Trail {
-        &self.trail
+    fn read(entry: &Value, asked: ContentType, address: &Address) -> Result<Self, Refused> {
+        read_blob(entry, asked, address)
     }
 }
 
-/// The addresses of a listing's pages, in their order, as hashes.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Trail(Arc<Mutex<Vec<u64>>>);
+impl Listed for Notification {
+    const OPERATION: Operation = Operation::ListNotifications;
+    const PATH: &str = "subscriptions/notifications";
+    const EXPECTED: &str = "a list of notifications";
 
-impl Trail {
-    /// Takes note of the address of a page; false if an earlier page has it too, or there are too many pages.
-    pub(super) fn step(&self, before: usize, address: &str) -> bool {
-        // Fixed keys: nothing is gained by making two links of one's own service collide.
-        let hash = std::hash::Hasher::finish(&{
-            let mut hasher = siphasher::sip::SipHasher13::new();
-            std::hash::Hasher::write(&mut hasher, address.as_bytes());
-            hasher
-        });
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was noted for this page and later ones was an attempt that is being repeated.
-        pages.truncate(before);
-        if pages.len() >= MOST_PAGES || pages.contains(&hash) {
-            return false;
-        }
-        pages.push(hash);
-        true
-    }
-}
-
-/// What the body of a listing holds.
-#[derive(Debug, Default)]
-pub(super) struct Entries<T> {
-    pub(super) good: Vec<T>,
-    pub(super) refused: Vec<RefusedEntry>,
-}
-
-/// Reads a page of content.
-pub(super) fn read_content(
-    body: &[u8],
-    asked: ContentType,
-    address: &Address,
-) -> Result<Entries<ContentBlob>, serde_json::Error> {
-    read_entries(body, |entry| read_blob(entry, asked, address))
-}
-
-/// Reads a page of notifications.
-pub(super) fn read_notifications(
-    body: &[u8],
-    asked: ContentType,
-    address: &Address,
-) -> Result<Entries<Notification>, serde_json::Error> {
-    read_entries(body, |entry| {
+    fn read(entry: &Value, asked: ContentType, address: &Address) -> Result<Self, Refused> {
         let blob = read_blob(entry, asked, address)?;
         let text = |name: &str| entry.get(name).and_then(Value::as_str);
         let sent = text("notificationSent").and_then(read_time);
-        Ok(Notification { blob, sent, status: text("notificationStatus").map(str::to_owned) })
-    })
+        Ok(Self { blob, sent, status: text("notificationStatus").map(str::to_owned) })
+    }
 }
 
 /// Why an entry is refused: label and words.
 type Refused = (&'static str, String);
 
-fn read_entries<T>(body: &[u8], read: impl Fn(&Value) -> Result<T, Refused>) -> Result<Entries<T>, serde_json::Error> {
-    // Bytes that are not UTF-8 spoil the entry that holds them, not the page.
-    let text = String::from_utf8_lossy(body);
-    let text = text.trim_start_matches('\u{feff}').trim();
-    // Nothing and `null` are how an empty list is said without an array.
-    if text.is_empty() {
-        return Ok(Entries { good: Vec::new(), refused: Vec::new() });
+/// What the body of a listing holds.
+#[derive(Debug)]
+pub(super) struct Entries<T> {
+    pub(super) good: Vec<T>,
+    pub(super) refused: Vec<RefusedEntry>,
+}
+
+impl<T: Listed> Entries<T> {
+    /// Reads a page. Only an array is one: nothing at all, `null` or an object may be the answer of something on the way,
+    /// and would pass for an empty listing.
+    pub(super) fn read(body: &[u8], asked: ContentType, address: &Address) -> Result<Self, serde_json::Error> {
+        let text = read_text(body)?;
+        let mut entries = Self { good: Vec::new(), refused: Vec::new() };
+        let mut parser = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}'));
+        parser.deserialize_seq(Each(|raw: &RawValue| entries.add(raw.get(), asked, address)))?;
+        parser.end()?;
+        Ok(entries)
     }
-    let raw: Option<Vec<&RawValue>> = serde_json::from_str(text)?;
-    let raw = raw.unwrap_or_default();
-    let mut entries = Entries { good: Vec::with_capacity(raw.len()), refused: Vec::new() };
-    for raw in raw {
-        let value = serde_json::from_str::<Value>(raw.get());
+
+    fn add(&mut self, raw: &str, asked: ContentType, address: &Address) -> Result<(), String> {
+        if self.good.len() + self.refused.len() == MOST_ENTRIES {
+            return Err(format!("it has more than {MOST_ENTRIES} entries"));
+        }
+        let value = if raw.len() <= LONGEST_ENTRY {
+            serde_json::from_str::<Value>(raw).map_err(|error| format!("the entry cannot be read: {error}"))
+        } else {
+            Err(format!("the entry is longer than {LONGEST_ENTRY} bytes"))
+        };
         let result = match &value {
-            Ok(value) => read(value),
-            Err(error) => Err(("malformed", format!("the entry cannot be read: {error}"))),
+            Ok(value) => T::read(value, asked, address),
+            Err(why) => Err(("malformed", why.clone())),
         };
         match result {
-            Ok(entry) => entries.good.push(entry),
-            Err(refused) => entries.refused.push(RefusedEntry::new(raw.get(), value.as_ref().ok(), refused)),
+            Ok(entry) => self.good.push(entry),
+            Err(refused) if self.refused.len() == MOST_REFUSED => {
+                return Err(format!(
+                    "it has more than {MOST_REFUSED} entries that cannot be collected; of the last one, {}",
+                    refused.1
+                ));
+            }
+            Err(refused) => self.refused.push(RefusedEntry::new(raw, value.as_ref().ok(), refused)),
         }
+        Ok(())
     }
-    Ok(entries)
+}
+
+/// Bytes that are not UTF-8 spoil the entry that holds them, not the page, unless there are many of them: each becomes
+/// three.
+fn read_text(body: &[u8]) -> Result<Cow<'_, str>, serde_json::Error> {
+    let length: usize = body.utf8_chunks().map(|chunk| chunk.valid().len() + 3 * chunk.invalid().len()).sum();
+    if length > body.len() && length as u64 > PAGE.max_decompressed {
+        return Err(serde::de::Error::custom("it is not UTF-8"));
+    }
+    Ok(String::from_utf8_lossy(body))
+}
+
+/// Hands on each element of an array as it is reached, so that there is never a list of all.
+struct Each<F>(F);
+
+impl<'de, F: FnMut(&'de RawValue) -> Result<(), String>> Visitor<'de> for Each<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element()? {
+            (self.0)(element).map_err(A::Error::custom)?;
+        }
+        Ok(())
+    }
 }
 
 fn read_blob(entry: &Value, asked: ContentType, address: &Address) -> Result<ContentBlob, Refused> {
@@ -321,6 +300,8 @@ fn read_id(entry: &Value) -> Result<ContentId, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -338,7 +319,7 @@ mod tests {
     }
 
     fn read(body: &[u8]) -> Result<Entries<ContentBlob>, serde_json::Error> {
-        read_content(body, ContentType::General, &address())
+        Entries::read(body, ContentType::General, &address())
     }
 
     fn at(text: &str) -> Timestamp {
@@ -452,39 +433,52 @@ mod tests {
     }
 
     #[test]
-    fn no_entries_in_several_ways_and_no_list_at_all() {
-        for body in [&b"[]"[..], b"", b" \r\n", b"null", b"\xef\xbb\xbf[]"] {
+    fn only_an_array_is_a_listing() {
+        for body in [&b"[]"[..], b" [ ]\r\n", b"\xef\xbb\xbf[]"] {
             let page = read(body).unwrap();
             assert_eq!((page.good.len(), page.refused.len()), (0, 0));
         }
-        for body in [&b"{}"[..], b"[", b"[{}", b"<html>", b"\"x\"", b"7", b"[] []", br#"{"error":{"code":"AF50000"}}"#]
-        {
+        let nothing = [&b""[..], b" \r\n", b"\xef\xbb\xbf", b"null"];
+        let others = [&b"{}"[..], b"[", b"[{}", b"[,]", b"<html>", b"\"x\"", b"7", b"[] []", br#"{"error":{}}"#];
+        for body in nothing.into_iter().chain(others) {
             assert!(read(body).is_err(), "{}", String::from_utf8_lossy(body));
         }
     }
 
     #[test]
+    fn a_page_is_bounded_in_all_that_it_can_hold() {
+        let list = |entry: &str, count: usize| format!("[{}]", vec![entry; count].join(",")).into_bytes();
+        let good = entry(&json!({})).to_string();
+        assert_eq!(read(&list(&good, MOST_ENTRIES)).unwrap().good.len(), MOST_ENTRIES);
+        let error = read(&list(&good, MOST_ENTRIES + 1)).unwrap_err();
+        assert!(error.to_string().contains("more than 20000 entries"), "{error}");
+
+        assert_eq!(read(&list("0", MOST_REFUSED)).unwrap().refused.len(), MOST_REFUSED);
+        let error = read(&list("0", 4 << 20)).unwrap_err();
+        assert!(error.to_string().contains("more than 1000 entries that cannot be collected"), "{error}");
+
+        // Of an entry as large as the page, no more is kept than of any other.
+        let page = read(format!("[[{}0],{good}]", "0,".repeat(4 << 20)).as_bytes()).unwrap();
+        assert_eq!((page.good.len(), page.refused.len()), (1, 1));
+        assert!(page.refused[0].reason.contains("longer than 65536 bytes"), "{:?}", page.refused);
+
+        // What is no text would be three times as long as text.
+        let mut body = b"[\"".to_vec();
+        body.resize(4 << 20, 0xff);
+        body.extend(b"\"]");
+        let error = read(&body).unwrap_err();
+        assert!(error.to_string().contains("not UTF-8"), "{error}");
+    }
+
+    #[test]
     fn notifications_tell_of_blobs() {
         let entry = entry(&json!({"notificationSent": "2015-05-23T17:36:00.000Z", "notificationStatus": "success"}));
-        let page =
-            read_notifications(json!([entry, 1]).to_string().as_bytes(), ContentType::General, &address()).unwrap();
+        let body = json!([entry, 1]).to_string();
+        let page = Entries::<Notification>::read(body.as_bytes(), ContentType::General, &address()).unwrap();
         assert_eq!((page.good.len(), page.refused.len()), (1, 1));
         assert_eq!(page.good[0].sent, Some(at("2015-05-23T17:36:00Z")));
         assert_eq!(page.good[0].status.as_deref(), Some("success"));
         assert_eq!(page.good[0].blob.content_type, ContentType::Exchange);
-    }
-
-    #[test]
-    fn a_trail_notices_circles_and_endless_listings_but_allows_a_second_try() {
-        let trail = Trail::default();
-        assert!(trail.step(0, "a") && trail.step(1, "b") && trail.step(2, "c"));
-        assert!(!trail.step(3, "a") && !trail.step(3, "b") && !trail.step(3, "c"));
-        assert!(trail.step(2, "c") && trail.step(1, "b") && trail.step(2, "c"), "the same pages again");
-        assert!(trail.step(3, "d"));
-
-        let trail = Trail::default();
-        let pages = (0..=MOST_PAGES).take_while(|page| trail.step(*page, &page.to_string())).count();
-        assert_eq!(pages, MOST_PAGES);
     }
 
     proptest! {

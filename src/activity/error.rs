@@ -11,6 +11,9 @@ use super::refusal::Refusal;
 use crate::report::Trouble;
 use crate::retry::Advice;
 
+/// How much is told of what a parser says.
+const MALFORMED: usize = 200;
+
 /// What was asked of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -228,6 +231,8 @@ pub enum ActivityError {
         status: u16,
         /// The host that it points to.
         to: String,
+        /// How long it asks to wait.
+        wait: Option<Duration>,
     },
     /// The service gave an address that may not see this tenant's token: nothing was sent there.
     #[error("{operation}: `{host}` is not asked, because {why}")]
@@ -339,6 +344,16 @@ impl ActivityError {
         }
     }
 
+    /// How long the answer asks to be left alone, whoever gave it.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.wait,
+            Self::Redirected { wait, .. } => *wait,
+            _ => None,
+        }
+    }
+
     /// The stable label, for metrics and filters.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -368,8 +383,8 @@ impl ActivityError {
             Self::ForeignUri { operation: Operation::FetchBlob, .. }
             | Self::TooLarge { operation: Operation::FetchBlob, .. } => Advice::GiveUp,
             Self::ForeignUri { .. } | Self::PageLoop { .. } => Advice::RelistWindow,
+            Self::Redirected { wait, .. } => Advice::Retry { after: *wait },
             Self::Transport { .. }
-            | Self::Redirected { .. }
             | Self::TooLarge { .. }
             | Self::TooSlow { .. }
             | Self::Encoding { .. }
@@ -410,6 +425,11 @@ impl ActivityError {
             && let Some(root) = root_cause(source)
         {
             cause = format!("{cause} ({root})");
+        }
+        if let Self::Malformed { source: Some(source), .. } = self {
+            // It may quote what it has read.
+            let told: String = source.to_string().chars().take(MALFORMED).collect();
+            cause = format!("{cause} ({told})");
         }
         let refusal = self.refusal();
         Trouble {

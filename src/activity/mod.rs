@@ -9,8 +9,9 @@
 //! - [`client`]: the requests, and what every answer has in common.
 //! - `address`: which addresses may see a token; the `PublisherIdentifier` on every request.
 //! - [`window`]: the service's times, written and read.
-//! - [`subscriptions`], [`content`]: what the answers of the lists mean.
+//! - [`subscriptions`], [`content`], `link`: what the answers of the lists mean, and the way through their pages.
 //! - [`blob`], `body`, `gunzip`: bodies as streams, with limits on both sides of the compression.
+//! - `whole`: answers that are read as a whole, and the room that they take.
 //! - [`error`], [`refusal`], [`codes`], `headers`: what can go wrong, and what the service says about it.
 //!
 //! # Invariants
@@ -23,7 +24,8 @@
 //!   the stream is told only after `Content-Length` or the last chunk, and gzip's checksum and length, have been
 //!   verified.
 //! - Nothing that the service sends makes this module allocate more than its limits or panic.
-//! - Every answer's `Date`, an error's too, is shown to [`ServiceTime`](crate::clock::ServiceTime).
+//! - The `Date` of an answer that is the service's own (what was asked for, or an error in JSON) is shown to
+//!   [`ServiceTime`](crate::clock::ServiceTime); that of a page of something on the way is not.
 
 mod address;
 pub mod blob;
@@ -34,8 +36,10 @@ pub mod content;
 pub mod error;
 mod gunzip;
 mod headers;
+mod link;
 pub mod refusal;
 pub mod subscriptions;
+mod whole;
 pub mod window;
 #[cfg(test)]
 mod wire_tests;
@@ -44,9 +48,10 @@ pub use address::Foreign;
 pub use blob::BlobBody;
 pub use client::{ActivityClient, Limits};
 pub use codes::Reason;
-pub use content::{DlpSensitiveType, Notification, NotificationPage, Page, PageLink, RefusedEntry};
+pub use content::{DlpSensitiveType, Notification, Page, RefusedEntry};
 pub use error::{ActivityError, Fault, Operation, Side};
 pub use gunzip::GunzipError;
+pub use link::PageLink;
 pub use refusal::Refusal;
 pub use subscriptions::{Subscription, Webhook, WebhookState};
 pub use window::Window;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::codes::Reason;
 use super::error::Operation;
-use super::headers::LONGEST_WAIT;
+use crate::http::headers::LONGEST_WAIT;
 
 /// How much of an error's body is read; what is longer is not for people.
 pub(super) const BODY: usize = 64 * 1024;
@@ -35,6 +35,8 @@ pub struct Refusal {
     pub wait: Option<Duration>,
     /// Microsoft's id of the request.
     pub correlation_id: Option<String>,
+    /// The body is JSON: the service's own word, and not that of something before it.
+    pub json: bool,
 }
 
 impl fmt::Display for Refusal {
@@ -71,7 +73,8 @@ impl Refusal {
             _ => asked,
         };
         let correlation_id = correlation_id.or_else(|| said.correlation_id());
-        Self { operation, status, reason, code: said.code(), message: said.message(), wait, correlation_id }
+        let (code, message, json) = (said.code(), said.message(), said.json);
+        Self { operation, status, reason, code, message, wait, correlation_id, json }
     }
 }
 

@@ -156,15 +156,7 @@ async fn setup(server: &Server) -> Setup {
 }
 
 async fn setup_with(server: &Server, timeouts: Timeouts, limits: Limits) -> Setup {
-    let url: url::Url = server.url().parse().unwrap();
-    let cloud = Arc::new(Cloud {
-        name: "test".to_owned(),
-        authority: url.clone(),
-        management: url.clone(),
-        graph: url,
-        management_audience: "https://manage.office.com".to_owned(),
-        graph_audience: "https://graph.microsoft.com".to_owned(),
-    });
+    let cloud = cloud(server);
     let tenant = TENANT.parse().unwrap();
     let clock = SetClock::new(at("2026-11-22T09:00:00Z"));
     let http = Http::direct(timeouts).unwrap();
@@ -186,6 +178,18 @@ async fn setup_with(server: &Server, timeouts: Timeouts, limits: Limits) -> Setu
     let publisher = PUBLISHER.parse().unwrap();
     let client = ActivityClient::new(cloud, tenant, publisher, http, Arc::clone(&time), limits);
     Setup { client, token, time }
+}
+
+fn cloud(server: &Server) -> Arc<Cloud> {
+    let url: url::Url = server.url().parse().unwrap();
+    Arc::new(Cloud {
+        name: "test".to_owned(),
+        authority: url.clone(),
+        management: url.clone(),
+        graph: url,
+        management_audience: "https://manage.office.com".to_owned(),
+        graph_audience: "https://graph.microsoft.com".to_owned(),
+    })
 }
 
 fn window() -> Window {
@@ -234,7 +238,7 @@ async fn every_request_is_addressed_signed_and_authorised() {
     assert!(client.start_subscription(&token, exchange, Some(&webhook)).await.unwrap().enabled);
     client.stop_subscription(&token, exchange).await.unwrap();
     assert_eq!(client.list_content(&token, exchange, window()).await.unwrap().next, None);
-    assert_eq!(client.list_notifications(&token, exchange, window()).await.unwrap().notifications, []);
+    assert_eq!(client.list_notifications(&token, exchange, window()).await.unwrap().entries, []);
     assert_eq!(client.dlp_sensitive_types(&token, Some("es")).await.unwrap()[0].name, "CreditCardNumber");
     read(client.fetch_blob(&token, &server.blob()).await.unwrap()).await.unwrap();
 
@@ -303,17 +307,17 @@ async fn pages_are_followed_with_the_publisher_and_as_given() {
     .await;
     let Setup { client, token, .. } = setup(&server).await;
     let first = client.list_content(&token, ContentType::Exchange, window()).await.unwrap();
-    assert_eq!(first.blobs[0].content_id.as_str(), "first");
-    assert_eq!(first.blobs[0].content_expiration, at("2026-11-29T11:00:00Z"));
+    assert_eq!(first.entries[0].content_id.as_str(), "first");
+    assert_eq!(first.entries[0].content_expiration, at("2026-11-29T11:00:00Z"));
     assert_eq!(first.date, Some(at("2026-11-22T12:00:00Z")));
     let link = first.next.unwrap();
     assert_eq!((link.page(), link.content_type()), (2, ContentType::Exchange));
     let second = client.next_page(&token, &link).await.unwrap();
-    assert!(second.blobs.is_empty(), "an empty page can have a next one");
+    assert!(second.entries.is_empty(), "an empty page can have a next one");
     let again = client.next_page(&token, &link).await.unwrap();
     assert_eq!(again.next, second.next, "a second try is no circle");
     let third = client.next_page(&token, &second.next.unwrap()).await.unwrap();
-    assert_eq!(third.blobs[0].content_id.as_str(), "third");
+    assert_eq!(third.entries[0].content_id.as_str(), "third");
     assert_eq!(third.next, None);
     for request in &server.seen()[1..] {
         let asked = request.lines().next().unwrap();
@@ -357,7 +361,7 @@ async fn no_request_goes_to_a_foreign_host() {
     .await;
     let Setup { client, token, .. } = setup(&server).await;
     let page = client.list_content(&token, ContentType::Exchange, window()).await.unwrap();
-    assert_eq!((page.blobs.len(), page.refused.len(), page.refused[0].kind), (0, 1, "foreign_uri"));
+    assert_eq!((page.entries.len(), page.refused.len(), page.refused[0].kind), (0, 1, "foreign_uri"));
     let error = client.next_page(&token, &page.next.unwrap()).await.unwrap_err();
     assert_eq!((error.kind(), error.advice()), ("foreign_uri", Advice::RelistWindow));
     assert!(error.to_string().contains(&foreign.url()), "{error}");
@@ -566,9 +570,10 @@ async fn limits_hold_on_both_sides_of_the_compression() {
         assert_eq!((error.kind(), error.advice()), ("too_large", Advice::GiveUp));
         assert!(error.trouble().needs_operator);
     }
-    // A page of 32 MiB of white space is within a listing's own limits, and an empty list.
-    let page = setup.client.list_content(&setup.token, ContentType::Exchange, window()).await.unwrap();
-    assert!(page.blobs.is_empty());
+    // A listing has a limit of its own.
+    let error = setup.client.list_content(&setup.token, ContentType::Exchange, window()).await.unwrap_err();
+    assert!(matches!(error, ActivityError::TooLarge { side: Side::Decompressed, limit: 8_388_608, .. }), "{error:?}");
+    assert_eq!(error.advice(), Advice::Retry { after: None });
 }
 
 #[tokio::test]
@@ -597,9 +602,11 @@ async fn damaged_and_unknown_codings_are_errors() {
             (kind, Advice::Retry { after: None }),
             "{coding} {length}: {error:?}"
         );
-        let listed = setup.client.list_content(&setup.token, ContentType::Exchange, window()).await;
+        let started = setup.client.start_subscription(&setup.token, ContentType::Exchange, None).await;
         // Nothing at all needs no coding, where an empty answer has a meaning.
-        assert_eq!(listed.is_ok(), length == 0, "{coding} {length}: {listed:?}");
+        assert_eq!(started.is_ok(), length == 0, "{coding} {length}: {started:?}");
+        let listed = setup.client.list_content(&setup.token, ContentType::Exchange, window()).await.unwrap_err();
+        assert_eq!(listed.kind(), if length == 0 { "malformed_answer" } else { kind }, "{coding} {length}: {listed:?}");
     }
 }
 
@@ -672,4 +679,152 @@ async fn dropping_a_read_loses_nothing() {
         }
     }
     assert!(all == expected);
+}
+
+/// Status line, and body.
+const NOTHING: [(&str, &[u8]); 5] =
+    [("200 OK", b""), ("200 OK", b"\xef\xbb\xbf"), ("200 OK", b" \r\n"), ("200 OK", b"null"), ("204 No Content", b"")];
+
+#[tokio::test]
+async fn nothing_is_no_list() {
+    for (status, body) in NOTHING {
+        let server = Server::start(move |_| {
+            // A 204 has no length.
+            let length =
+                if status.starts_with("204") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+            let head = format!("HTTP/1.1 {status}\r\nDate: {DATE}\r\n{length}\r\n");
+            vec![Do::Send([head.as_bytes(), body].concat())]
+        })
+        .await;
+        let Setup { client, token, .. } = setup(&server).await;
+        let errors = [
+            client.list_content(&token, ContentType::Exchange, window()).await.unwrap_err(),
+            client.list_notifications(&token, ContentType::Exchange, window()).await.unwrap_err(),
+            client.list_subscriptions(&token).await.unwrap_err(),
+            client.dlp_sensitive_types(&token, None).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(
+                (error.kind(), error.advice()),
+                ("malformed_answer", Advice::Retry { after: None }),
+                "{status} {body:?}: {error:?}"
+            );
+        }
+        assert!(client.start_subscription(&token, ContentType::Exchange, None).await.unwrap().enabled);
+    }
+}
+
+#[tokio::test]
+async fn a_wait_is_told_although_its_answer_does_not_end() {
+    let server = Server::start(|request| {
+        let head = if request.contains("/content?") {
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 120\r\nContent-Length: 1000\r\n\r\n{"
+        } else {
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: https://busy.example/\r\nRetry-After: 60\r\nRetry-After: 90\r\nContent-Length: 0\r\n\r\n"
+        };
+        vec![Do::Send(head.as_bytes().to_vec()), Do::Hang]
+    })
+    .await;
+    let Setup { client, token, .. } = setup(&server).await;
+    let began = tokio::time::Instant::now();
+    let error = client.list_content(&token, ContentType::Exchange, window()).await.unwrap_err();
+    let after = Some(Duration::from_mins(2));
+    assert_eq!((error.kind(), error.advice(), error.wait()), ("throttled", Advice::Throttled { after }, after));
+    assert!(began.elapsed() < Duration::from_secs(20), "the body was waited for");
+
+    let error = client.list_subscriptions(&token).await.unwrap_err();
+    let after = Some(Duration::from_secs(90));
+    assert_eq!((error.kind(), error.advice(), error.wait()), ("redirected", Advice::Retry { after }, after));
+}
+
+#[tokio::test]
+async fn only_the_services_own_answers_tell_the_time() {
+    const PAGE: &[u8] = b"<html><title>Bad Gateway</title></html>";
+    let blob = "/audit/";
+    for (status, body, tells) in [
+        ("502 Bad Gateway", PAGE, false),
+        ("503 Service Unavailable", b"", false),
+        ("302 Found", b"", false),
+        ("200 OK", PAGE, false),
+        ("200 OK", b"{}", false),
+        ("500 Internal Server Error", br#"{"error":{"code":"AF50000","message":"x"}}"#, true),
+        ("200 OK", b"[]", true),
+    ] {
+        let server = Server::start(move |_| answer(status, "", body)).await;
+        let Setup { client, token, time } = setup(&server).await;
+        let _ = client.list_content(&token, ContentType::Exchange, window()).await;
+        assert_eq!(time.confirmed().is_some(), tells, "{status} {body:?}");
+    }
+    let server = Server::start(move |request| if request.contains(blob) { ok("", b"[]") } else { Vec::new() }).await;
+    let setup = setup(&server).await;
+    fetch(&setup, &server).await.unwrap();
+    assert!(setup.time.confirmed().is_some());
+}
+
+#[tokio::test]
+async fn a_link_may_be_relative_and_stays_on_its_host() {
+    let server = Server::start(|request| {
+        if request.contains("nextPage=3") {
+            ok("NextPageUri: //attacker.example/api\r\n", b"[]")
+        } else if request.contains("nextPage=2") {
+            ok("NextPageUri:\r\nNextPageUri: content?nextPage=3\r\n", b"[]")
+        } else {
+            ok("NextPageUri: ?nextPage=2\r\n", b"[]")
+        }
+    })
+    .await;
+    let Setup { client, token, .. } = setup(&server).await;
+    let mut page = client.list_content(&token, ContentType::Exchange, window()).await.unwrap();
+    for _ in 0..2 {
+        page = client.next_page(&token, &page.next.unwrap()).await.unwrap();
+    }
+    let error = client.next_page(&token, &page.next.unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), "foreign_uri");
+    let seen = server.seen();
+    for (request, page) in seen[1..].iter().zip(2..) {
+        let path = format!("GET /api/v1.0/{TENANT}/activity/feed/subscriptions/content?nextPage={page}&Publisher");
+        assert!(request.starts_with(&path), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_pages_of_many_tenants_take_no_more_than_the_room_there_is() {
+    use crate::http::room::{LARGE, SMALL};
+
+    // Each page begins, becomes large, and then does not end.
+    let sent = SMALL * 4;
+    let server = Server::start(move |_| {
+        let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n[", sent * 2).into_bytes();
+        bytes.resize(bytes.len() + sent, b' ');
+        vec![Do::Send(bytes), Do::Hang]
+    })
+    .await;
+    let Setup { token, time, .. } = setup(&server).await;
+    let http = Http::direct(Timeouts::default()).unwrap();
+    let client = |server| {
+        let (tenant, publisher) = (TENANT.parse().unwrap(), PUBLISHER.parse().unwrap());
+        ActivityClient::new(cloud(server), tenant, publisher, http.clone(), Arc::clone(&time), LIMITS)
+    };
+    let tenants: Vec<_> = (0..LARGE * 3).map(|_| client(&server)).collect();
+    let twice = tenants.iter().flat_map(|tenant| [tenant.clone(), tenant.clone()]);
+    let listings: Vec<_> = twice
+        .map(|client| {
+            let token = token.clone();
+            tokio::spawn(async move { client.list_content(&token, ContentType::Exchange, window()).await.map(drop) })
+        })
+        .collect();
+    let start = tokio::time::Instant::now();
+    while server.seen().len() < listings.len() || http.room.large_free() > 0 {
+        assert!(start.elapsed() < Duration::from_mins(2), "{} of {}", server.seen().len(), listings.len());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A page that is small is read all the same.
+    let other = Server::start(|_| ok("", b"[]")).await;
+    client(&other).list_content(&token, ContentType::Exchange, window()).await.unwrap();
+    assert_eq!(http.room.large_free(), 0);
+    for listing in listings {
+        listing.abort();
+        let _ = listing.await;
+    }
+    assert_eq!(http.room.large_free(), LARGE, "what is dropped makes room");
 }

@@ -10,11 +10,13 @@ pub mod check;
 pub mod demo;
 pub mod exit;
 pub mod export;
+mod expiry;
 mod heartbeat;
 pub mod manual;
 pub mod moment;
 mod opening;
 pub mod reload;
+mod reloading;
 pub mod run;
 mod selection;
 mod socket;
@@ -102,7 +104,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 fn start(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { config, command } = cli;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(&config, args).await,
             #[cfg(feature = "demo")]
@@ -116,7 +118,11 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),
         }
-    })
+    });
+    // What matters was waited for. A read, or a wait for the store's lock, that goes on all the same belongs to somebody
+    // who was told to stop, and may take as long as the disk likes.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Prints `error` and its causes, and what to do if the store knows. The problems of a configuration stand on lines of

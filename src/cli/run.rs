@@ -16,7 +16,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Ended, Exit, heartbeat, opening};
+use super::reloading::{self, Answer, Reload, Reloads};
+use super::{Ended, Exit, expiry, heartbeat, opening};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::config::{self, Settings, StoreSettings};
 use crate::event;
@@ -41,6 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const PROVEN_BY: Duration = Duration::from_mins(1);
 /// How much longer a start may take each time that systemd is told that it goes on, and how often it is told.
 const STARTING: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(20));
+/// How long it may take to leave a start as it is.
+const ABANDON: Duration = Duration::from_secs(5);
 
 /// The arguments of `tenantry run`.
 #[derive(Debug, Args)]
@@ -62,14 +65,31 @@ pub async fn run(config: &Path, args: RunArgs) -> anyhow::Result<Exit> {
     for warning in &settings.warnings {
         warn!(message_id = event::SETTING_WARNING, "{warning}");
     }
-    // A stop that comes while the store's lock is waited for must not wait for it.
-    let daemon = tokio::select! {
-        daemon = Daemon::start(config, settings, args.allow_removal, level) => daemon,
-        () = stop_requested(&mut lifecycle) => return Ok(Exit::Done),
+    let mut reloads = Reloads::default();
+    let daemon = {
+        let start = Daemon::start(config, settings, args.allow_removal, level);
+        tokio::pin!(start);
+        loop {
+            tokio::select! {
+                daemon = &mut start => break daemon,
+                request = lifecycle.next() => match request {
+                    // What is being started was read before.
+                    Request::Reload => reloads.want(),
+                    // A start that waits for the store's lock or reads a large store need not be waited for: nothing was
+                    // acknowledged yet.
+                    Request::Stop | Request::StopNow => {
+                        Systemd::stopping(ABANDON);
+                        info!("stopping before the start is complete");
+                        lifecycle::log_end(Exit::Done as u8);
+                        return Ok(Exit::Done);
+                    }
+                },
+            }
+        }
     };
     match daemon {
         Ok(daemon) => {
-            let exit = daemon.serve(&mut lifecycle).await;
+            let exit = daemon.serve(&mut lifecycle, reloads).await;
             lifecycle::log_end(exit as u8);
             Ok(exit)
         }
@@ -91,10 +111,6 @@ async fn extend_start() {
     }
 }
 
-async fn stop_requested(lifecycle: &mut Lifecycle) {
-    while lifecycle.next().await == Request::Reload {}
-}
-
 /// Everything that runs.
 struct Daemon {
     config: PathBuf,
@@ -102,6 +118,7 @@ struct Daemon {
     allow_removal: bool,
     level: LogLevel,
     report: Arc<Report>,
+    time: Arc<ServiceTime>,
     store: Store,
     registry: Arc<Registry>,
     systemd: Systemd,
@@ -109,9 +126,9 @@ struct Daemon {
     refused: Option<String>,
     /// What those who look after the disk go by.
     upkeep: watch::Sender<StoreSettings>,
-    reloads: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<Order>,
     stop_admin: CancellationToken,
-    admin: JoinHandle<std::io::Result<()>>,
+    admin: JoinHandle<()>,
     operator: OperatorListener,
 }
 
@@ -119,10 +136,7 @@ impl Daemon {
     async fn start(config: &Path, settings: Settings, allow_removal: bool, level: LogLevel) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
         let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
-        let http = Http::new().map_err(|error| Ended {
-            exit: Exit::Config,
-            message: format!("the HTTP client cannot be built ({error}): are the host's CA certificates installed?"),
-        })?;
+        let http = Http::new().map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
         let stop_admin = CancellationToken::new();
         // Before the store: that a long opening is a start and no hang can be seen then.
         let operator = OperatorListener::start(&settings, stop_admin.clone());
@@ -132,13 +146,13 @@ impl Daemon {
         };
         let report = Report::new(Arc::clone(&time));
         // One caller at a time: the next one waits for its turn.
-        let (orders, reloads) = mpsc::channel(1);
+        let (order, orders) = mpsc::channel(1);
         let admin = AdminSocket::bind(
             &settings.admin_socket(),
             &settings.store.path,
             Arc::clone(&report),
             store.clone(),
-            orders,
+            order,
             stop_admin.clone(),
         )?;
         operator.open(admin.service());
@@ -147,7 +161,7 @@ impl Daemon {
             store: store.clone(),
             report: Arc::clone(&report),
             http,
-            time,
+            time: Arc::clone(&time),
             clock,
             apps: AppAlarms::new(),
         }));
@@ -167,12 +181,13 @@ impl Daemon {
             allow_removal,
             level,
             report,
+            time,
             store,
             registry,
             systemd: Systemd::default(),
             refused: None,
             upkeep,
-            reloads,
+            orders,
             stop_admin,
             admin,
             operator,
@@ -180,7 +195,7 @@ impl Daemon {
     }
 
     /// Runs until somebody asks for the end or a shared part fails.
-    async fn serve(mut self, lifecycle: &mut Lifecycle) -> Exit {
+    async fn serve(mut self, lifecycle: &mut Lifecycle, mut reloads: Reloads) -> Exit {
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let report = Arc::clone(&self.report);
@@ -189,19 +204,27 @@ impl Daemon {
         let beats = heartbeat::beat(&store, &registry);
         let proof = timeout(PROVEN_BY, proven(&report));
         let upkeep = upkeep::look_after(self.store.clone(), self.upkeep.subscribe());
+        let mut certificates = interval(expiry::EVERY);
         tokio::pin!(summaries, beats, proof, upkeep);
         let mut ready = false;
         let exit = loop {
+            if reloads.take_wanted() {
+                self.begin_reload(&mut reloads, ReloadRequest::default(), None, ready);
+            }
             tokio::select! {
                 request = lifecycle.next() => match request {
-                    Request::Reload => _ = self.reload(&ReloadRequest::default(), ready),
+                    Request::Reload => reloads.want(),
                     Request::Stop => break Exit::Done,
                     Request::StopNow => return Exit::Failed,
                 },
-                Some(Order { request, answer }) = self.reloads.recv() => {
-                    // Who asked may have gone; the journal has the outcome.
-                    drop(answer.send(self.reload(&request, ready)));
+                Some(Order { request, answer }) = self.orders.recv(), if reloads.is_idle() => {
+                    self.begin_reload(&mut reloads, request, Some(answer), ready);
                 }
+                (reload, settings) = reloads.read() => {
+                    self.end_reload(reload, settings);
+                    certificates.reset_immediately();
+                }
+                _ = certificates.tick() => expiry::tell(&self.settings, self.time.now()),
                 proof = &mut proof, if !ready => {
                     ready = true;
                     if proof.is_ok() {
@@ -249,26 +272,35 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration again; whatever is wrong with it, the old one stays in effect.
-    fn reload(&mut self, request: &ReloadRequest, ready: bool) -> Result<Reloaded, String> {
+    /// Begins to read the configuration again.
+    fn begin_reload(&self, reloads: &mut Reloads, request: ReloadRequest, answer: Option<Answer>, ready: bool) {
         // Before it is ready, the end of a reload would be taken for readiness.
         if ready {
             self.systemd.reloading();
         }
-        let outcome = self.try_reload(request).map_err(|problem| format!("{problem:#}"));
+        reloads.begin(request, answer, ready, reloading::load(self.config.clone()));
+    }
+
+    /// The configuration was read; whatever is wrong with it, the old one stays in effect.
+    fn end_reload(&mut self, reload: Reload, settings: anyhow::Result<Settings>) {
+        let Reload { request, answer, told, .. } = reload;
+        let outcome = settings.and_then(|settings| self.follow(settings, &request));
+        let outcome = outcome.map_err(|problem| format!("{problem:#}"));
         if let Err(problem) = &outcome {
             error!(message_id = event::RELOAD_REFUSED, "the configuration stays as it was: {problem}");
         }
         self.refused = outcome.as_ref().err().and_then(|problem| problem.lines().next().map(str::to_owned));
-        if ready {
+        if told {
             self.systemd.status(&self.sentence());
             self.systemd.ready();
         }
-        outcome
+        if let Some(answer) = answer {
+            // Who asked may have gone; the journal has the outcome.
+            drop(answer.send(outcome));
+        }
     }
 
-    fn try_reload(&mut self, request: &ReloadRequest) -> anyhow::Result<Reloaded> {
-        let settings = config::load(&self.config)?;
+    fn follow(&mut self, settings: Settings, request: &ReloadRequest) -> anyhow::Result<Reloaded> {
         if !self.allow_removal && !request.allow_removal {
             settings.removal_guard(&self.settings)?;
         }
@@ -307,7 +339,7 @@ impl Daemon {
     /// Lets what is under way finish, within the drain limit; a second request to stop ends it at once.
     async fn stop(mut self, lifecycle: &mut Lifecycle, exit: Exit) -> Exit {
         let limit = self.settings.daemon.drain;
-        self.systemd.stopping(limit);
+        Systemd::stopping(limit);
         info!(limit_s = limit.as_secs(), "stopping");
         self.leave_notes(true);
         let orderly = async {

@@ -3,8 +3,11 @@
 //! Every request of a tenant passes its gate at the last moment before it is sent. Whoever reads a wait closes the
 //! gate before doing anything else.
 //!
-//! **Invariants:** once a wait was read, no request to the tenant's management API is sent before it ends, by this
-//! process or the next: the tree writes it to the store as soon as it is read; a wait is never shortened. Requests that are under way when the gate closes are not called back: the service has them.
+//! **Invariants:** once a wait was read, no request to the tenant's management API is begun before it ends, by this
+//! process or the next: the tree writes it to the store as soon as it is read; a wait is never shortened. A wait counts
+//! as read when the answer that names it has been: its words decide what the wait is for, and they have a second to
+//! come after the head. Requests that are under way when the gate closes are not called back: the service has them,
+//! except those that are still connecting, which are sent when they are connected.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +16,7 @@ use tokio::time::Instant;
 
 /// The longest wait that is obeyed. The service keeps content for seven days: a header that says to stay away for
 /// longer than this would lose data, and is asked about again once a day.
-pub const LONGEST: Duration = Duration::from_hours(24);
+pub use crate::http::headers::LONGEST_WAIT as LONGEST;
 
 /// One tenant's gate; open at first.
 #[derive(Debug, Default)]

@@ -191,7 +191,7 @@ async fn list_window(
             all.refused += refuse(tree, content_type, tier, page.refused).await?;
             let (aside, blobs): (Vec<_>, Vec<_>) = {
                 let strikes = tree.strikes();
-                page.blobs.into_iter().partition(|blob| strikes.is_aside(&blob.content_id))
+                page.entries.into_iter().partition(|blob| strikes.is_aside(&blob.content_id))
             };
             all.known += aside.len();
             // Most pages of an idle tenant are empty, and cost the store nothing.

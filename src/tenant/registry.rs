@@ -49,7 +49,7 @@ pub struct Shared {
     pub report: Arc<Report>,
     /// The two connection pools.
     pub http: Http,
-    /// The service's time.
+    /// The service's time; the tenants go by that of their cloud.
     pub time: Arc<ServiceTime>,
     /// The host's time.
     pub clock: SharedClock,
@@ -294,7 +294,8 @@ impl Registry {
 
     fn token_source(&self, request: TokenRequest) -> TokenSource {
         let Shared { http, clock, time, apps, .. } = &self.shared;
-        TokenSource::new(request, http.control.clone(), Arc::clone(clock), Arc::clone(time), apps)
+        let time = request.cloud.time(time);
+        TokenSource::new(request, http.control.clone(), Arc::clone(clock), time, apps)
     }
 
     fn tree(
@@ -309,7 +310,8 @@ impl Registry {
         let bytes = order.collect.max_blob_bytes;
         let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
         let cloud = Arc::clone(&order.identity.cloud);
-        let client = ActivityClient::new(cloud, tenant, order.publisher, http.clone(), Arc::clone(time), limits);
+        let time = cloud.time(time);
+        let client = ActivityClient::new(cloud, tenant, order.publisher, http.clone(), Arc::clone(&time), limits);
         Tree::new(Parts {
             tenant,
             content_types: order.content_types.clone(),
@@ -317,7 +319,7 @@ impl Registry {
             client,
             token,
             store: store.clone(),
-            time: Arc::clone(time),
+            time,
             report,
             slots: self.slots.clone(),
             mended,

@@ -293,11 +293,8 @@ impl Tree {
                 }
             }
             // The cool-down between two start requests holds for these only.
-            _ => error
-                .refusal()
-                .filter(|refusal| refusal.reason != Reason::StartCooldown)
-                .and_then(|refusal| refusal.wait)
-                .filter(|wait| !wait.is_zero()),
+            _ if error.refusal().is_some_and(|refusal| refusal.reason == Reason::StartCooldown) => None,
+            _ => error.wait().filter(|wait| !wait.is_zero()),
         };
         let Some(wait) = wait else { return };
         self.gate.close_for(wait);

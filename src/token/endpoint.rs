@@ -12,21 +12,18 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION};
 use url::Url;
 use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::cloud::TokenEndpoint;
+use crate::http::headers;
 use crate::secret::Secret;
 
 /// Larger than any answer of Entra by far.
 const LARGEST_ANSWER: usize = 256 * 1024;
-/// The longest wait that `Retry-After` can ask for. Microsoft's own libraries obey an hour; here a named wait is obeyed
-/// in full up to a day, whoever names it.
-pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// What proves who asks, ready to be sent.
 pub(super) enum Proof<'a> {
@@ -50,10 +47,19 @@ pub(super) struct Outgoing {
     pub(super) url: Url,
     pub(super) request_id: Uuid,
     pub(super) form: Secret,
+    /// The service's time as it is thought to be, for an answer that tells none.
+    pub(super) now: Timestamp,
 }
 
 impl Outgoing {
-    pub(super) fn new(url: Url, endpoint: TokenEndpoint, audience: &str, client_id: &str, proof: &Proof<'_>) -> Self {
+    pub(super) fn new(
+        url: Url,
+        endpoint: TokenEndpoint,
+        audience: &str,
+        client_id: &str,
+        proof: &Proof<'_>,
+        now: Timestamp,
+    ) -> Self {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("client_id", client_id);
         form.append_pair("grant_type", "client_credentials");
@@ -67,7 +73,7 @@ impl Outgoing {
                 .append_pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
                 .append_pair("client_assertion", assertion.expose()),
         };
-        Self { url, request_id: Uuid::new_v4(), form: Secret::from(form.finish()) }
+        Self { url, request_id: Uuid::new_v4(), form: Secret::from(form.finish()), now }
     }
 }
 
@@ -120,7 +126,7 @@ impl Transport for reqwest::Client {
                 .send()
                 .await
                 .map_err(TransportError::NoAnswer)?;
-            let mut incoming = read_headers(response.status().as_u16(), response.headers());
+            let mut incoming = read_headers(response.status().as_u16(), response.headers(), outgoing.now);
             while let Some(chunk) = response.chunk().await.map_err(TransportError::BrokeOff)? {
                 if incoming.body.len() + chunk.len() > LARGEST_ANSWER {
                     return Err(TransportError::TooLong);
@@ -132,32 +138,17 @@ impl Transport for reqwest::Client {
     }
 }
 
-fn read_headers(status: u16, headers: &HeaderMap) -> Incoming {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let date = text(DATE).and_then(http_date);
+fn read_headers(status: u16, headers: &HeaderMap, now: Timestamp) -> Incoming {
     Incoming {
         status,
-        date,
-        retry_after: text(RETRY_AFTER).and_then(|value| retry_after(value, date)),
-        redirect: text(LOCATION)
+        date: headers::date(headers),
+        retry_after: headers::retry_after(headers, now),
+        redirect: (headers.get(LOCATION).and_then(|location| location.to_str().ok()))
             .filter(|_| (300..400).contains(&status))
             .and_then(|location| Url::parse(location).ok())
             .and_then(|url| url.host_str().map(str::to_owned)),
         body: Zeroizing::default(),
     }
-}
-
-fn http_date(value: &str) -> Option<Timestamp> {
-    rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(value).ok()
-}
-
-/// `Retry-After` in either of its forms: seconds, or a moment, which is compared with the answer's own `Date`.
-fn retry_after(value: &str, date: Option<Timestamp>) -> Option<Duration> {
-    let wait = match value.trim().parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => Duration::try_from(http_date(value.trim())?.duration_since(date?)).ok()?,
-    };
-    Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -172,8 +163,14 @@ mod tests {
     fn the_two_forms() {
         let secret = Secret::from("s&cr=t +~".to_owned());
         let url = Url::parse("https://login.example/tid/oauth2/v2.0/token").unwrap();
-        let outgoing =
-            Outgoing::new(url.clone(), TokenEndpoint::V2, "https://manage.office.com", "id", &Proof::Secret(&secret));
+        let outgoing = Outgoing::new(
+            url.clone(),
+            TokenEndpoint::V2,
+            "https://manage.office.com",
+            "id",
+            &Proof::Secret(&secret),
+            Timestamp::UNIX_EPOCH,
+        );
         let expected = [
             ("client_id", "id"),
             ("grant_type", "client_credentials"),
@@ -183,8 +180,14 @@ mod tests {
         assert_eq!(form(&outgoing), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
         let assertion = Secret::from("a.b.c".to_owned());
-        let outgoing =
-            Outgoing::new(url, TokenEndpoint::V1, "https://manage.office.com", "id", &Proof::Assertion(&assertion));
+        let outgoing = Outgoing::new(
+            url,
+            TokenEndpoint::V1,
+            "https://manage.office.com",
+            "id",
+            &Proof::Assertion(&assertion),
+            Timestamp::UNIX_EPOCH,
+        );
         let expected = [
             ("client_id", "id"),
             ("grant_type", "client_credentials"),
@@ -197,28 +200,22 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_its_forms() {
-        let date = http_date("Sun, 22 Nov 2026 12:00:00 GMT");
-        assert_eq!(date, "2026-11-22T12:00:00Z".parse().ok());
-        for (value, expected) in [
-            ("60", Some(60)),
-            (" 0 ", Some(0)),
-            ("Sun, 22 Nov 2026 12:02:00 GMT", Some(120)),
-            ("Sun, 22 Nov 2026 11:58:00 GMT", None),
-            ("99999999", Some(86_400)),
-            ("-5", None),
-            ("soon", None),
-        ] {
-            assert_eq!(retry_after(value, date), expected.map(Duration::from_secs), "{value}");
-        }
-        assert_eq!(retry_after("Sun, 22 Nov 2026 12:02:00 GMT", None), None, "nothing to compare it with");
+    fn a_wait_is_read_with_a_date_and_without() {
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "Sun, 22 Nov 2026 14:00:00 GMT".parse().unwrap());
+        assert_eq!(read_headers(429, &headers, now).retry_after, Some(Duration::from_hours(2)), "by our own time");
+        headers.insert("date", "Sun, 22 Nov 2026 13:00:00 GMT".parse().unwrap());
+        assert_eq!(read_headers(429, &headers, now).retry_after, Some(Duration::from_hours(1)));
+        headers.append("retry-after", "7200".parse().unwrap());
+        assert_eq!(read_headers(429, &headers, now).retry_after, Some(Duration::from_hours(2)), "the longest");
     }
 
     #[test]
     fn a_redirect_is_noticed_and_only_its_host_is_kept() {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, "https://portal.example/login?token=x".parse().unwrap());
-        assert_eq!(read_headers(302, &headers).redirect.as_deref(), Some("portal.example"));
-        assert_eq!(read_headers(200, &headers).redirect, None);
+        assert_eq!(read_headers(302, &headers, Timestamp::UNIX_EPOCH).redirect.as_deref(), Some("portal.example"));
+        assert_eq!(read_headers(200, &headers, Timestamp::UNIX_EPOCH).redirect, None);
     }
 }

@@ -14,7 +14,7 @@ const LAST_USE: Duration = Duration::from_mins(1);
 /// tokens in the Microsoft identity platform").
 pub const LONGEST_LIFE: Duration = Duration::from_hours(48);
 /// The longest wait that Entra is obeyed in: a longer one would cost content, which lives seven days.
-pub const LONGEST_ASKED: Duration = Duration::from_hours(24);
+pub use crate::http::headers::LONGEST_WAIT as LONGEST_ASKED;
 /// The longest of our own waits that outlives the process: whoever restarts it may just have mended the cause.
 pub const LONGEST_REMEMBERED: Duration = Duration::from_mins(5);
 /// A token that was accepted for this long before it was refused does not belong to a storm of refusals.

@@ -133,7 +133,8 @@ impl Asker {
                 Proof::Assertion(&assertion)
             }
         };
-        let outgoing = Outgoing::new(self.url.clone(), request.endpoint, &request.audience, &request.client_id, &proof);
+        let (endpoint, audience, client) = (request.endpoint, &request.audience, &request.client_id);
+        let outgoing = Outgoing::new(self.url.clone(), endpoint, audience, client, &proof, self.time.now());
         let request_id = outgoing.request_id;
         let incoming = self
             .transport

@@ -13,11 +13,13 @@
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record.
 //!
 //! **Invariant:** a slow reader holds a few hundred kilobytes and one reading thread, nothing else: collection goes on.
+//! One that takes nothing at all for a quarter of an hour is disconnected, since it also holds the partition it reads.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query as UrlQuery, State};
@@ -32,11 +34,15 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{self, Allowance};
 use super::records;
 use super::reload::{self, Order};
 use crate::export::Format;
 use crate::report::Report;
 use crate::store::{Query, Store};
+
+/// What callers are allowed. `tenantry export | less` takes nothing as long as somebody reads a page.
+const ALLOWANCE: Allowance = Allowance { of: "admin socket", connections: 256, stall: Duration::from_mins(15) };
 
 /// What the daemon says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,15 +121,14 @@ impl AdminSocket {
     }
 
     /// Answers requests until the daemon stops; answers under way are then cut off, and their readers told.
-    pub async fn serve(self) -> io::Result<()> {
+    pub async fn serve(mut self) {
         let stop = self.service.stop.clone();
         let store = super::store::routes(self.service.store.clone(), stop.clone());
         let router = reading().merge(records_of_tenants()).route("/v1/reload", post(reload::reload));
         let router = router.with_state(self.service).merge(store);
-        let served = axum::serve(self.listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+        connections::serve(&mut self.listener, router, ALLOWANCE, &stop).await;
         // Somebody else may have removed it already; then it is gone all the same.
         let _ = std::fs::remove_file(&self.path);
-        served
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod admin;
+mod connections;
 mod health;
 pub mod metrics;
 pub mod operator;

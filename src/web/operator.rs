@@ -12,45 +12,32 @@
 //! is under way. An address that cannot be used is an error line and is tried again: monitoring must not stop what it
 //! watches.
 //!
-//! **Invariant:** nobody who connects can hold up anything else: connections are bounded, each has seconds to send a
-//! request and to take a piece of its answer.
+//! **Invariant:** nobody who connects can hold up anything else ([`connections`](super::connections)).
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutWriter;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use super::access::{self, Access};
 use super::admin::{self, Service};
+use super::connections::{self, Allowance};
 use super::health;
 use super::metrics::{self, Certificates, Metrics};
 use crate::config::{Operator, Settings};
 use crate::event;
 
-/// How many callers are connected at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
-/// How long a caller may take to send the head of a request, the time between two requests included.
-const HEAD: Duration = Duration::from_secs(15);
-/// How long a caller may not take a byte of its answer.
-const STALL: Duration = Duration::from_secs(30);
-/// How large the head of a request may be.
-const HEAD_SIZE: usize = 64 * 1024;
-/// How long answers under way have when the settings change or the daemon ends.
-const LEAVE: Duration = Duration::from_secs(1);
-/// How often an address that cannot be used is tried again, and how long to wait when no connection can be accepted.
+/// What callers are allowed.
+const ALLOWANCE: Allowance = Allowance { of: "operators' listener", connections: 64, stall: Duration::from_secs(30) };
+/// How often an address that cannot be used is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// The listener and its connections, in a task of their own.
@@ -112,7 +99,7 @@ async fn run(mut changes: watch::Receiver<Serving>, stop: CancellationToken) {
         let leave = CancellationToken::new();
         let _leave = leave.clone().drop_guard();
         tokio::select! {
-            () = serve(serving, &mut listening, &leave) => unreachable!("it has no end"),
+            () = serve(serving, &mut listening, &leave) => unreachable!("nobody has asked it to leave"),
             followed = changes.changed() => if followed.is_err() { return },
             () = stop.cancelled() => break,
         }
@@ -129,25 +116,7 @@ async fn serve(serving: Serving, listening: &mut Option<(SocketAddr, TcpListener
         *listening = Some((address, bind(address).await));
     }
     let Some((_, listener)) = listening else { return };
-    let router = router(&serving);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (router, leave) = (router.clone(), leave.clone());
-                tokio::spawn(async move {
-                    answer(stream, router, leave).await;
-                    drop(place);
-                });
-            }
-            // The caller has gone, or there are no file descriptors left.
-            Err(error) => {
-                debug!(%error, "a connection could not be accepted");
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    connections::serve(listener, router(&serving), ALLOWANCE, leave).await;
 }
 
 /// Listens at `address` as soon as that can be had.
@@ -192,27 +161,4 @@ fn router(serving: &Serving) -> Router {
     let token = serving.settings.token.as_ref().map(|(token, _)| token.clone());
     let guard = axum::middleware::from_fn_with_state(Arc::new(Access { token }), access::guard);
     router.route("/healthz", get(health::healthz)).layer(guard)
-}
-
-/// Answers one caller until it hangs up, stalls, or must leave.
-async fn answer(stream: TcpStream, router: Router, leave: CancellationToken) {
-    let mut stream = TimeoutWriter::new(stream);
-    stream.set_timeout(Some(STALL));
-    let stream = TokioIo::new(Box::pin(stream));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
-    let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = leave.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match timeout(LEAVE, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "a caller of the operators' listener has gone");
-    }
 }

@@ -87,7 +87,7 @@ impl Setup {
         let (mut all, mut pages) = (Vec::new(), 1);
         loop {
             assert_eq!(page.refused, []);
-            all.append(&mut page.blobs);
+            all.append(&mut page.entries);
             let Some(link) = page.next.take() else { return (all, pages) };
             page = self.client.next_page(&self.token, &link).await.unwrap();
             pages += 1;
@@ -307,7 +307,7 @@ async fn a_listing_that_is_not_json_is_an_error_and_a_body_is_handed_on_as_it_is
     }
     let odd = Effect::ContentType("text/plain".to_owned());
     setup.cloud.control().add_fault(Fault::new(odd).on([Endpoint::List, Endpoint::Blob]));
-    assert_eq!(setup.list().await.unwrap().blobs.len(), 25);
+    assert_eq!(setup.list().await.unwrap().entries.len(), 25);
 }
 
 #[tokio::test]
@@ -333,21 +333,21 @@ async fn no_token_reaches_a_foreign_host() {
     let control = setup.cloud.control();
     let fault = control.add_fault(Fault::new(Effect::ForeignContentUri).on([Endpoint::List]));
     let page = setup.list().await.unwrap();
-    assert_eq!((page.blobs.len(), page.refused.len()), (0, 25));
+    assert_eq!((page.entries.len(), page.refused.len()), (0, 25));
     assert!(page.refused.iter().all(|entry| entry.kind == "foreign_uri" && entry.content_id.as_str().contains('$')));
     control.remove_fault(fault);
 
     let fault = control.add_fault(Fault::new(Effect::ForeignNextPage).on([Endpoint::List]));
     let page = setup.list().await.unwrap();
-    assert_eq!(page.blobs.len(), 25, "a bad link does not cost the page that names it");
+    assert_eq!(page.entries.len(), 25, "a bad link does not cost the page that names it");
     let error = setup.client.next_page(&setup.token, &page.next.unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), "foreign_uri");
     control.remove_fault(fault);
 
     let page = setup.list().await.unwrap();
-    let uri = page.blobs[0].content_uri.replace(&setup.cloud.url(), &setup.cloud.foreign_url());
-    assert_ne!(uri, page.blobs[0].content_uri);
-    let error = setup.fetch(&ContentBlob { content_uri: uri, ..page.blobs[0].clone() }).await.unwrap_err();
+    let uri = page.entries[0].content_uri.replace(&setup.cloud.url(), &setup.cloud.foreign_url());
+    assert_ne!(uri, page.entries[0].content_uri);
+    let error = setup.fetch(&ContentBlob { content_uri: uri, ..page.entries[0].clone() }).await.unwrap_err();
     assert_eq!((error.kind(), error.advice()), ("foreign_uri", Advice::GiveUp));
     setup.assert_clean();
 }
@@ -361,9 +361,9 @@ async fn empty_pages_lead_on_and_the_date_is_the_services() {
     setup.cloud.control().add_fault(Fault::new(Effect::EmptyPage).on([Endpoint::List]).first(1));
     let before: Timestamp = SystemClock.now();
     let page = setup.list().await.unwrap();
-    assert!(page.blobs.is_empty());
+    assert!(page.entries.is_empty());
     assert!(page.date.unwrap().duration_since(before) > SignedDuration::from_mins(59));
     assert!(setup.time.now().duration_since(before) > SignedDuration::from_mins(59));
     let next = setup.client.next_page(&setup.token, &page.next.unwrap()).await.unwrap();
-    assert_eq!(next.blobs.len(), 25);
+    assert_eq!(next.entries.len(), 25);
 }

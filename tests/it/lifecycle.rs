@@ -180,6 +180,58 @@ async fn what_needs_a_person_is_told_in_the_same_words_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_on_this_host_is_never_asked_through_a_proxy() {
+    let world = World::new(Scenario::new(18).tenant(tenant(1, 3, 1.0)), "");
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let mut daemon = world.run_with(|command| {
+        for name in ["http_proxy", "https_proxy", "all_proxy"] {
+            command.env(name, &address).env(name.to_uppercase(), &address);
+        }
+        command.env_remove("no_proxy").env_remove("NO_PROXY");
+    });
+    daemon.wait_collected(&world).await;
+    assert!(daemon.stop().await.success());
+    assert!(proxy.accept().is_err(), "an assertion left the host in the clear");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_has_expired_is_told_until_it_is_replaced() {
+    let world = World::new(Scenario::new(19).tenant(tenant(1, 1, 1.0)), "");
+    let (good, key) = (world.dir.path().join("app.crt"), world.dir.path().join("app.key"));
+    let kept = fs::read(&good).unwrap();
+    let key = rcgen::KeyPair::from_pem(&fs::read_to_string(key).unwrap()).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "too old");
+    params.not_after = rcgen::date_time_ymd(2020, 2, 3);
+    fs::write(&good, params.self_signed(&key).unwrap().pem()).unwrap();
+
+    let daemon = world.run();
+    let told = "expired at 2020-02-03";
+    daemon.wait_log(told).await;
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains(told)).unwrap();
+    for part in [" WARN ", "app.crt", "app.certificate_file", "thumbprint", "make a new one"] {
+        assert!(line.contains(part), "no `{part}` in {line}");
+    }
+    let times = |daemon: &crate::world::Daemon| daemon.log().matches(told).count();
+    let before = times(&daemon);
+    assert!(world.tenantry(&["reload"]).status.success());
+    let start = std::time::Instant::now();
+    while times(&daemon) == before {
+        assert!(start.elapsed() < crate::world::PATIENCE, "a reload tells it again: {}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    fs::write(&good, kept).unwrap();
+    assert!(world.tenantry(&["reload"]).status.success());
+    let before = times(&daemon);
+    daemon.wait_log(" INFO collecting ").await;
+    assert_eq!(times(&daemon), before, "what was replaced is not told");
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn few_tenants_are_told_one_by_one_and_many_in_one_line() {
     for (tenants, each, together) in [(2, 2, 0), (21, 0, 1)] {
         let scenario = (1..=tenants).fold(Scenario::new(17), |s, n| s.tenant(tenant(n, 1, 1.0)));

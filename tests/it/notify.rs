@@ -116,6 +116,44 @@ async fn ready_means_that_a_tenant_has_a_token_and_was_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_the_store_ends_when_it_is_told_to() {
+    let world = World::new(Scenario::new(33).tenant(tenant(1, 1, 1.0)), "");
+    let mut first = world.run();
+    first.wait_collected(&world).await;
+    let (mut second, systemd) = watched(&world, Duration::from_secs(20));
+    systemd.until("EXTEND_TIMEOUT_USEC=");
+    second.signal(nix::sys::signal::Signal::SIGTERM);
+    let asked = std::time::Instant::now();
+    assert!(second.ended().await.success(), "{}", second.log());
+    assert!(asked.elapsed() < Duration::from_secs(25), "it waited for the lock, which the first one keeps");
+    systemd.until("STOPPING=1");
+    assert!(second.log().contains("stopping before the start is complete"), "{}", second.log());
+    assert!(second.log().contains(" INFO stopped"), "{}", second.log());
+    assert!(first.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_comes_during_the_start_follows_it() {
+    let world = World::new(Scenario::new(34).tenant(tenant(1, 1, 1.0)).tenant(tenant(2, 1, 1.0)), "");
+    let named = |numbers: &[u32]| -> Vec<_> {
+        numbers.iter().map(|n| (crate::world::tenant_id(*n), format!("tenant-{n}"))).collect()
+    };
+    world.configure(&named(&[1]), "");
+    let first = world.run();
+    first.wait_log(" INFO started ").await;
+    let (mut second, systemd) = watched(&world, Duration::from_secs(20));
+    systemd.until("EXTEND_TIMEOUT_USEC=");
+    world.configure(&named(&[1, 2]), "");
+    second.signal(nix::sys::signal::Signal::SIGHUP);
+    assert!(first.stop().await.success());
+    second
+        .wait("the new tenant is there", |status| status["tenants"].as_array().is_some_and(|all| all.len() == 2))
+        .await;
+    assert!(second.log().contains("configuration read again"), "{}", second.log());
+    assert!(second.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_watchdog_is_fed_only_while_the_writers_turn() {
     let world = World::new(Scenario::new(32).tenant(tenant(1, 3, 1.0)), "");
     let (mut daemon, systemd) = watched(&world, Duration::from_secs(2));

@@ -454,8 +454,8 @@ async fn a_snapshot_that_the_disk_does_not_give_is_not_replaced_by_an_empty_stat
     let dir = tempfile::tempdir().unwrap();
     let store = open_at(dir.path(), NOW);
     store_one(&store, "one", NOW, &[1]).await;
-    let until = time("2026-11-22T12:00:00Z");
-    store.remember_wait(tenant(1), crate::store::WaitKey::Throttled, Some(until)).await.unwrap();
+    let wait = crate::store::Wait { from: time(NOW), until: time("2026-11-22T12:00:00Z") };
+    store.remember_wait(tenant(1), crate::store::WaitKey::Throttled, Some(wait)).await.unwrap();
     store.close().await.unwrap();
     fs::remove_dir_all(dir.path().join("state-1")).unwrap();
     fs::remove_file(dir.path().join("state")).unwrap();
@@ -478,7 +478,7 @@ async fn a_snapshot_that_the_disk_does_not_give_is_not_replaced_by_an_empty_stat
     store.close().await.unwrap();
     drop(store);
     let store = open().unwrap();
-    assert_eq!(store.waits(tenant(1)).await.unwrap(), [(crate::store::WaitKey::Throttled, until)].into());
+    assert_eq!(store.waits(tenant(1)).await.unwrap(), [(crate::store::WaitKey::Throttled, wait)].into());
     store.close().await.unwrap();
 }
 

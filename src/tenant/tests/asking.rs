@@ -57,6 +57,7 @@ fn refusal(reason: Reason, status: u16, wait: Option<Duration>) -> ActivityError
         message: String::new(),
         wait,
         correlation_id: None,
+        json: true,
     }))
 }
 

@@ -1,0 +1,206 @@
+//! Serving connections one by one, the same over TCP and over the admin socket.
+//!
+//! **Invariant:** nobody who connects can hold up anything for ever: connections are bounded in number, and each has a
+//! time in which to send a request and to take a piece of its answer. One that takes longer is ended, and with it what
+//! was read for its answer.
+
+use std::error::Error as _;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutWriter;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// How long a caller may take to send the head of a request, the time between two requests included.
+const HEAD: Duration = Duration::from_secs(15);
+/// How large the head of a request may be.
+const HEAD_SIZE: usize = 64 * 1024;
+/// How long answers under way have when they must leave.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// What callers are allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    /// Who they are, for the journal.
+    pub(super) of: &'static str,
+    /// How many are connected at a time; more wait in the kernel's queue.
+    pub(super) connections: u32,
+    /// How long one may not take a byte of its answer.
+    pub(super) stall: Duration,
+}
+
+/// Serves whoever connects, until `leave`; then what is under way has a moment to end.
+pub(super) async fn serve<L: Listener>(
+    listener: &mut L,
+    router: Router,
+    allowance: Allowance,
+    leave: &CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(allowance.connections as usize));
+    loop {
+        let accepted = async {
+            // Nobody closes the semaphore.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (place, listener.accept().await.0)
+        };
+        let (place, stream) = tokio::select! {
+            accepted = accepted => accepted,
+            () = leave.cancelled() => break,
+        };
+        let (router, leave) = (router.clone(), leave.clone());
+        tokio::spawn(async move {
+            answer(stream, router, allowance, leave).await;
+            drop(place);
+        });
+    }
+    // All places are free when the last caller has gone.
+    let _ = places.acquire_many(allowance.connections).await;
+}
+
+/// Answers one caller until it hangs up, stalls, or must leave.
+async fn answer(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+    router: Router,
+    allowance: Allowance,
+    leave: CancellationToken,
+) {
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(allowance.stall));
+    let stream = TokioIo::new(Box::pin(stream));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
+    let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = leave.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(LEAVE, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    let Err(error) = ended else { return };
+    let of = allowance.of;
+    if error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(is_stall) {
+        let seconds = allowance.stall.as_secs();
+        warn!(seconds, "a caller of the {of} took nothing of its answer for too long and was disconnected");
+    } else {
+        debug!(%error, "a caller of the {of} has gone");
+    }
+}
+
+fn is_stall(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::{Body, Bytes};
+    use axum::routing::get;
+    use futures_util::stream;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Counts the answers under way: what an export holds is held by its stream.
+    struct UnderWay(Arc<AtomicUsize>);
+
+    impl Drop for UnderWay {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    struct World {
+        path: std::path::PathBuf,
+        under_way: Arc<AtomicUsize>,
+        leave: CancellationToken,
+        serving: JoinHandle<()>,
+        _dir: tempfile::TempDir,
+    }
+
+    /// A socket with an answer that has no end.
+    fn world(allowance: Allowance) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let mut listener = UnixListener::bind(&path).unwrap();
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&under_way);
+        let endless = move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let held = UnderWay(Arc::clone(&counter));
+            let pieces =
+                stream::unfold(held, async |held| Some((Ok::<_, io::Error>(Bytes::from(vec![b'x'; 65_536])), held)));
+            std::future::ready(Body::from_stream(pieces))
+        };
+        let router = Router::new().route("/", get(endless));
+        let leave = CancellationToken::new();
+        let left = leave.clone();
+        let serving = tokio::spawn(async move { serve(&mut listener, router, allowance, &left).await });
+        World { path, under_way, leave, serving, _dir: dir }
+    }
+
+    impl World {
+        async fn ask(&self) -> UnixStream {
+            let mut caller = UnixStream::connect(&self.path).await.unwrap();
+            caller.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            caller
+        }
+
+        async fn until(&self, under_way: usize) {
+            let start = tokio::time::Instant::now();
+            while self.under_way.load(Ordering::SeqCst) != under_way {
+                assert!(
+                    start.elapsed() < Duration::from_mins(1),
+                    "{} under way",
+                    self.under_way.load(Ordering::SeqCst)
+                );
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_is_disconnected_and_holds_nothing() {
+        let world = world(Allowance { of: "test", connections: 4, stall: Duration::from_millis(200) });
+        let mut caller = world.ask().await;
+        world.until(1).await;
+        world.until(0).await;
+        // What was sent before can be read; then comes the end, not the rest of the answer.
+        let mut answer = Vec::new();
+        let _ = caller.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+        assert!(!answer.ends_with(b"0\r\n\r\n"), "a cut answer does not look whole");
+        world.leave.cancel();
+        world.serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn more_callers_than_allowed_wait_for_their_turn_and_all_leave_at_the_end() {
+        let world = world(Allowance { of: "test", connections: 2, stall: Duration::from_hours(1) });
+        let callers = (world.ask().await, world.ask().await, world.ask().await);
+        world.until(2).await;
+        drop(callers.0);
+        drop(callers.1);
+        world.until(1).await;
+        world.leave.cancel();
+        world.serving.await.unwrap();
+        assert_eq!(world.under_way.load(Ordering::SeqCst), 0, "nobody is left");
+        drop(callers.2);
+    }
+}
