@@ -18,6 +18,9 @@ use crate::faults::Endpoint;
 /// Violations and warnings kept each; more are only counted.
 const KEPT: usize = 10_000;
 
+/// Whoever asks again so soon after a 5xx has not backed off.
+const AT_ONCE: Duration = Duration::from_millis(250);
+
 /// A snapshot of a cloud's books.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ledger {
@@ -210,6 +213,8 @@ pub(crate) struct Book {
     /// Delivered waits: from when, until when, as time since the start.
     waits: BTreeMap<Scope, (Duration, Duration)>,
     pub(crate) assertions_seen: HashMap<String, u64>,
+    /// When what was asked for was answered with a 5xx, as time since the start; until it is asked for again.
+    failed: HashMap<String, Duration>,
     pub(crate) foreign_requests: u64,
     pub(crate) connections: u64,
 }
@@ -228,6 +233,7 @@ impl Book {
             warnings: Vec::new(),
             waits: BTreeMap::new(),
             assertions_seen: HashMap::new(),
+            failed: HashMap::new(),
             foreign_requests: 0,
             connections: 0,
         }
@@ -313,6 +319,18 @@ impl Book {
             *entry = (uptime, until);
         }
         entry.1 = entry.1.max(until);
+    }
+
+    /// Notes that `what` was answered with this status.
+    pub(crate) fn answered_with(&mut self, what: String, status: u16, uptime: Duration) {
+        if status >= 500 {
+            self.failed.insert(what, uptime);
+        }
+    }
+
+    /// How soon `what` is asked for after a 5xx, if that is at once.
+    pub(crate) fn hurried(&mut self, what: &str, uptime: Duration) -> Option<Duration> {
+        self.failed.remove(what).map(|at| uptime.saturating_sub(at)).filter(|after| *after < AT_ONCE)
     }
 
     /// How much of a wait was left when a request came that should not have come.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
+use super::door::closed;
 use super::request::Request;
 use super::response::{Body, Response, Wire, reason};
 use crate::faults::Point;
@@ -48,16 +50,19 @@ pub(crate) struct Sent {
     pub(crate) bytes: u64,
 }
 
-/// Serves connections until dropped.
-pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>) {
+/// Serves connections until dropped, each until the door is closed.
+pub(super) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, open: &watch::Receiver<bool>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 handler.connected();
-                let handler = Arc::clone(&handler);
+                let (handler, open) = (Arc::clone(&handler), open.clone());
                 tokio::spawn(async move {
-                    // The client sees whatever went wrong; there is nobody else to tell.
-                    let _ = converse(stream, &*handler).await;
+                    tokio::select! {
+                        // The client sees whatever went wrong; there is nobody else to tell.
+                        _ = converse(stream, &*handler) => {}
+                        () = closed(open) => {}
+                    }
                 });
             }
             // Out of descriptors, say: later ones may succeed.
@@ -81,9 +86,8 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
             begun: false,
             bytes: 0,
         };
-        let result = sending.send(response, &request).await;
-        sending.account(false);
-        result?;
+        sending.send(response, &request).await?;
+        drop(sending);
         if !request.keep_alive {
             break;
         }
@@ -91,7 +95,7 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
     stream.shutdown().await
 }
 
-/// An answer on its way.
+/// An answer on its way. Wherever it ends, it is in the books then.
 struct Sending<'a, H: Handler> {
     stream: &'a mut TcpStream,
     handler: &'a H,
@@ -102,6 +106,12 @@ struct Sending<'a, H: Handler> {
     delivers: Option<u64>,
     begun: bool,
     bytes: u64,
+}
+
+impl<H: Handler> Drop for Sending<'_, H> {
+    fn drop(&mut self) {
+        self.account(false);
+    }
 }
 
 fn head(response: &Response, request: &Request, date: &str, length: Option<usize>) -> Vec<u8> {
