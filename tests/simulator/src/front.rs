@@ -113,6 +113,11 @@ impl Handler for Front {
         if let Some(blob) = sent.delivered.and_then(|n| state.blob_mut(n)) {
             blob.fetched += 1;
         }
+        for number in sent.listed {
+            if let Some(blob) = state.blob_mut(number) {
+                blob.listed += 1;
+            }
+        }
     }
 
     fn date(&self) -> String {
@@ -131,8 +136,8 @@ impl Front {
         let uptime = world.clock.uptime();
         let mut state = world.lock();
         state.note_leaks(request, route.receiver(self.serves), at);
-        if let Some(after) = state.book.hurried(what, uptime) {
-            state.book.warning(at, format!("asked for again {} ms after a 5xx: {what}", after.as_millis()));
+        if let Some(times) = state.book.hurried(what, uptime) {
+            state.book.warning(at, format!("asked for again at once after a 5xx, {times} times: {what}"));
         }
         if let (Endpoint::Token, Some(tenant)) = (question.endpoint, question.tenant)
             && let Some(left) = state.book.disregarded(Scope::Entra(tenant), uptime)
@@ -182,8 +187,9 @@ fn question(world: &World, request: &Request, route: &Route) -> Question {
 fn what(request: &Request) -> String {
     let passing = |name: &str| matches!(name, "publisheridentifier" | "endtime");
     let parameters: BTreeMap<_, _> = request.parameters().into_iter().filter(|(name, _)| !passing(name)).collect();
-    let query: String = parameters.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-    format!("{} {}{query}", request.method, request.path)
+    parameters
+        .iter()
+        .fold(format!("{} {}", request.method, request.path), |what, (name, value)| what + " " + name + "=" + value)
 }
 
 /// The sound answer.

@@ -156,9 +156,9 @@ pub(crate) fn spoil(
         }
         Effect::LeaveOut(left_out) => {
             leave_out(world, question, &mut response, |place, entries, blob| match left_out {
-                LeftOut::Listed => blob.listed > 1,
+                LeftOut::Listed => blob.listed > 0,
                 LeftOut::Half => place >= entries.div_ceil(2),
-            })
+            });
         }
         Effect::RelativeNextPage => {
             if let Some(link) = next_page(world, &response) {
@@ -201,6 +201,7 @@ fn replace(response: &mut Response, make: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     let changed = make(plain.clone());
     if changed != plain {
         response.delivers = None;
+        response.lists.clear();
     }
     response.headers.retain(|(n, _)| !n.eq_ignore_ascii_case("content-encoding"));
     response.body = Body::Whole(Bytes::from(changed));
@@ -218,12 +219,11 @@ fn leave_out(
     else {
         return;
     };
-    let (mut state, count) = (world.lock(), entries.len());
+    let (state, count) = (world.lock(), entries.len());
     let mut kept = Vec::with_capacity(count);
     for (place, entry) in entries.into_iter().enumerate() {
-        let number = entry["contentId"].as_str().and_then(|id| state.blob_named(tenant, id)).map(|blob| blob.number);
-        match number.and_then(|number| state.blob_mut(number)) {
-            Some(blob) if is_left_out(place, count, blob) => blob.listed -= 1,
+        match entry["contentId"].as_str().and_then(|id| state.blob_named(tenant, id)) {
+            Some(blob) if is_left_out(place, count, blob) => response.lists.retain(|number| *number != blob.number),
             _ => kept.push(entry),
         }
     }

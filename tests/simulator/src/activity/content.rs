@@ -53,13 +53,13 @@ pub(super) fn list(call: &Call<'_>) -> Response {
     let size = state.service.page_size.max(1);
     let numbers = available(&state, call, content_type, window, after, size + 1);
     let page = &numbers[..numbers.len().min(size)];
-    let mut entries = Vec::with_capacity(page.len());
+    let (mut entries, mut named) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
     for number in page {
         let listed = state.listed_as(*number, window.start, window.end);
-        let Some(blob) = listed.and_then(|listed| state.blob_mut(listed)) else {
+        let Some(blob) = listed.and_then(|listed| state.blob(listed)) else {
             continue;
         };
-        blob.listed += 1;
+        named.push(blob.number);
         entries.push(Entry {
             uri: format!(
                 "{}/api/v1.0/{}/activity/feed/audit/{}",
@@ -71,7 +71,7 @@ pub(super) fn list(call: &Call<'_>) -> Response {
             expiration: with_millis(blob.content_expiration),
         });
     }
-    let mut response = Response::json(200, &entries);
+    let mut response = Response { lists: named, ..Response::json(200, &entries) };
     if let Some(last) = page.last().filter(|_| numbers.len() > size).and_then(|n| state.blob(*n)) {
         let link = next_page(call, &state, content_type, window, &token(last.visible_from, last.number));
         response = response.header(&state.service.next_page_header.clone(), link);

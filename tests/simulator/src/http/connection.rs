@@ -40,12 +40,14 @@ pub(crate) trait Handler: Send + Sync + 'static {
 }
 
 /// How far an answer got.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sent {
     /// Its status; 0 if its header section was not sent.
     pub(crate) status: u16,
     /// The blob that it delivered whole.
     pub(crate) delivered: Option<u64>,
+    /// The blobs that it named, if it got to the end.
+    pub(crate) listed: Vec<u64>,
     /// Bytes of the body.
     pub(crate) bytes: u64,
 }
@@ -75,7 +77,7 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(8192);
     while let Some(request) = Request::read(&mut stream, &mut buffer).await? {
-        let (response, ticket) = handler.answer(&request);
+        let (mut response, ticket) = handler.answer(&request);
         let mut sending = Sending {
             stream: &mut stream,
             handler,
@@ -83,6 +85,7 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
             wire: response.wire,
             status: response.status,
             delivers: response.delivers,
+            lists: std::mem::take(&mut response.lists),
             begun: false,
             bytes: 0,
         };
@@ -104,6 +107,7 @@ struct Sending<'a, H: Handler> {
     wire: Wire,
     status: u16,
     delivers: Option<u64>,
+    lists: Vec<u64>,
     begun: bool,
     bytes: u64,
 }
@@ -206,7 +210,8 @@ impl<H: Handler> Sending<'_, H> {
         if let Some(ticket) = self.ticket.take() {
             let status = if self.begun { self.status } else { 0 };
             let delivered = self.delivers.filter(|_| complete);
-            self.handler.sent(ticket, Sent { status, delivered, bytes: self.bytes });
+            let listed = if complete { std::mem::take(&mut self.lists) } else { Vec::new() };
+            self.handler.sent(ticket, Sent { status, delivered, listed, bytes: self.bytes });
         }
     }
 
