@@ -17,6 +17,7 @@ mod operator;
 mod package;
 mod phases;
 mod power;
+mod pretence;
 mod read;
 mod reload;
 mod skip;
