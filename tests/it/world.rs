@@ -344,7 +344,7 @@ impl Daemon {
                     let missing: BTreeSet<_> = world.missing(&ledger).into_iter().collect();
                     let of = ledger.blobs.iter().filter(|blob| blob.record_ids().iter().any(|id| missing.contains(id)));
                     let blobs: Vec<_> = of.take(5).map(|blob| format!("{blob:?}")).collect();
-                    panic!("{} records are still missing, of {blobs:#?}", missing.len());
+                    panic!("{} records are still missing, of {blobs:#?}\n{}", missing.len(), self.log());
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
