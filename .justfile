@@ -66,6 +66,6 @@ reproduce: packages
     sums() { (cd "$1/target/packages" && find . -type f | LC_ALL=C sort | xargs sha256sum); }
     diff <(sums .) <(sums "$elsewhere/tenantry") && sums .
 
-# What takes longer than CI allows: 100 kill rounds, power cuts, clock steps, isolation, the benchmarks.
+# What takes longer than CI allows: 100 kill rounds, power cuts, clock steps, isolation, soaks, the benchmarks.
 long:
     .ci/long

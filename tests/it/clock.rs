@@ -8,7 +8,7 @@ use crate::skip::skip;
 use crate::world::{World, tenant, tenant_id};
 
 /// Debian's libfaketime, for programs with threads.
-fn libfaketime() -> Option<PathBuf> {
+pub(crate) fn libfaketime() -> Option<PathBuf> {
     ["x86_64", "aarch64"]
         .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"))
         .into_iter()

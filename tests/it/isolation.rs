@@ -1,17 +1,21 @@
 //! One tenant's trouble never delays another.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tenantry_simulator::{ContentType, Effect, Fault, Feed, Point, Quirks, Scenario, Tenant, When};
+use serde_json::Value;
+use tenantry_simulator::{ContentType, Effect, Endpoint, Fault, Feed, Point, Quirks, Scenario, Tenant};
 use uuid::Uuid;
 
 use crate::skip::not_here;
-use crate::world::{World, tenant_id};
+use crate::world::{World, assert_no_violations, offered, tenant_id};
 
 const LIVE: u32 = 20;
 const BACKLOG: u32 = 101;
 const STALLS: u32 = 102;
 const PANICS: u32 = 103;
+const SILENT: u32 = 104;
+const BREAKS_OFF: u32 = 105;
 
 fn live(number: u32) -> Tenant {
     Tenant::new(tenant_id(number), &format!("live-{number}"))
@@ -45,8 +49,22 @@ async fn lag_p99(scenario: Scenario, measured: Duration) -> (u64, World) {
     let begin = world.cloud.ledger().at;
     tokio::time::sleep(measured).await;
     let end = world.cloud.ledger().at;
+    let ids: BTreeSet<Uuid> = (1..=LIVE).map(tenant_id).collect();
+    // The lag is right only if nothing is missing.
+    world.cloud.control().pause();
+    let ledger = world.cloud.ledger();
+    daemon
+        .wait("all of the live tenants' content is stored", |status| {
+            ids.iter().all(|id| {
+                let named = |tenant: &&Value| tenant["id"] == id.to_string().as_str();
+                let stored = status["tenants"].as_array().unwrap().iter().find(named);
+                stored.and_then(|tenant| tenant["stored_today"]["blobs"].as_u64()) >= Some(offered(&ledger, *id))
+            })
+        })
+        .await;
     assert!(daemon.stop().await.success());
-    let ids: Vec<Uuid> = (1..=LIVE).map(tenant_id).collect();
+    world.assert_collected_of(ids.clone(), &ledger);
+    assert_no_violations(&world.cloud.ledger());
     let mut lags: Vec<u64> = world
         .stored_blobs()
         .into_iter()
@@ -73,15 +91,20 @@ async fn a_backlog_a_staller_and_a_panicking_parser_do_not_delay_the_others() {
         .quirks(Quirks { fault_point: 1.0, ..Quirks::default() });
     let beside = alone
         .tenant(Tenant::new(tenant_id(BACKLOG), "backlog").feed(backlog))
-        .tenant(Tenant::new(tenant_id(STALLS), "stalls").feed(Feed::new(ContentType::General).backlog(100, 1.0)))
-        .tenant(Tenant::new(tenant_id(PANICS), "panics").feed(panics))
-        .fault(Fault {
-            tenant: Some(tenant_id(STALLS)),
-            on: Vec::new(),
-            content_type: None,
-            when: When::Always,
-            effect: Effect::Stall { at: Point::BeforeHeaders, for_ms: None },
-        });
+        .tenant(Tenant::new(tenant_id(PANICS), "panics").feed(panics));
+    // One gets no answer at all and never comes to list; the others stall where slots, memory and connections are held.
+    let endless = |at| Effect::Stall { at, for_ms: None };
+    let content = [Endpoint::List, Endpoint::Blob];
+    let beside = [
+        (STALLS, "stalls", Fault::new(endless(Point::BeforeHeaders))),
+        (SILENT, "silent", Fault::new(endless(Point::BeforeHeaders)).on([Endpoint::Blob])),
+        (BREAKS_OFF, "breaks-off", Fault::new(endless(Point::MidBody)).on(content)),
+    ]
+    .into_iter()
+    .fold(beside, |scenario, (number, name, fault)| {
+        let feed = Feed::new(ContentType::General).backlog(100, 1.0).live_every_ms(500);
+        scenario.tenant(Tenant::new(tenant_id(number), name).feed(feed)).fault(fault.tenant(tenant_id(number)))
+    });
     let (beside_ms, world) = lag_p99(beside, measured).await;
     let ratio = f64::from(u32::try_from(beside_ms).unwrap()) / f64::from(u32::try_from(alone_ms).unwrap());
     #[expect(clippy::print_stderr, reason = "the figure belongs to the test's output")]
@@ -91,4 +114,8 @@ async fn a_backlog_a_staller_and_a_panicking_parser_do_not_delay_the_others() {
     assert!(ratio <= 2.0, "alone {alone_ms} ms, beside the others {beside_ms} ms");
     let log = std::fs::read_to_string(world.dir.path().join("log")).unwrap();
     assert!(log.contains("panic"), "the fault point did not strike");
+    let ledger = world.cloud.ledger();
+    for (number, stage) in [(STALLS, Endpoint::Token), (SILENT, Endpoint::Blob), (BREAKS_OFF, Endpoint::List)] {
+        assert!(ledger.requests(tenant_id(number), stage) > 0, "tenant {number} never came to {stage:?}");
+    }
 }

@@ -45,6 +45,19 @@ impl World {
         blobs
     }
 
+    /// What was given up.
+    pub(crate) async fn dead_letters(&self) -> BTreeSet<(Uuid, String)> {
+        let store = open(self);
+        let tenants: BTreeSet<_> = self.cloud.ledger().blobs.iter().map(|blob| blob.tenant).collect();
+        let mut found = BTreeSet::new();
+        for tenant in tenants {
+            let letters = store.list_dead_letters(TenantId::from(tenant), 10_000).await.unwrap();
+            found.extend(letters.into_iter().map(|letter| (tenant, letter.entry.blob.content_id.to_string())));
+        }
+        store.close().await.unwrap();
+        found
+    }
+
     /// Every stored body is what was offered, byte for byte; no blob is stored twice; and whatever became available
     /// before a watermark is stored or queued.
     pub(crate) async fn assert_store_is_sound(&self) {

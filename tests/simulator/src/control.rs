@@ -25,7 +25,7 @@ use crate::http::{Request, Response};
 use crate::ledger::Ledger;
 use crate::records::Recipe;
 use crate::scenario::{App, Consent, Tenant};
-use crate::world::{SubscriptionStatus, World};
+use crate::world::{Host, SubscriptionStatus, World};
 
 /// A change of the running cloud.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,6 +98,14 @@ pub enum Command {
     SetPageSize(usize),
     /// Changes the wait between two starts of a subscription, in seconds.
     SetStartCooldown(u64),
+    /// Lets a host take connections, or refuse them and end those that there are. In a cloud of one host that shuts out
+    /// this interface too.
+    SetReachable {
+        /// The host.
+        host: Host,
+        /// Whether it takes connections.
+        reachable: bool,
+    },
     /// Strikes violations and warnings from the books.
     ForgetViolations,
 }
@@ -238,6 +246,11 @@ impl Control {
         self.apply(Command::SetDateOffset(ms));
     }
 
+    /// Lets a host take connections, or refuse them and end those that there are.
+    pub fn set_reachable(&self, host: Host, reachable: bool) {
+        self.apply(Command::SetReachable { host, reachable });
+    }
+
     /// Strikes violations and warnings from the books.
     pub fn forget_violations(&self) {
         self.apply(Command::ForgetViolations);
@@ -284,6 +297,7 @@ fn apply(world: &World, command: Command) -> Outcome {
         Command::SetDateOffset(ms) => world.clock.set_date_offset(ms),
         Command::SetPageSize(entries) => state.service.page_size = entries,
         Command::SetStartCooldown(seconds) => state.service.start_cooldown_s = seconds,
+        Command::SetReachable { host, reachable } => world.hosts.set_reachable(host, reachable),
         Command::ForgetViolations => state.book.forget(),
         Command::SetAuditLog { tenant, on } => {
             if let Some(tenant) = state.tenants.get_mut(&tenant) {

@@ -83,6 +83,8 @@ pub enum When {
     Requests(Vec<u64>),
     /// From the first until the second number of milliseconds after the fault was added.
     Between(u64, u64),
+    /// Each request for the blob with this number.
+    Blob(u64),
 }
 
 /// The body of an error answer.
@@ -157,6 +159,8 @@ pub enum BadJson {
     Garbage,
     /// A JSON object where an array belongs.
     NotAnArray,
+    /// Nothing at all.
+    Empty,
 }
 
 /// What is wrong with an entry of a listing.
@@ -169,6 +173,18 @@ pub enum BadEntry {
     LongId,
     /// No `contentId`.
     NoId,
+    /// A `contentExpiration` that is no moment anybody lives in: `0001-01-01T00:00:00`.
+    NoExpiration,
+}
+
+/// What a listing leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOut {
+    /// What an earlier listing has named.
+    Listed,
+    /// The second half of each page.
+    Half,
 }
 
 /// What happens.
@@ -188,6 +204,13 @@ pub enum Effect {
     },
     /// Too many requests.
     Throttled(Throttle),
+    /// Too many requests, with `Retry-After`, and then nothing: the body never comes.
+    ThrottledThenSilent {
+        /// `Retry-After`, in seconds.
+        retry_after_s: u64,
+    },
+    /// What a proxy says that wants somebody to sign in: an HTML page with status 200.
+    ProxyPage,
     /// An error of the Activity API.
     Af {
         /// `error.code`: AF and digits, or anything else.
@@ -250,12 +273,18 @@ pub enum Effect {
     ForeignContentUri,
     /// The first entry of a listing is spoiled.
     BadEntry(BadEntry),
+    /// The first entry of a listing is there twice.
+    RepeatedEntry,
+    /// Listings leave entries out, which they name another time.
+    LeaveOut(LeftOut),
     /// Listings name the foreign host in their next-page link (and have one in any case).
     ForeignNextPage,
     /// Listings have no entries but a next-page link to what they would have held.
     EmptyPage,
     /// The next-page link comes under this header name.
     NextPageHeader(String),
+    /// The next-page link has neither scheme nor host.
+    RelativeNextPage,
     /// A redirect to the foreign host.
     Redirect {
         /// The status.
@@ -323,6 +352,8 @@ pub(crate) struct Question {
     pub(crate) endpoint: Endpoint,
     pub(crate) tenant: Option<Uuid>,
     pub(crate) content_type: Option<ContentType>,
+    /// The blob's number, if one is asked for that there is.
+    pub(crate) blob: Option<u64>,
 }
 
 /// The faults of a running cloud, with their counts.
@@ -372,12 +403,12 @@ impl Faults {
     pub(crate) fn strike(&mut self, question: &Question, uptime: Duration) -> Option<Effect> {
         let seed = self.seed;
         let mut concerned = self.entries.iter_mut().filter(|e| e.fault.concerns(question));
-        concerned.find_map(|e| e.strikes(seed, uptime).then(|| e.fault.effect.clone()))
+        concerned.find_map(|e| e.strikes(question, seed, uptime).then(|| e.fault.effect.clone()))
     }
 }
 
 impl Entry {
-    fn strikes(&mut self, seed: u64, uptime: Duration) -> bool {
+    fn strikes(&mut self, question: &Question, seed: u64, uptime: Duration) -> bool {
         self.seen += 1;
         let age = u64::try_from(uptime.saturating_sub(self.added).as_millis()).unwrap_or(u64::MAX);
         let strikes = match &self.fault.when {
@@ -387,6 +418,7 @@ impl Entry {
             When::Every(n) => *n > 0 && self.seen.is_multiple_of(*n),
             When::Requests(numbers) => numbers.contains(&self.seen),
             When::Between(from, to) => (*from..*to).contains(&age),
+            When::Blob(number) => question.blob == Some(*number),
         };
         self.struck += u64::from(strikes);
         strikes
@@ -401,6 +433,7 @@ mod tests {
         endpoint: Endpoint::Blob,
         tenant: Some(Uuid::from_u128(1)),
         content_type: Some(ContentType::Exchange),
+        blob: Some(7),
     };
 
     fn pattern(when: When, requests: u64) -> Vec<u64> {
@@ -416,6 +449,7 @@ mod tests {
         assert_eq!(pattern(When::Every(2), 5), [2, 4]);
         assert_eq!(pattern(When::Requests(vec![1, 4]), 5), [1, 4]);
         assert_eq!(pattern(When::Between(20, 40), 6), [2, 3]);
+        assert_eq!((pattern(When::Blob(7), 2), pattern(When::Blob(8), 2)), (vec![1, 2], Vec::new()));
         let struck = pattern(When::Chance(0.3), 1000).len();
         assert!((220..380).contains(&struck), "{struck} of 1000 at 0.3");
         assert_eq!(pattern(When::Chance(0.3), 50), pattern(When::Chance(0.3), 50));

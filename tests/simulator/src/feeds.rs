@@ -20,7 +20,9 @@ impl State {
         let content_type = feed.content_type;
         self.due.retain(|(_, t, c)| (*t, *c) != (tenant, content_type));
         if let Some(every) = feed.live_every_ms {
-            self.due.insert((uptime_ms + every.max(1), tenant, content_type));
+            // Somewhere in its turn, so that feeds of the same pace do not come together.
+            let mut rng = Rng::with_seed(mix(&[self.seed, guid_seed(tenant), content_type as u64, 7]));
+            self.due.insert((uptime_ms + rng.u64(1..=every.max(1)), tenant, content_type));
         }
         let backlog = feed.backlog;
         let span = feed.backlog_days * 86_400_000.0;
@@ -304,5 +306,31 @@ fn content_id(content_type: ContentType, created: Timestamp, number: u64) -> Str
             format!("{time}${time}$audit_general$Audit_General$na{:04}$na{:04}", number % 30, number % 30)
         }
         ContentType::Dlp => format!("{time}${time}$dlp_all$DLP_All$emea{:04}", number % 29),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::content_type::ContentType;
+    use crate::scenario::{Feed, Scenario, Tenant};
+    use crate::world::State;
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    #[test]
+    fn feeds_of_the_same_pace_begin_apart_and_the_same_each_time() {
+        let begins = || {
+            let mut state = State::new(Scenario::new(1));
+            for number in 1..=20 {
+                let feed = Feed::new(ContentType::General).live_every_ms(10_000);
+                let tenant = Tenant::new(Uuid::from_u128(number), "t").feed(feed);
+                state.add_tenant(tenant, Timestamp::UNIX_EPOCH, 500);
+            }
+            state.due.iter().map(|(at, ..)| *at).collect::<Vec<_>>()
+        };
+        let all = begins();
+        assert!(all.iter().all(|at| (501..=10_500).contains(at)), "{all:?}");
+        assert!(all[0] < 3000 && all[19] > 7500 && all[10] - all[9] < 5000, "{all:?}");
+        assert_eq!(all, begins());
     }
 }

@@ -1,23 +1,37 @@
-//! The cloud's door: routes requests, lets faults strike, keeps the books.
+//! The cloud's front: routes requests, lets faults strike, keeps the books.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::activity;
 use crate::content_type::ContentType;
 use crate::control;
+use crate::custody::Receiver;
 use crate::entra;
-use crate::faults::{BadEntry, BadJson, Effect, Endpoint, ErrorBody, Point, Question};
-use crate::http::{Body, Handler, Request, Response, Sent, Wire};
+use crate::faults::{Effect, Endpoint, Question};
+use crate::http::{Handler, Request, Response, Sent};
 use crate::ledger::{Scope, Seen, TokenRequest, Wait};
+use crate::spoil::{instead, spoil};
 use crate::world::World;
 
 /// The cloud as a handler of requests.
 pub(crate) struct Front {
     pub(crate) world: Arc<World>,
+    pub(crate) serves: Serves,
+}
+
+/// What a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// Authority and management host in one.
+    Both,
+    /// The authority.
+    Authority,
+    /// The management host.
+    Management,
 }
 
 /// What is noted about a request.
@@ -25,13 +39,39 @@ pub(crate) enum Ticket {
     /// Of the control interface.
     Control,
     /// Of the cloud.
-    Request { place: u64, endpoint: Endpoint, tenant: Option<Uuid> },
+    Request {
+        /// Its place in the log.
+        place: u64,
+        endpoint: Endpoint,
+        tenant: Option<Uuid>,
+        /// What is the same when it is asked for again.
+        what: String,
+    },
 }
 
 enum Route {
     Entra(entra::Route),
     Activity(activity::Route),
     Unknown,
+}
+
+impl Route {
+    /// What the port has of what a request asks for.
+    fn of(request: &Request, serves: Serves) -> Self {
+        let entra = || entra::Route::of(&request.path).filter(|_| serves != Serves::Management).map(Self::Entra);
+        let activity =
+            || activity::Route::of(&request.path).filter(|_| serves != Serves::Authority).map(Self::Activity);
+        entra().or_else(activity).unwrap_or(Self::Unknown)
+    }
+
+    fn receiver(&self, serves: Serves) -> Receiver {
+        match (self, serves) {
+            (Self::Entra(_), _) => Receiver::Authority,
+            (Self::Activity(_), _) => Receiver::Activity,
+            (Self::Unknown, Serves::Authority) => Receiver::StrangeToAuthority,
+            (Self::Unknown, _) => Receiver::StrangeToManagement,
+        }
+    }
 }
 
 impl Handler for Front {
@@ -46,19 +86,17 @@ impl Handler for Front {
         if let Some(rest) = request.path.strip_prefix("/_sim/") {
             return (control::over_http(world, rest, request), Ticket::Control);
         }
-        let route = entra::Route::of(&request.path)
-            .map(Route::Entra)
-            .or_else(|| activity::Route::of(&request.path).map(Route::Activity))
-            .unwrap_or(Route::Unknown);
+        let route = Route::of(request, self.serves);
         let question = question(world, request, &route);
-        let place = self.note(request, &route, &question);
+        let what = what(request);
+        let place = self.note(request, &route, &question, &what);
         let uptime = world.clock.uptime();
         let effect = world.lock().faults.strike(&question, uptime);
         let mut response = respond(world, request, &route, &question, effect);
         if question.endpoint.is_activity() {
             response.latency += Duration::from_millis(world.lock().service.latency_ms);
         }
-        (response, Ticket::Request { place, endpoint: question.endpoint, tenant: question.tenant })
+        (response, Ticket::Request { place, endpoint: question.endpoint, tenant: question.tenant, what })
     }
 
     fn told(&self, wait: Wait) {
@@ -67,11 +105,18 @@ impl Handler for Front {
     }
 
     fn sent(&self, ticket: Ticket, sent: Sent) {
-        let Ticket::Request { place, endpoint, tenant } = ticket else { return };
+        let Ticket::Request { place, endpoint, tenant, what } = ticket else { return };
+        let uptime = self.world.clock.uptime();
         let mut state = self.world.lock();
+        state.book.answered_with(what, sent.status, uptime);
         state.book.answered(place, tenant, endpoint, sent.status, sent.bytes);
         if let Some(blob) = sent.delivered.and_then(|n| state.blob_mut(n)) {
             blob.fetched += 1;
+        }
+        for number in sent.listed {
+            if let Some(blob) = state.blob_mut(number) {
+                blob.listed += 1;
+            }
         }
     }
 
@@ -81,7 +126,7 @@ impl Handler for Front {
 }
 
 impl Front {
-    fn note(&self, request: &Request, route: &Route, question: &Question) -> u64 {
+    fn note(&self, request: &Request, route: &Route, question: &Question, what: &str) -> u64 {
         let world = &self.world;
         let at = world.clock.now();
         match route {
@@ -90,6 +135,10 @@ impl Front {
         }
         let uptime = world.clock.uptime();
         let mut state = world.lock();
+        state.note_leaks(request, route.receiver(self.serves), at);
+        if let Some(times) = state.book.hurried(what, uptime) {
+            state.book.warning(at, format!("asked for again at once after a 5xx, {times} times: {what}"));
+        }
         if let (Endpoint::Token, Some(tenant)) = (question.endpoint, question.tenant)
             && let Some(left) = state.book.disregarded(Scope::Entra(tenant), uptime)
         {
@@ -114,15 +163,33 @@ fn question(world: &World, request: &Request, route: &Route) -> Question {
             endpoint: route.endpoint(),
             tenant: entra::tenant_named(world, &route.tenant),
             content_type: None,
+            blob: None,
         },
         Route::Activity(route) => {
             let tenant = route.tenant_id();
             let named = request.parameters().get("contenttype").and_then(|t| ContentType::parse(t));
-            let of_blob = || tenant.and_then(|t| world.lock().blob_named(t, &route.content_id).map(|b| b.content_type));
-            Question { endpoint: route.endpoint, tenant, content_type: named.or_else(of_blob) }
+            let blob = tenant.and_then(|t| {
+                let state = world.lock();
+                state.blob_named(t, &route.content_id).map(|b| (b.number, b.content_type))
+            });
+            Question {
+                endpoint: route.endpoint,
+                tenant,
+                content_type: named.or(blob.map(|(_, content_type)| content_type)),
+                blob: blob.map(|(number, _)| number),
+            }
         }
-        Route::Unknown => Question { endpoint: Endpoint::Unknown, tenant: None, content_type: None },
+        Route::Unknown => Question { endpoint: Endpoint::Unknown, tenant: None, content_type: None, blob: None },
     }
+}
+
+/// What a request asks for, without what differs when it is asked for again: who asks, and up to when.
+fn what(request: &Request) -> String {
+    let passing = |name: &str| matches!(name, "publisheridentifier" | "endtime");
+    let parameters: BTreeMap<_, _> = request.parameters().into_iter().filter(|(name, _)| !passing(name)).collect();
+    parameters
+        .iter()
+        .fold(format!("{} {}", request.method, request.path), |what, (name, value)| what + " " + name + "=" + value)
 }
 
 /// The sound answer.
@@ -143,7 +210,7 @@ fn respond(world: &World, request: &Request, route: &Route, question: &Question,
             note_token_fault(world, request, question, &effect);
             response
         }
-        None => spoil(world, request, sound(world, request, route), effect),
+        None => spoil(world, request, question, sound(world, request, route), effect),
     }
 }
 
@@ -170,182 +237,6 @@ fn note_token_fault(world: &World, request: &Request, question: &Question, effec
     world.lock().book.token_requests.push(note);
 }
 
-/// The answer that a fault gives in place of the sound one, if it does.
-fn instead(world: &World, request: &Request, question: &Question, effect: &Effect) -> Option<Response> {
-    let entra = !question.endpoint.is_activity();
-    let scope = question.tenant.map(|t| if entra { Scope::Entra(t) } else { Scope::Activity(t) });
-    let seconds = |mut response: Response, retry_after: Option<u64>| {
-        if let Some(seconds) = retry_after {
-            response.set_header("Retry-After", seconds.to_string());
-            response.wait = scope.map(|scope| Wait { scope, time: Duration::from_secs(seconds) });
-        }
-        response
-    };
-    Some(match effect {
-        Effect::Status { status, body, retry_after_s } => {
-            let response = match body {
-                ErrorBody::Json if entra => {
-                    let mut response =
-                        entra::Refusal::new(90033).response(world.clock.now(), request.header("client-request-id"));
-                    response.status = *status;
-                    response
-                }
-                ErrorBody::Json => activity::error(*status, "AF50000", activity::usual_message("AF50000")),
-                ErrorBody::Html => Response::new(
-                    *status,
-                    "text/html; charset=us-ascii",
-                    format!(
-                        "<!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 4.01//EN\"><HTML><HEAD><TITLE>Service Unavailable</TITLE></HEAD><BODY><h2>Service Unavailable</h2><hr><p>HTTP Error {status}. The service is unavailable.</p></BODY></HTML>"
-                    ),
-                ),
-                ErrorBody::Empty => Response::empty(*status),
-                ErrorBody::Text => Response::new(*status, "text/plain", "The service is unavailable."),
-            };
-            seconds(response, *retry_after_s)
-        }
-        Effect::Throttled(throttle) => {
-            let publisher = request.parameters().get("publisheridentifier").cloned().unwrap_or_default();
-            activity::throttled(
-                *throttle,
-                scope.unwrap_or(Scope::Activity(Uuid::nil())),
-                &request.method,
-                &publisher,
-                &world.clock,
-            )
-        }
-        Effect::Af { code, status, message } => {
-            activity::error(*status, code, message.as_deref().unwrap_or_else(|| activity::usual_message(code)))
-        }
-        Effect::Entra { code, retry_after_s } => seconds(
-            entra::Refusal::new(*code).response(world.clock.now(), request.header("client-request-id")),
-            *retry_after_s,
-        ),
-        Effect::Denied => activity::denied(),
-        Effect::Redirect { status } => {
-            Response::empty(*status).header("Location", format!("{}{}", world.foreign_url, request.path))
-        }
-        Effect::Reset(Point::BeforeHeaders) => {
-            Response { wire: Wire::Reset(Point::BeforeHeaders), ..Response::empty(200) }
-        }
-        Effect::Stall { at: Point::BeforeHeaders, for_ms: None } => {
-            Response { wire: Wire::Stall(Point::BeforeHeaders, None), ..Response::empty(200) }
-        }
-        _ => return None,
-    })
-}
-
-/// Spoils a sound answer.
-fn spoil(world: &World, request: &Request, mut response: Response, effect: Effect) -> Response {
-    match effect {
-        Effect::Reset(point) => response.wire = Wire::Reset(point),
-        Effect::Truncate { chunked } => response.wire = Wire::Truncate { chunked },
-        Effect::Stall { at, for_ms } => response.wire = Wire::Stall(at, for_ms.map(Duration::from_millis)),
-        Effect::Drip { bytes, every_ms } => response.wire = Wire::Drip(bytes, Duration::from_millis(every_ms)),
-        Effect::ContentType(name) => response.set_header("Content-Type", name),
-        _ if response.status != 200 => {}
-        Effect::BadJson(how) => replace(&mut response, |plain| malformed(plain, how)),
-        Effect::Encoding { gzip } => {
-            replace(&mut response, |plain| plain);
-            if gzip {
-                activity::compress(&mut response);
-            }
-        }
-        Effect::DamagedGzip => {
-            replace(&mut response, |plain| plain);
-            activity::compress(&mut response);
-            let mut bytes = response.whole().to_vec();
-            let half = bytes.len() / 2;
-            for byte in &mut bytes[half..] {
-                *byte ^= 0x5a;
-            }
-            response.body = Body::Whole(bytes.into());
-            response.delivers = None;
-        }
-        Effect::GzipBomb { mib } => {
-            response.body = activity::bomb(mib);
-            response.set_header("Content-Encoding", "gzip");
-            response.delivers = None;
-        }
-        Effect::ForeignContentUri => {
-            let (own, foreign) =
-                (format!("\"contentUri\":\"{}/", world.url), format!("\"contentUri\":\"{}/", world.foreign_url));
-            let text = String::from_utf8_lossy(&response.whole()).replace(&own, &foreign);
-            response.body = Body::Whole(text.into());
-        }
-        Effect::BadEntry(how) => {
-            if let Ok(mut entries) = serde_json::from_slice::<Vec<serde_json::Value>>(&response.whole())
-                && let Some(entry) = entries.first_mut()
-            {
-                bad_entry(entry, how);
-                response.body = Body::Whole(serde_json::Value::from(entries).to_string().into());
-            }
-        }
-        Effect::ForeignNextPage => {
-            let link = next_page(world, &response).unwrap_or_else(|| format!("{}/api/v1.0/next?nextpage=1", world.url));
-            let name = next_page_header(world);
-            response.set_header(&name, link.replacen(&world.url, &world.foreign_url, 1));
-        }
-        Effect::EmptyPage => {
-            let name = next_page_header(world);
-            response.set_header(&name, activity::link_to_same(world, request));
-            response.body = Body::Whole(Bytes::from_static(b"[]"));
-            response.headers.retain(|(n, _)| !n.eq_ignore_ascii_case("content-encoding"));
-        }
-        Effect::NextPageHeader(name) => {
-            if let Some(link) = next_page(world, &response) {
-                let old = next_page_header(world);
-                response.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(&old));
-                response = response.header(&name, link);
-            }
-        }
-        _ => {}
-    }
-    response
-}
-
-fn next_page_header(world: &World) -> String {
-    world.lock().service.next_page_header.clone()
-}
-
-fn next_page(world: &World, response: &Response) -> Option<String> {
-    let name = next_page_header(world);
-    response.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone())
-}
-
-/// Replaces the body by another made from it, uncompressed; the blob then does not count as delivered unless it is the
-/// same.
-fn replace(response: &mut Response, make: impl FnOnce(Vec<u8>) -> Vec<u8>) {
-    let compressed = response.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("content-encoding"));
-    let bytes = response.whole();
-    let plain = if compressed { activity::expand(&bytes) } else { bytes.to_vec() };
-    let changed = make(plain.clone());
-    if changed != plain {
-        response.delivers = None;
-    }
-    response.headers.retain(|(n, _)| !n.eq_ignore_ascii_case("content-encoding"));
-    response.body = Body::Whole(Bytes::from(changed));
-}
-
-fn bad_entry(entry: &mut serde_json::Value, how: BadEntry) {
-    let longer = |value: &serde_json::Value| format!("{}{}", value.as_str().unwrap_or_default(), "x".repeat(40 << 10));
-    match how {
-        BadEntry::LongUri => entry["contentUri"] = longer(&entry["contentUri"]).into(),
-        BadEntry::LongId => entry["contentId"] = longer(&entry["contentId"]).into(),
-        BadEntry::NoId => _ = entry.as_object_mut().and_then(|fields| fields.remove("contentId")),
-    }
-}
-
-fn malformed(mut plain: Vec<u8>, how: BadJson) -> Vec<u8> {
-    match how {
-        BadJson::Cut => {
-            plain.truncate(plain.len() / 2);
-            plain
-        }
-        BadJson::Garbage => b"\x00\xff[{\"CreationTime\":garbage}} not json".to_vec(),
-        BadJson::NotAnArray => br#"{"value":[],"note":"an object where an array belongs"}"#.to_vec(),
-    }
-}
-
 /// The foreign host: answers everything with an empty list and notes whatever it should not have got.
 pub(crate) struct Foreign {
     pub(crate) world: Arc<World>,
@@ -362,13 +253,7 @@ impl Handler for Foreign {
         let now = self.world.clock.now();
         let mut state = self.world.lock();
         state.book.foreign_requests += 1;
-        if request.header("authorization").is_some() {
-            state.book.violation(now, format!("a bearer token reached the foreign host: {}", request.line()));
-        }
-        let form = request.form();
-        if form.contains_key("client_assertion") || form.contains_key("client_secret") {
-            state.book.violation(now, format!("a credential reached the foreign host: {}", request.line()));
-        }
+        state.note_leaks(request, Receiver::Foreign, now);
         (Response::new(200, "application/json; charset=utf-8", "[]"), ())
     }
 

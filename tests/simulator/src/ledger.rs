@@ -18,6 +18,9 @@ use crate::faults::Endpoint;
 /// Violations and warnings kept each; more are only counted.
 const KEPT: usize = 10_000;
 
+/// Whoever asks again so soon after a 5xx has not backed off.
+const AT_ONCE: Duration = Duration::from_millis(250);
+
 /// A snapshot of a cloud's books.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ledger {
@@ -195,6 +198,15 @@ pub(crate) struct Wait {
     pub(crate) time: Duration,
 }
 
+/// What fails.
+#[derive(Default)]
+struct Failing {
+    /// When it did last, as time since the start.
+    since: Duration,
+    /// How often it was asked for at once, one time after the other.
+    hurried: u32,
+}
+
 /// The books while the cloud runs.
 pub(crate) struct Book {
     /// Requests that were under way when a wait was delivered may still arrive for so long.
@@ -210,6 +222,8 @@ pub(crate) struct Book {
     /// Delivered waits: from when, until when, as time since the start.
     waits: BTreeMap<Scope, (Duration, Duration)>,
     pub(crate) assertions_seen: HashMap<String, u64>,
+    /// What was answered with a 5xx when it was asked for last.
+    failing: HashMap<String, Failing>,
     pub(crate) foreign_requests: u64,
     pub(crate) connections: u64,
 }
@@ -228,6 +242,7 @@ impl Book {
             warnings: Vec::new(),
             waits: BTreeMap::new(),
             assertions_seen: HashMap::new(),
+            failing: HashMap::new(),
             foreign_requests: 0,
             connections: 0,
         }
@@ -315,6 +330,24 @@ impl Book {
         entry.1 = entry.1.max(until);
     }
 
+    /// Notes that `what` was answered with this status.
+    pub(crate) fn answered_with(&mut self, what: String, status: u16, uptime: Duration) {
+        if status >= 500 {
+            self.failing.entry(what).or_default().since = uptime;
+        } else {
+            self.failing.remove(&what);
+        }
+    }
+
+    /// How often `what` has been asked for at once after a 5xx, this time included, if that is too often. Once may be
+    /// two askers that do not know of each other.
+    pub(crate) fn hurried(&mut self, what: &str, uptime: Duration) -> Option<u32> {
+        let failing = self.failing.get_mut(what)?;
+        let hurried = uptime.saturating_sub(failing.since) < AT_ONCE;
+        failing.hurried = if hurried { failing.hurried + 1 } else { 0 };
+        (failing.hurried > 1).then_some(failing.hurried)
+    }
+
     /// How much of a wait was left when a request came that should not have come.
     pub(crate) fn disregarded(&self, scope: Scope, uptime: Duration) -> Option<Duration> {
         let (from, until) = self.waits.get(&scope)?;
@@ -341,6 +374,20 @@ mod tests {
         assert_eq!(book.disregarded(scope, at(1500)), Some(at(1900)));
         book.told_to_wait(Wait { scope, time: at(1000) }, at(5000));
         assert_eq!(book.disregarded(scope, at(5100)), None);
+    }
+
+    #[test]
+    fn who_does_not_back_off_is_noticed_the_second_time() {
+        let mut book = Book::new(0, Duration::ZERO);
+        let at = Duration::from_millis;
+        let mut ask = |answer: u16, asked: u64| {
+            let told = book.hurried("a blob", at(asked));
+            book.answered_with("a blob".to_owned(), answer, at(asked + 10));
+            told
+        };
+        assert_eq!([ask(503, 0), ask(500, 100), ask(500, 200), ask(500, 300)], [None, None, Some(2), Some(3)]);
+        assert_eq!([ask(503, 1300), ask(500, 1400), ask(200, 1500)], [None, None, Some(2)], "a pause, and again");
+        assert_eq!([ask(200, 1600), ask(503, 1700), ask(200, 1800)], [None; 3], "nothing fails");
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! - [`Ledger`]: what it has offered and seen, to compare a collector's result with.
 //!
 //! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity` (the two services), `records` (made-up
-//! audit records), `world` and `feeds` (the state and its content), `front` (routing, faults, books).
+//! audit records), `world` and `feeds` (the state and its content), `front` (routing, books), `spoil` (what faults do to
+//! answers), `custody` (who may see a credential).
 //!
 //! **Guarantees.** Bodies are functions of the scenario's seed and the blob's place in its feed. Memory does not grow
 //! with them: up to 4,000 records are made whole on demand, bigger bodies are streamed, and only what
@@ -36,6 +37,7 @@ mod blob;
 mod clock;
 mod content_type;
 mod control;
+mod custody;
 mod entra;
 mod faults;
 mod feeds;
@@ -45,27 +47,31 @@ mod ledger;
 mod records;
 mod scenario;
 mod seed;
+mod spoil;
 mod world;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use blob::{Blob, BlobSpec};
 pub use content_type::ContentType;
 pub use control::{Command, Control, Outcome};
-pub use faults::{BadEntry, BadJson, Effect, Endpoint, ErrorBody, Fault, Point, Throttle, ThrottleShape, When};
+pub use faults::{
+    BadEntry, BadJson, Effect, Endpoint, ErrorBody, Fault, LeftOut, Point, Throttle, ThrottleShape, When,
+};
 pub use ledger::{Ledger, Remark, Seen, TenantBook, TokenRequest};
 pub use records::{Departure, Insert, Recipe};
 pub use scenario::{
     ACTIVITY_READ, ACTIVITY_READ_DLP, App, Consent, Der, Entra, Feed, Gzip, Quirks, Scenario, Secret, Service, Tenant,
     TenantMismatch,
 };
-pub use world::SubscriptionStatus;
+pub use world::{Host, SubscriptionStatus};
 
-use front::{Foreign, Front};
-use world::World;
+use front::{Foreign, Front, Serves};
+use http::Door;
+use world::{Hosts, World};
 
 /// A running cloud. Dropping it closes its ports.
 pub struct Cloud {
@@ -74,20 +80,20 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Starts a cloud on two free loopback ports.
+    /// Starts a cloud on free loopback ports.
     pub fn start(scenario: Scenario) -> io::Result<Cloud> {
         Self::start_at(scenario, SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// Starts a cloud at an address; the foreign host gets a free port beside it.
+    /// Starts a cloud at an address; its other hosts get free ports beside it.
     pub fn start_at(scenario: Scenario, address: SocketAddr) -> io::Result<Cloud> {
-        let listener = TcpListener::bind(address)?;
-        let foreign = TcpListener::bind((address.ip(), 0))?;
-        listener.set_nonblocking(true)?;
-        foreign.set_nonblocking(true)?;
-        let url = |l: &TcpListener| l.local_addr().map(|a| format!("http://{a}"));
+        let beside = SocketAddr::from((address.ip(), 0));
+        let management = Door::new(address)?;
+        let authority = if scenario.apart { Some(Door::new(beside)?) } else { None };
+        let foreign = Door::new(beside)?;
+        let hosts = Hosts::new(&management, authority.as_ref().unwrap_or(&management), &foreign);
         let precompress = scenario.precompress_mib;
-        let world = Arc::new(World::new(scenario, url(&listener)?, url(&foreign)?));
+        let world = Arc::new(World::new(scenario, hosts));
         if precompress > 0 {
             activity::prepare(&world, precompress);
         }
@@ -98,25 +104,34 @@ impl Cloud {
             .build()?;
         {
             let _context = runtime.enter();
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let foreign = tokio::net::TcpListener::from_std(foreign)?;
-            runtime.spawn(http::serve(listener, Arc::new(Front { world: Arc::clone(&world) })));
-            runtime.spawn(http::serve(foreign, Arc::new(Foreign { world: Arc::clone(&world) })));
+            let front = |serves| Arc::new(Front { world: Arc::clone(&world), serves });
+            let serves = if authority.is_some() { Serves::Management } else { Serves::Both };
+            runtime.spawn(management.serve(front(serves))?);
+            if let Some(authority) = authority {
+                runtime.spawn(authority.serve(front(Serves::Authority))?);
+            }
+            runtime.spawn(foreign.serve(Arc::new(Foreign { world: Arc::clone(&world) }))?);
             runtime.spawn(make_live_content(Arc::clone(&world)));
         }
         Ok(Cloud { world, runtime: Some(runtime) })
     }
 
-    /// `http://127.0.0.1:PORT`: authority and management host in one.
+    /// `http://127.0.0.1:PORT`: the management host, and the authority too unless [`Scenario::apart`].
     #[must_use]
     pub fn url(&self) -> String {
-        self.world.url.clone()
+        self.world.hosts.management.clone()
+    }
+
+    /// The same of the authority.
+    #[must_use]
+    pub fn authority_url(&self) -> String {
+        self.world.hosts.authority.clone()
     }
 
     /// Another host, which records whatever reaches it.
     #[must_use]
     pub fn foreign_url(&self) -> String {
-        self.world.foreign_url.clone()
+        self.world.hosts.foreign.clone()
     }
 
     /// A snapshot of what the cloud has offered and seen.

@@ -1,6 +1,6 @@
 //! The simulated cloud as a process of its own, so that its work is not counted with a collector's.
 //!
-//! Prints one line of JSON, `{"url":…,"foreign_url":…}`, when it listens, and serves until its standard input ends (with
+//! Prints one line of JSON, `{"url":…,"authority_url":…,"foreign_url":…}`, when it listens, and serves until its standard input ends (with
 //! `--until-stdin-closes`) or it is killed.
 
 use std::io::Read;
@@ -52,7 +52,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     let cloud = Cloud::start_at(scenario, arguments.listen)
         .map_err(|e| format!("cannot listen at {}: {e}", arguments.listen))?;
-    println!("{}", serde_json::json!({ "url": cloud.url(), "foreign_url": cloud.foreign_url() }));
+    let urls = serde_json::json!({
+        "url": cloud.url(),
+        "authority_url": cloud.authority_url(),
+        "foreign_url": cloud.foreign_url(),
+    });
+    println!("{urls}");
     if arguments.until_stdin_closes {
         let mut sink = [0; 256];
         while std::io::stdin().read(&mut sink)? > 0 {}

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::content_type::ContentType;
 use crate::entra::registration::Registration;
 use crate::faults::Faults;
+use crate::http::{Door, Latch};
 use crate::ledger::{Book, Ledger};
 use crate::scenario::{ACTIVITY_READ, ACTIVITY_READ_DLP, Consent, Entra, Feed, Scenario, Service, Tenant};
 use crate::seed::mix;
@@ -21,15 +22,59 @@ use crate::seed::mix;
 /// A running cloud.
 pub(crate) struct World {
     pub(crate) clock: Clock,
-    /// `http://127.0.0.1:PORT` of the cloud.
-    pub(crate) url: String,
-    /// The same of the foreign host.
-    pub(crate) foreign_url: String,
+    pub(crate) hosts: Hosts,
     /// Key of the access tokens' codes.
     pub(crate) token_key: aws_lc_rs::hmac::Key,
     /// Wakes the maker of live content when there is a new feed.
     pub(crate) wake: tokio::sync::Notify,
     state: Mutex<State>,
+}
+
+/// The hosts of a cloud, each as `http://127.0.0.1:PORT`.
+pub(crate) struct Hosts {
+    /// The Activity API's.
+    pub(crate) management: String,
+    /// Entra's; the same one unless the scenario keeps them apart.
+    pub(crate) authority: String,
+    /// Nobody's who may see a credential.
+    pub(crate) foreign: String,
+    management_latch: Latch,
+    authority_latch: Latch,
+}
+
+impl Hosts {
+    pub(crate) fn new(management: &Door, authority: &Door, foreign: &Door) -> Self {
+        Self {
+            management: management.url(),
+            authority: authority.url(),
+            foreign: foreign.url(),
+            management_latch: management.latch(),
+            authority_latch: authority.latch(),
+        }
+    }
+
+    /// Lets a host take connections, or refuse them.
+    pub(crate) fn set_reachable(&self, host: Host, reachable: bool) {
+        let latch = match host {
+            Host::Management => &self.management_latch,
+            Host::Authority => &self.authority_latch,
+        };
+        latch.send_replace(reachable);
+    }
+
+    pub(crate) fn are_apart(&self) -> bool {
+        self.management != self.authority
+    }
+}
+
+/// A host of a running cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Host {
+    /// The Activity API's.
+    Management,
+    /// Entra's.
+    Authority,
 }
 
 /// What changes.
@@ -74,6 +119,8 @@ pub(crate) struct Subscription {
     pub(crate) last_start: Option<Timestamp>,
     /// Since when it has been stopped.
     pub(crate) stopped: Option<Timestamp>,
+    /// Until when it is enabled in name only: its content is refused as if it were disabled.
+    pub(crate) limps_until: Option<Timestamp>,
 }
 
 /// Whether a subscription gives content.
@@ -120,43 +167,21 @@ impl Budget {
 }
 
 impl World {
-    pub(crate) fn new(scenario: Scenario, url: String, foreign_url: String) -> Self {
+    pub(crate) fn new(mut scenario: Scenario, hosts: Hosts) -> Self {
         let clock = Clock::new(scenario.service.clock_offset_ms, scenario.service.date_offset_ms);
         let now = clock.now();
-        let mut faults = Faults::new(scenario.seed);
-        for fault in scenario.faults {
-            faults.add(fault, clock.uptime());
-        }
         let mut key = [0; 32];
         for (n, part) in (0..).zip(key.chunks_mut(8)) {
             part.copy_from_slice(&mix(&[scenario.seed, 77, n]).to_be_bytes());
         }
-        let mut state = State {
-            seed: scenario.seed,
-            entra: scenario.entra,
-            apps: scenario.apps.iter().map(|a| (a.client_id, Arc::new(Registration::new(a)))).collect(),
-            tenants: BTreeMap::new(),
-            blobs: Vec::new(),
-            prepared: HashMap::new(),
-            by_content_id: HashMap::new(),
-            made: HashMap::new(),
-            faults,
-            book: Book::new(
-                scenario.service.request_log,
-                std::time::Duration::from_millis(scenario.service.wait_grace_ms),
-            ),
-            service: scenario.service,
-            unidentified: Budget::default(),
-            paused: false,
-            due: BTreeSet::new(),
-        };
-        for tenant in scenario.tenants {
+        let tenants = std::mem::take(&mut scenario.tenants);
+        let mut state = State::new(scenario);
+        for tenant in tenants {
             state.add_tenant(tenant, now, 0);
         }
         Self {
             clock,
-            url,
-            foreign_url,
+            hosts,
             token_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key),
             wake: tokio::sync::Notify::new(),
             state: Mutex::new(state),
@@ -166,6 +191,14 @@ impl World {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic of one request leaves counts at worst; the others go on.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a token for this audience is for the Activity API. Hosts that are apart have names of their own for it; a
+    /// cloud of one host goes by its address too, which is what a client takes that knows nothing else.
+    pub(crate) fn is_management_audience(&self, service: &Service, audience: &str) -> bool {
+        let audience = audience.trim_end_matches('/');
+        audience == service.audience.trim_end_matches('/')
+            || (!self.hosts.are_apart() && audience == self.hosts.management)
     }
 
     pub(crate) fn uptime_ms(&self) -> u64 {
@@ -186,6 +219,33 @@ impl World {
 }
 
 impl State {
+    /// The scenario's, without its tenants.
+    pub(crate) fn new(scenario: Scenario) -> Self {
+        let mut faults = Faults::new(scenario.seed);
+        for fault in scenario.faults {
+            faults.add(fault, std::time::Duration::ZERO);
+        }
+        State {
+            seed: scenario.seed,
+            entra: scenario.entra,
+            apps: scenario.apps.iter().map(|a| (a.client_id, Arc::new(Registration::new(a)))).collect(),
+            tenants: BTreeMap::new(),
+            blobs: Vec::new(),
+            prepared: HashMap::new(),
+            by_content_id: HashMap::new(),
+            made: HashMap::new(),
+            faults,
+            book: Book::new(
+                scenario.service.request_log,
+                std::time::Duration::from_millis(scenario.service.wait_grace_ms),
+            ),
+            service: scenario.service,
+            unidentified: Budget::default(),
+            paused: false,
+            due: BTreeSet::new(),
+        }
+    }
+
     /// Adds a tenant with its backlog. Of a present one the settings are replaced; content and subscriptions stay.
     pub(crate) fn add_tenant(&mut self, tenant: Tenant, now: Timestamp, uptime_ms: u64) {
         let id = tenant.id;

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::faults::{Throttle, ThrottleShape};
+use crate::faults::{Endpoint, Throttle, ThrottleShape};
 use crate::http::Response;
 use crate::ledger::{Scope, Wait};
 
@@ -23,9 +23,9 @@ pub(crate) fn denied() -> Response {
 }
 
 /// Too many requests, in the wished shape. A client is held to the wait only if the answer names one.
-pub(crate) fn throttled(throttle: Throttle, scope: Scope, method: &str, publisher: &str, clock: &Clock) -> Response {
+pub(crate) fn throttled(throttle: Throttle, scope: Scope, of: Endpoint, publisher: &str, clock: &Clock) -> Response {
     let publisher = Uuid::try_parse(publisher).unwrap_or_default();
-    let message = format!("Too many requests. Method={method}, PublisherId={publisher}");
+    let message = format!("Too many requests. Method={}, PublisherId={publisher}", method(of));
     let seconds = throttle.retry_after_s;
     let mut response = match throttle.shape {
         ThrottleShape::Forbidden => error(403, "AF429", &message),
@@ -48,6 +48,20 @@ pub(crate) fn throttled(throttle: Throttle, scope: Scope, method: &str, publishe
         response.wait = Some(Wait { scope, time: Duration::from_secs(least) });
     }
     response
+}
+
+/// What the service calls an operation. Only `GetBlob` has been seen; the others are made up after it.
+fn method(of: Endpoint) -> &'static str {
+    match of {
+        Endpoint::Blob => "GetBlob",
+        Endpoint::List => "GetContent",
+        Endpoint::Subscriptions => "GetSubscriptions",
+        Endpoint::Start => "StartSubscription",
+        Endpoint::Stop => "StopSubscription",
+        Endpoint::Notifications => "GetNotifications",
+        Endpoint::SensitiveTypes => "GetDlpSensitiveTypes",
+        Endpoint::Token | Endpoint::Metadata | Endpoint::Unknown => "Unknown",
+    }
 }
 
 /// `14m 56s`.
@@ -80,7 +94,7 @@ pub(crate) fn usual_message(code: &str) -> &'static str {
         "AF20055" => {
             "Start time and end time must both be specified (or both omitted) and must be less than or equal to 24 hours apart, with the start time prior to end time and start time no more than 7 days in the past."
         }
-        "AF429" => "Too many requests. Method=GET, PublisherId=00000000-0000-0000-0000-000000000000",
+        "AF429" => "Too many requests. Method=GetBlob, PublisherId=00000000-0000-0000-0000-000000000000",
         _ => "An internal server error occurred. Retry the request.",
     }
 }

@@ -53,22 +53,25 @@ pub(super) fn list(call: &Call<'_>) -> Response {
     let size = state.service.page_size.max(1);
     let numbers = available(&state, call, content_type, window, after, size + 1);
     let page = &numbers[..numbers.len().min(size)];
-    let mut entries = Vec::with_capacity(page.len());
+    let (mut entries, mut named) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
     for number in page {
         let listed = state.listed_as(*number, window.start, window.end);
-        let Some(blob) = listed.and_then(|listed| state.blob_mut(listed)) else {
+        let Some(blob) = listed.and_then(|listed| state.blob(listed)) else {
             continue;
         };
-        blob.listed += 1;
+        named.push(blob.number);
         entries.push(Entry {
-            uri: format!("{}/api/v1.0/{}/activity/feed/audit/{}", call.world.url, call.tenant, blob.content_id),
+            uri: format!(
+                "{}/api/v1.0/{}/activity/feed/audit/{}",
+                call.world.hosts.management, call.tenant, blob.content_id
+            ),
             id: blob.content_id.clone(),
             content_type,
             created: with_millis(blob.content_created),
             expiration: with_millis(blob.content_expiration),
         });
     }
-    let mut response = Response::json(200, &entries);
+    let mut response = Response { lists: named, ..Response::json(200, &entries) };
     if let Some(last) = page.last().filter(|_| numbers.len() > size).and_then(|n| state.blob(*n)) {
         let link = next_page(call, &state, content_type, window, &token(last.visible_from, last.number));
         response = response.header(&state.service.next_page_header.clone(), link);
@@ -78,7 +81,7 @@ pub(super) fn list(call: &Call<'_>) -> Response {
 
 /// The link to the page after the place `token` names.
 fn next_page(call: &Call<'_>, state: &State, content_type: ContentType, window: Window, token: &str) -> String {
-    let (url, tenant) = (&call.world.url, call.tenant);
+    let (url, tenant) = (&call.world.hosts.management, call.tenant);
     if state.service.rewritten_next_page {
         format!(
             "{url}/api/v1.0/{tenant}/activity/feed/subscriptions/content?contenttype={content_type}&endtime={}&starttime={}&nextpage={token}",
@@ -98,7 +101,7 @@ fn next_page(call: &Call<'_>, state: &State, content_type: ContentType, window: 
 /// A next-page link that leads to what the request itself asks for.
 pub(crate) fn link_to_same(world: &World, request: &Request) -> String {
     let parameters = request.parameters();
-    let mut link = format!("{}{}?", world.url, request.path);
+    let mut link = format!("{}{}?", world.hosts.management, request.path);
     for name in ["contenttype", "endtime", "starttime"] {
         if let Some(value) = parameters.get(name) {
             link.push_str(name);
@@ -179,11 +182,13 @@ fn asked(call: &Call<'_>) -> Result<(ContentType, Window), Box<Response>> {
 }
 
 fn subscribed(state: &State, call: &Call<'_>, content_type: ContentType) -> Result<(), Box<Response>> {
-    let status = state
-        .tenants
-        .get(&call.tenant)
-        .and_then(|t| t.subscriptions.get(&content_type))
-        .map_or(SubscriptionStatus::None, |s| s.status);
+    let status = state.tenants.get(&call.tenant).and_then(|t| t.subscriptions.get(&content_type)).map_or(
+        SubscriptionStatus::None,
+        |s| match s.limps_until {
+            Some(until) if s.status == SubscriptionStatus::Enabled && call.now < until => SubscriptionStatus::Disabled,
+            _ => s.status,
+        },
+    );
     match status {
         SubscriptionStatus::Enabled => Ok(()),
         SubscriptionStatus::None => Err(error(400, "AF20022", usual_message("AF20022")).into()),

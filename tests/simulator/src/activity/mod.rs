@@ -108,6 +108,10 @@ pub(crate) fn remark(world: &World, request: &Request, route: &Route, content_ty
         }
         _ => {}
     }
+    let times = request.times_named("publisheridentifier");
+    if times > 1 {
+        state.book.violation(now, format!("PublisherIdentifier {times} times: {line}"));
+    }
     let Some(tenant) = route.tenant_id() else {
         return;
     };
@@ -143,14 +147,14 @@ fn admit<'a>(world: &'a World, request: &'a Request, route: &'a Route) -> Result
     if now.as_second() >= claims.exp || claims.uti != generation {
         return Err(denied().into());
     }
-    let audience = claims.aud.trim_end_matches('/');
-    if audience != state.service.audience.trim_end_matches('/') && audience != world.url {
+    if !world.is_management_audience(&state.service, &claims.aud) {
         return Err(permission("", ACTIVITY_READ).into());
     }
     if !claims.roles.iter().any(|r| r == ACTIVITY_READ) {
         return Err(permission(&claims.roles.join(","), ACTIVITY_READ).into());
     }
-    let content_type = parameters.get("contenttype").and_then(|t| ContentType::parse(t));
+    let named = parameters.get("contenttype").and_then(|t| ContentType::parse(t));
+    let content_type = named.or_else(|| state.blob_named(claims.tid, &route.content_id).map(|b| b.content_type));
     if content_type == Some(ContentType::Dlp) && !claims.roles.iter().any(|r| r == ACTIVITY_READ_DLP) {
         return Err(permission(&claims.roles.join(","), ACTIVITY_READ_DLP).into());
     }
@@ -179,7 +183,7 @@ fn admit<'a>(world: &'a World, request: &'a Request, route: &'a Route) -> Result
     let uptime = world.clock.uptime();
     let service = state.service.clone();
     let refuse = |throttle: Throttle, publisher: &str| {
-        Box::new(throttled(throttle, Scope::Activity(claims.tid), &request.method, publisher, &world.clock))
+        Box::new(throttled(throttle, Scope::Activity(claims.tid), route.endpoint, publisher, &world.clock))
     };
     if publisher.is_none() && !state.unidentified.spend(service.unidentified_per_minute, uptime) {
         return Err(refuse(service.throttle, ""));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::answers::{error, in_words, usual_message};
+use crate::clock::shift;
 use crate::content_type::ContentType;
 use crate::http::Response;
 use crate::ledger::{Scope, Wait};
@@ -27,6 +28,7 @@ pub(super) fn start(call: &Call<'_>) -> Response {
     let mut state = call.world.lock();
     let cooldown = i64::try_from(state.service.start_cooldown_s).unwrap_or(i64::MAX);
     let as_403 = state.service.cooldown_as_403;
+    let limp = i64::try_from(state.service.limp_after_restart_ms).unwrap_or(i64::MAX);
     let Some(tenant) = state.tenants.get_mut(&call.tenant) else {
         return error(400, "AF20011", usual_message("AF20011"));
     };
@@ -64,6 +66,7 @@ pub(super) fn start(call: &Call<'_>) -> Response {
         return error(400, "AF20024", usual_message("AF20024"));
     }
     subscription.webhook.clone_from(&webhook);
+    subscription.limps_until = subscription.stopped.map(|_| shift(call.now, limp));
     state.set_subscription(call.tenant, content_type, SubscriptionStatus::Enabled, call.now);
     Response::json(200, &json!({ "contentType": content_type, "status": "enabled", "webhook": webhook }))
 }

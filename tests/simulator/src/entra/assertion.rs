@@ -38,6 +38,8 @@ pub(crate) struct Expectation<'a> {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) algorithm: String,
+    /// `aud` as sent; empty if it was a list.
+    pub(crate) audience: String,
     pub(crate) jti: Option<String>,
     /// Seconds from the first to the last moment of validity, if both are given.
     pub(crate) lifetime: Option<i64>,
@@ -80,7 +82,13 @@ pub(crate) fn check(assertion: &str, expected: &Expectation<'_>) -> Result<Accep
     check_claims(&claims, expected)?;
     let not_before = number(&claims["nbf"]).or_else(|| number(&claims["iat"]));
     let lifetime = not_before.and_then(|from| number(&claims["exp"]).map(|to| to - from));
-    Ok(Accepted { algorithm: algorithm.to_owned(), jti: claims["jti"].as_str().map(str::to_owned), lifetime })
+    let text = |name: &str| claims[name].as_str().map(str::to_owned);
+    Ok(Accepted {
+        algorithm: algorithm.to_owned(),
+        audience: text("aud").unwrap_or_default(),
+        jti: text("jti"),
+        lifetime,
+    })
 }
 
 fn certificate<'a>(header: &Value, expected: &Expectation<'a>) -> Result<&'a Certificate, Refusal> {

@@ -17,7 +17,7 @@ pub(crate) fn authority(world: &World, request: &Request) -> String {
             format!("https://{host}")
         }
         Some(host) => format!("http://{host}"),
-        None => world.url.clone(),
+        None => world.hosts.authority.clone(),
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::access_token::{Claims, write};
 use super::assertion::{Accepted, Expectation, check};
+use super::metadata::authority;
 use super::refusal::Refusal;
 use super::registration::Registration;
 use super::tenant_named;
@@ -40,6 +41,7 @@ pub(super) fn answer(world: &World, request: &Request, segment: &str, version: u
     let now = world.clock.now();
     let mut asked = Asked {
         segment,
+        endpoint: format!("{}{}", authority(world, request), request.path),
         version,
         form: request.form(),
         now,
@@ -75,6 +77,8 @@ pub(super) fn answer(world: &World, request: &Request, segment: &str, version: u
 
 struct Asked<'a> {
     segment: &'a str,
+    /// The address that the request was sent to: what an assertion's `aud` should be.
+    endpoint: String,
     version: u8,
     form: HashMap<String, String>,
     basic: Option<(String, String)>,
@@ -230,8 +234,9 @@ impl Asked<'_> {
     /// authority's names.
     fn audiences(&self, world: &World, tenant: Uuid) -> (i64, Vec<String>) {
         let entra = world.lock().entra.clone();
-        let port = world.url.rsplit(':').next().unwrap_or_default();
-        let mut hosts = vec![world.url.clone(), format!("http://localhost:{port}")];
+        let own = &world.hosts.authority;
+        let port = own.rsplit(':').next().unwrap_or_default();
+        let mut hosts = vec![own.clone(), format!("http://localhost:{port}")];
         hosts.extend(
             ["login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"]
                 .map(|h| format!("https://{h}")),
@@ -257,6 +262,11 @@ impl Asked<'_> {
         if let Some(seconds) = accepted.lifetime.filter(|s| *s > LONGEST_ASSERTION_S) {
             book.warning(self.now, format!("tenant {tenant}: an assertion lives {seconds} s, more than 10 minutes"));
         }
+        // Entra takes several; which of them for how long, nobody knows.
+        if accepted.audience != self.endpoint {
+            let text = format!("tenant {tenant}: an assertion for {}, sent to {}", accepted.audience, self.endpoint);
+            book.warning(self.now, text);
+        }
         match &accepted.jti {
             None => book.warning(self.now, format!("tenant {tenant}: an assertion has no jti")),
             Some(jti) => {
@@ -272,8 +282,7 @@ impl Asked<'_> {
     fn roles(&self, world: &World, tenant: Uuid, app: Uuid, resource: &str) -> Result<Vec<String>, Refusal> {
         let state = world.lock();
         let bare = resource.trim_end_matches('/');
-        let management = bare == state.service.audience.trim_end_matches('/') || bare == world.url;
-        if !management && !RESOURCES.contains(&bare) {
+        if !world.is_management_audience(&state.service, bare) && !RESOURCES.contains(&bare) {
             return Err(Refusal::with(
                 500_011,
                 format!(

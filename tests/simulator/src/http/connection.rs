@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
+use super::door::closed;
 use super::request::Request;
 use super::response::{Body, Response, Wire, reason};
 use crate::faults::Point;
@@ -38,26 +40,31 @@ pub(crate) trait Handler: Send + Sync + 'static {
 }
 
 /// How far an answer got.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sent {
     /// Its status; 0 if its header section was not sent.
     pub(crate) status: u16,
     /// The blob that it delivered whole.
     pub(crate) delivered: Option<u64>,
+    /// The blobs that it named, if it got to the end.
+    pub(crate) listed: Vec<u64>,
     /// Bytes of the body.
     pub(crate) bytes: u64,
 }
 
-/// Serves connections until dropped.
-pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>) {
+/// Serves connections until dropped, each until the door is closed.
+pub(super) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, open: &watch::Receiver<bool>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 handler.connected();
-                let handler = Arc::clone(&handler);
+                let (handler, open) = (Arc::clone(&handler), open.clone());
                 tokio::spawn(async move {
-                    // The client sees whatever went wrong; there is nobody else to tell.
-                    let _ = converse(stream, &*handler).await;
+                    tokio::select! {
+                        // The client sees whatever went wrong; there is nobody else to tell.
+                        _ = converse(stream, &*handler) => {}
+                        () = closed(open) => {}
+                    }
                 });
             }
             // Out of descriptors, say: later ones may succeed.
@@ -70,7 +77,7 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(8192);
     while let Some(request) = Request::read(&mut stream, &mut buffer).await? {
-        let (response, ticket) = handler.answer(&request);
+        let (mut response, ticket) = handler.answer(&request);
         let mut sending = Sending {
             stream: &mut stream,
             handler,
@@ -78,12 +85,12 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
             wire: response.wire,
             status: response.status,
             delivers: response.delivers,
+            lists: std::mem::take(&mut response.lists),
             begun: false,
             bytes: 0,
         };
-        let result = sending.send(response, &request).await;
-        sending.account(false);
-        result?;
+        sending.send(response, &request).await?;
+        drop(sending);
         if !request.keep_alive {
             break;
         }
@@ -91,7 +98,7 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
     stream.shutdown().await
 }
 
-/// An answer on its way.
+/// An answer on its way. Wherever it ends, it is in the books then.
 struct Sending<'a, H: Handler> {
     stream: &'a mut TcpStream,
     handler: &'a H,
@@ -100,8 +107,15 @@ struct Sending<'a, H: Handler> {
     wire: Wire,
     status: u16,
     delivers: Option<u64>,
+    lists: Vec<u64>,
     begun: bool,
     bytes: u64,
+}
+
+impl<H: Handler> Drop for Sending<'_, H> {
+    fn drop(&mut self) {
+        self.account(false);
+    }
 }
 
 fn head(response: &Response, request: &Request, date: &str, length: Option<usize>) -> Vec<u8> {
@@ -196,7 +210,8 @@ impl<H: Handler> Sending<'_, H> {
         if let Some(ticket) = self.ticket.take() {
             let status = if self.begun { self.status } else { 0 };
             let delivered = self.delivers.filter(|_| complete);
-            self.handler.sent(ticket, Sent { status, delivered, bytes: self.bytes });
+            let listed = if complete { std::mem::take(&mut self.lists) } else { Vec::new() };
+            self.handler.sent(ticket, Sent { status, delivered, listed, bytes: self.bytes });
         }
     }
 

@@ -4,9 +4,11 @@
 //! be reset, truncated, stalled or sent in drips ([`Wire`]), which is why no web framework is used.
 
 mod connection;
+mod door;
 mod request;
 mod response;
 
-pub(crate) use connection::{Handler, Sent, serve};
+pub(crate) use connection::{Handler, Sent};
+pub(crate) use door::{Door, Latch};
 pub(crate) use request::{Request, percent_decoded};
 pub(crate) use response::{Body, Response, Wire};

@@ -55,6 +55,11 @@ impl Request {
         pairs(&self.query).map(|(n, v)| (n.to_lowercase(), v)).collect()
     }
 
+    /// How often the query names a parameter, in any case.
+    pub(crate) fn times_named(&self, name: &str) -> usize {
+        pairs(&self.query).filter(|(n, _)| n.eq_ignore_ascii_case(name)).count()
+    }
+
     /// The body's form fields.
     pub(crate) fn form(&self) -> HashMap<String, String> {
         pairs(&String::from_utf8_lossy(&self.body)).collect()

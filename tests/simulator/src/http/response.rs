@@ -20,6 +20,8 @@ pub(crate) struct Response {
     pub(crate) wait: Option<Wait>,
     /// The blob that the client has whole once the answer is sent to the end.
     pub(crate) delivers: Option<u64>,
+    /// The blobs that the client has heard of then.
+    pub(crate) lists: Vec<u64>,
     /// How long it takes to be made.
     pub(crate) latency: Duration,
 }
@@ -66,6 +68,7 @@ impl Response {
             wire: Wire::Sound,
             wait: None,
             delivers: None,
+            lists: Vec::new(),
             latency: Duration::ZERO,
         }
     }

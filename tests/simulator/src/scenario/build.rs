@@ -36,6 +36,20 @@ impl Scenario {
         self
     }
 
+    /// Makes authority and management two hosts.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.apart = true;
+        self
+    }
+
+    /// Sets the audience that tokens of the management host must have.
+    #[must_use]
+    pub fn audience(mut self, audience: &str) -> Self {
+        audience.clone_into(&mut self.service.audience);
+        self
+    }
+
     /// Sets the number of entries of a listing page.
     #[must_use]
     pub fn page_size(mut self, entries: usize) -> Self {

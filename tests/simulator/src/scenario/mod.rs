@@ -33,6 +33,9 @@ pub struct Scenario {
     pub entra: Entra,
     /// The Activity API's settings.
     pub service: Service,
+    /// Whether authority and management host are two hosts, each with its own port; then the only audience of the
+    /// management host is [`Service::audience`].
+    pub apart: bool,
     /// Faults from the start; more can be added while running.
     pub faults: Vec<Fault>,
     /// Memory, in MiB, for bodies generated and compressed before the cloud starts to listen, so that serving costs
@@ -215,7 +218,7 @@ pub enum TenantMismatch {
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of a settings file")]
 pub struct Service {
-    /// The audience that tokens must have; the cloud's own URL is always accepted too.
+    /// The audience that tokens must have; a cloud of one host takes its own URL too.
     pub audience: String,
     /// Entries of a listing page.
     pub page_size: usize,
@@ -238,6 +241,9 @@ pub struct Service {
     pub start_cooldown_s: u64,
     /// How a start within the cool-down is answered: true is a 403 with code `429`, false a 429.
     pub cooldown_as_403: bool,
+    /// For how many milliseconds a subscription that is started after it was stopped or disabled is enabled in name only:
+    /// it is listed as enabled, a start finds it so, and its content is refused with AF20023.
+    pub limp_after_restart_ms: u64,
     /// How much older than 7 days a start time is tolerated, in seconds. The service was found to allow an hour.
     pub window_grace_s: u64,
     /// Whether a window of more than 24 hours gives partial results (its first 24 hours) instead of an error.
@@ -273,6 +279,7 @@ impl Default for Service {
             throttle: Throttle::default(),
             start_cooldown_s: 15 * 60,
             cooldown_as_403: false,
+            limp_after_restart_ms: 0,
             window_grace_s: 3600,
             long_windows_partial: false,
             tenant_mismatch: TenantMismatch::default(),

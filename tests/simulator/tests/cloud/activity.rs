@@ -446,6 +446,47 @@ fn the_rest_of_the_api_answers() {
     assert!(date.ends_with(" GMT") && date.len() == "Sun, 22 Nov 2026 14:22:07 GMT".len(), "{date}");
 }
 
+#[test]
+fn a_publisher_is_named_once() {
+    let cloud = with_backlog(0, 1.0);
+    let client = Client::new(&cloud, TENANT);
+    let list = format!("{}/subscriptions/list?publisheridentifier={PUBLISHER}", client.root());
+    client.get(&list);
+    client.get(&format!("{list}&PublisherIdentifier={OTHER}"));
+    let told: Vec<_> = cloud.ledger().violations.into_iter().map(|remark| remark.what).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("PublisherIdentifier 2 times") && told[1].starts_with("PublisherIdentifier 3 times"));
+}
+
+#[test]
+fn a_subscription_that_is_started_again_may_limp() {
+    let mut scenario = scenario().tenant(contoso().feed(Feed::new(EXCHANGE).backlog(2, 0.5)).subscribed());
+    scenario.service.limp_after_restart_ms = 500;
+    scenario.service.start_cooldown_s = 0;
+    let cloud = Cloud::start(scenario).unwrap();
+    let client = Client::new(&cloud, TENANT);
+    let uri = client.list_all(EXCHANGE, "")[0]["contentUri"].as_str().unwrap().to_owned();
+    assert_eq!(client.post("subscriptions/stop?contentType=Audit.Exchange", "").status, 200);
+    assert_eq!(client.start(EXCHANGE).json()["status"], "enabled");
+    assert_eq!(client.get(&format!("{}/subscriptions/list", client.root())).json()[0]["status"], "enabled");
+    assert_eq!((client.list(EXCHANGE, "").code().as_str(), client.get(&uri).code().as_str()), ("AF20023", "AF20023"));
+    assert_eq!(client.start(EXCHANGE).code(), "AF20024");
+    wait_until(|| client.list(EXCHANGE, "").status == 200);
+    assert_eq!(client.get(&uri).status, 200);
+}
+
+#[test]
+fn the_blobs_of_dlp_want_its_role_too() {
+    let tenant = contoso().consent(APP, &["ActivityFeed.Read"]).feed(Feed::new(ContentType::Dlp).backlog(1, 0.5));
+    let cloud = Cloud::start(scenario().tenant(tenant.subscribed())).unwrap();
+    let client = Client::new(&cloud, TENANT);
+    let uri = format!("{}/audit/{}", client.root(), cloud.ledger().blobs[0].content_id);
+    let refused = client.get(&uri);
+    assert_eq!((refused.status, refused.code().as_str()), (401, "AF10001"));
+    cloud.control().grant(TENANT, APP, &["ActivityFeed.Read", "ActivityFeed.ReadDlp"]);
+    assert_eq!(Client::new(&cloud, TENANT).get(&uri).status, 200);
+}
+
 /// Waits for a condition, up to twenty seconds.
 pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();

@@ -231,8 +231,12 @@ pub(crate) fn token_by_secret(cloud: &Cloud, tenant: Uuid, secret: &str, scope: 
 }
 
 pub(crate) fn token_request(cloud: &Cloud, path: &str, fields: &[(&str, &str)]) -> Answer {
+    token_request_at(&cloud.authority_url(), path, fields)
+}
+
+pub(crate) fn token_request_at(authority: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
-    send("POST", &format!("{}/{path}", cloud.url()), &headers, form(fields).as_bytes()).expect("an answer")
+    send("POST", &format!("{authority}/{path}"), &headers, form(fields).as_bytes()).expect("an answer")
 }
 
 /// A key and its self-signed certificate.

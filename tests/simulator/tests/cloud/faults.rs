@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use flate2::read::GzDecoder;
 use std::io::Read;
 use tenantry_simulator::{
-    BadJson, Cloud, ContentType, Effect, Endpoint, ErrorBody, Fault, Feed, Point, Tenant, Throttle, ThrottleShape, When,
+    BadEntry, BadJson, Cloud, ContentType, Effect, Endpoint, ErrorBody, Fault, Feed, LeftOut, Point, Tenant, Throttle,
+    ThrottleShape, When,
 };
 
 use crate::activity::wait_until;
@@ -89,7 +90,12 @@ fn throttling_has_five_shapes() {
     let ask = |shape, retry_after_s| setting.blob(Effect::Throttled(Throttle { shape, retry_after_s })).unwrap();
     let forbidden = ask(ThrottleShape::Forbidden, None);
     assert_eq!((forbidden.status, forbidden.code().as_str(), forbidden.header("retry-after")), (403, "AF429", None));
-    assert!(forbidden.json()["error"]["message"].as_str().unwrap().ends_with(&format!("PublisherId={PUBLISHER}")));
+    assert!(
+        forbidden.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .ends_with(&format!("Method=GetBlob, PublisherId={PUBLISHER}"))
+    );
     let many = ask(ThrottleShape::TooManyRequests, Some(3));
     assert_eq!((many.status, many.code().as_str(), many.header("retry-after")), (429, "AF429", Some("3")));
     let sentence = ask(ThrottleShape::Sentence, Some(526));
@@ -246,4 +252,92 @@ fn huge_bodies_stream_without_being_held() {
     assert!((9_000_000..15_000_000).contains(&plain.len()), "{}", plain.len());
     assert_eq!(serde_json::from_slice::<Vec<serde_json::Value>>(&plain).unwrap().len(), blob.record_ids().len());
     assert_eq!(setting.cloud.ledger().blobs[usize::try_from(number).unwrap()].fetched, 1);
+}
+
+#[test]
+fn a_refusal_may_be_silent_after_its_head() {
+    let setting = Setting::new();
+    setting
+        .cloud
+        .control()
+        .add_fault(Fault::new(Effect::ThrottledThenSilent { retry_after_s: 60 }).on([Endpoint::Blob]).first(1));
+    let bearer = format!("Bearer {}", setting.client.token);
+    let uri = format!("{}?PublisherIdentifier={PUBLISHER}", setting.uri);
+    let limit = Duration::from_millis(600);
+    let error = send_within(limit, "GET", &uri, &[("Authorization", &bearer)], &[]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    wait_until(|| setting.cloud.ledger().answers(TENANT, Endpoint::Blob, 429) == 1);
+    setting.client.get(&setting.uri);
+    let violations = setting.cloud.ledger().violations;
+    assert!(violations[0].what.contains("before a delivered wait ended"), "the head was told: {violations:?}");
+}
+
+#[test]
+fn a_proxy_may_answer_for_a_while_and_a_body_may_be_empty() {
+    let setting = Setting::new();
+    let page = setting.blob(Effect::ProxyPage).unwrap();
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.body.starts_with(b"<!DOCTYPE html>"));
+    let empty = setting.blob(Effect::BadJson(BadJson::Empty)).unwrap();
+    assert_eq!((empty.status, empty.body.len()), (200, 0));
+    setting
+        .cloud
+        .control()
+        .add_fault(Fault::new(Effect::ProxyPage).on([Endpoint::Token, Endpoint::List]).when(When::Between(0, 400)));
+    let token = || token_by_secret(&setting.cloud, TENANT, SECRET, "https://manage.office.com/.default");
+    assert_eq!((token().status, token().body.starts_with(b"<!DOCTYPE")), (200, true));
+    wait_until(|| token().body.starts_with(b"{"));
+}
+
+#[test]
+fn entries_are_repeated_left_out_or_senseless() {
+    let setting = Setting::new();
+    let ids = |answer: &Answer| -> Vec<String> {
+        let entries = answer.json();
+        entries.as_array().unwrap().iter().map(|entry| entry["contentId"].as_str().unwrap().to_owned()).collect()
+    };
+    let twice = ids(&setting.listing(Effect::RepeatedEntry));
+    assert!(twice.len() == 3 && twice[0] == twice[2] && twice[0] != twice[1], "{twice:?}");
+    let senseless = setting.listing(Effect::BadEntry(BadEntry::NoExpiration)).json();
+    assert_eq!(senseless[0]["contentExpiration"], "0001-01-01T00:00:00");
+    let listed = setting.cloud.ledger().blobs.iter().map(|blob| blob.listed).collect::<Vec<_>>();
+    assert_eq!(listed[2], 0, "the second page was not asked for");
+    assert_eq!(ids(&setting.listing(Effect::LeaveOut(LeftOut::Half))), twice[..1]);
+    assert_eq!(setting.cloud.ledger().blobs[1].listed, listed[1], "what is left out is not listed");
+    assert_eq!(ids(&setting.listing(Effect::LeaveOut(LeftOut::Listed))), [""; 0]);
+    setting.cloud.control().add_fault(Fault::new(Effect::LeaveOut(LeftOut::Listed)).on([Endpoint::List]));
+    assert_eq!(setting.client.list_all(EXCHANGE, "").len(), 1, "only what no listing has named");
+}
+
+#[test]
+fn a_link_may_have_no_host() {
+    let setting = Setting::new();
+    let link = setting.listing(Effect::RelativeNextPage).header("NextPageUri").unwrap().to_owned();
+    assert!(link.starts_with("/api/v1.0/"), "{link}");
+    assert_eq!(setting.client.get(&format!("{}{link}", setting.client.url)).status, 200);
+}
+
+#[test]
+fn a_fault_may_be_that_of_one_blob() {
+    let setting = Setting::new();
+    let disabled = Effect::Af { code: "AF20023".to_owned(), status: 400, message: None };
+    setting.cloud.control().add_fault(Fault::new(disabled).when(When::Blob(0)));
+    assert_eq!(setting.client.get(&setting.uri).code(), "AF20023");
+    assert_eq!(setting.client.get(&setting.uri).code(), "AF20023", "each time");
+    let entries = setting.client.list_all(EXCHANGE, "");
+    assert_eq!(setting.client.get(entries[1]["contentUri"].as_str().unwrap()).status, 200);
+}
+
+#[test]
+fn asking_again_at_once_after_a_5xx_is_noticed() {
+    let setting = Setting::new();
+    let outage = Effect::Status { status: 503, body: ErrorBody::Empty, retry_after_s: None };
+    setting.cloud.control().add_fault(Fault::new(outage).on([Endpoint::Blob]).first(2));
+    setting.client.get(&setting.uri);
+    setting.client.get(&setting.uri);
+    assert_eq!(setting.cloud.ledger().warnings.len(), 0, "once may be chance");
+    setting.client.get(&setting.uri);
+    setting.client.get(&setting.uri);
+    let warnings = setting.cloud.ledger().warnings;
+    assert!(warnings.len() == 1 && warnings[0].what.contains("at once after a 5xx"), "{warnings:?}");
 }

@@ -4,6 +4,7 @@ mod activity;
 mod chance;
 mod client;
 mod control;
+mod custody;
 mod faults;
 mod process;
 mod token;

@@ -111,6 +111,8 @@ fn an_assertion_in_any_form_that_microsofts_libraries_send_is_accepted() {
     ] {
         assert_eq!(setting.code(|_, c| c["aud"] = json!(audience)), 0, "{audience}");
     }
+    let strange = setting.cloud.ledger().warnings;
+    assert!(strange.len() == 3 && strange.iter().all(|w| w.what.contains(", sent to ")), "{strange:?}");
     let again = setting.identity.sign(&setting.header(), &setting.claims());
     assert_eq!((aadsts(&setting.ask(&again)), aadsts(&setting.ask(&again))), (0, 0), "a jti used again");
     let ledger = setting.cloud.ledger();
