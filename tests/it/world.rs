@@ -327,6 +327,7 @@ impl Daemon {
         let expected: BTreeMap<String, u64> =
             tenants.into_iter().map(|tenant| (tenant.to_string(), offered(&ledger, tenant))).collect();
         let all: u64 = expected.values().sum();
+        let log = self.log.clone();
         let stored = self.wait_for("everything offered is stored", move |status| {
             let blobs = |tenant: &Value| {
                 let expected = expected.get(tenant["id"].as_str()?)?;
@@ -344,7 +345,11 @@ impl Daemon {
                     let missing: BTreeSet<_> = world.missing(&ledger).into_iter().collect();
                     let of = ledger.blobs.iter().filter(|blob| blob.record_ids().iter().any(|id| missing.contains(id)));
                     let blobs: Vec<_> = of.take(5).map(|blob| format!("{blob:?}")).collect();
-                    panic!("{} records are still missing, of {blobs:#?}\n{}", missing.len(), self.log());
+                    panic!(
+                        "{} records are still missing, of {blobs:#?}\n{}",
+                        missing.len(),
+                        fs::read_to_string(log).unwrap()
+                    );
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
