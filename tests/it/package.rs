@@ -4,6 +4,7 @@
 //! `just packages` makes them, and `TENANTRY_TEST_PACKAGES` names their folder.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -193,8 +194,10 @@ fn the_image_resolves_names_and_has_nothing_to_log_in_to() {
          [[tenants]]\nid = \"7e4a0000-0000-4000-8000-000000000001\"\n[daemon]\nstart_spread = \"0s\"\n",
     );
     put(config.path().join("secret"), 0o644, "of-no-use");
-    fs::set_permissions(config.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(config.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/try-image");
+    let owner_of_null = || fs::metadata("/dev/null").map(|file| (file.uid(), file.gid(), file.mode())).unwrap();
+    let before = owner_of_null();
     let tried = Command::new("unshare")
         .args(["--mount", "--net"])
         .arg(script)
@@ -202,6 +205,7 @@ fn the_image_resolves_names_and_has_nothing_to_log_in_to() {
         .output()
         .unwrap();
     let said = text(&tried);
+    assert_eq!(owner_of_null(), before, "the host's devices are none of the container's business");
     if !tried.status.success() && said.contains("unshare failed: Operation not permitted") {
         return not_here(&said);
     }
