@@ -138,10 +138,15 @@ impl Demo {
         if args.once {
             return Ok(());
         }
-        let exe = std::env::current_exe()?;
-        let tenantry = format!("{} --config {}", exe.display(), self.config.display());
-        // Each on a line of its own, whole, so that it can be copied.
-        print(&format!("While this runs, try in another terminal:\n\n{tenantry} status\n{tenantry} tail\n\n"))?;
+        let program = std::env::current_exe()?;
+        let here = std::env::current_dir().unwrap_or_default();
+        let program = program.strip_prefix(here).unwrap_or(&program).display();
+        // Short lines, which no terminal breaks, so that they can be copied.
+        print(&format!(
+            "While this runs, try in another terminal, from the same directory:\n\n\
+             export TENANTRY_CONFIG={config}\n{program} status\n{program} tail\n\n",
+            config = self.config.display(),
+        ))?;
         let mut screen = Screen::default();
         loop {
             if let Some(snapshot) = self.status().await? {
@@ -231,23 +236,24 @@ fn configuration(url: &str, client_id: Uuid, tenants: &[(Uuid, String)]) -> Stri
 
 /// A record as `jq .` shows it: a line for each field, in the order in which they stand in it.
 fn pretty(json: &str) -> String {
-    let (mut text, mut depth, mut in_string, mut escaped) = (String::new(), 0_usize, false, false);
-    let mut characters = json.trim().chars().peekable();
-    while let Some(character) = characters.next() {
+    let (mut text, mut depth, mut rest) = (String::new(), 0_usize, json.trim());
+    while let Some(character) = rest.chars().next() {
+        if character == '"' {
+            let (string, after) = rest.split_at(string_length(rest));
+            // With no more escapes than needed.
+            let plain = serde_json::from_str::<String>(string).and_then(|plain| serde_json::to_string(&plain));
+            text.push_str(plain.as_deref().unwrap_or(string));
+            rest = after;
+            continue;
+        }
+        rest = &rest[character.len_utf8()..];
         match character {
-            _ if in_string => {
-                in_string = escaped || character != '"';
-                escaped = !escaped && character == '\\';
+            '{' | '[' if !rest.starts_with(['}', ']']) => {
+                depth += 1;
                 text.push(character);
+                new_line(&mut text, depth);
             }
-            '{' | '[' => {
-                text.push(character);
-                if characters.next_if(|next| matches!(next, '}' | ']')).map(|next| text.push(next)).is_none() {
-                    depth += 1;
-                    new_line(&mut text, depth);
-                }
-            }
-            '}' | ']' => {
+            '}' | ']' if !text.ends_with(['{', '[']) => {
                 depth = depth.saturating_sub(1);
                 new_line(&mut text, depth);
                 text.push(character);
@@ -257,13 +263,21 @@ fn pretty(json: &str) -> String {
                 new_line(&mut text, depth);
             }
             ':' => text.push_str(": "),
-            _ => {
-                in_string = character == '"';
-                text.push(character);
-            }
+            _ => text.push(character),
         }
     }
     text
+}
+
+/// How long the string is that `json` begins with, quotes included.
+fn string_length(json: &str) -> usize {
+    let mut escaped = false;
+    let end = json.char_indices().skip(1).find(|(_, character)| {
+        let ends = *character == '"' && !escaped;
+        escaped = *character == '\\' && !escaped;
+        ends
+    });
+    end.map_or(json.len(), |(at, _)| at + 1)
 }
 
 fn new_line(text: &mut String, depth: usize) {
@@ -306,8 +320,8 @@ mod tests {
 
     #[test]
     fn a_record_is_shown_as_jq_shows_it() {
-        let record = r#"{"Z":"a{\"\\","B":{"x":[1,{}],"e":[]},"A":null}"#;
-        let shown = "{\n  \"Z\": \"a{\\\"\\\\\",\n  \"B\": {\n    \"x\": [\n      1,\n      {}\n    ],\n    \"e\": []\n  },\n  \
+        let record = r#"{"Z":"a{\"\\","\u0050":"a\/b","B":{"x":[1,{}],"e":[]},"A":null}"#;
+        let shown = "{\n  \"Z\": \"a{\\\"\\\\\",\n  \"P\": \"a/b\",\n  \"B\": {\n    \"x\": [\n      1,\n      {}\n    ],\n    \"e\": []\n  },\n  \
                      \"A\": null\n}";
         assert_eq!(pretty(record), shown);
     }

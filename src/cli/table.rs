@@ -47,7 +47,7 @@ const COLUMNS: [Column; 8] = [
 ];
 /// What is left out where there is no room, in this order. The paragraphs tell the problems too.
 const LEFT_OUT: [Column; 6] =
-    [Column::Token, Column::Lag, Column::LastPoll, Column::Problem, Column::Queue, Column::Stored];
+    [Column::Token, Column::Lag, Column::LastPoll, Column::Problem, Column::Stored, Column::Queue];
 /// Columns are left out so that names have this much room, if they need it.
 const NAME: usize = 16;
 /// Between two columns: what follows a cell, and what stands between two.
@@ -142,7 +142,8 @@ fn table(now: Timestamp, tenants: &[&TenantStatus], columns: usize) -> Vec<Strin
         cells.chain([width(COLUMNS[column].title())]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..COLUMNS.len()).map(widest).collect();
-    let (shown, room) = fitting(&widths, columns);
+    let troubled = tenants.iter().any(|tenant| tenant.trouble.is_some());
+    let (shown, room) = fitting(&widths, columns, troubled);
 
     let mut table = Table::new();
     table
@@ -165,10 +166,11 @@ fn table(now: Timestamp, tenants: &[&TenantStatus], columns: usize) -> Vec<Strin
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// The columns that fit, by their places, and the room for names.
-fn fitting(widths: &[usize], columns: usize) -> (Vec<usize>, usize) {
+/// The columns that fit, by their places, and the room for names. Where nobody has trouble, its column goes first.
+fn fitting(widths: &[usize], columns: usize, troubled: bool) -> (Vec<usize>, usize) {
     let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
-    let mut left_out = LEFT_OUT.iter();
+    let idle = [Column::Problem];
+    let mut left_out = idle.iter().filter(|_| !troubled).chain(&LEFT_OUT);
     loop {
         let others: usize = shown.iter().skip(1).map(|at| GAP + widths[*at]).sum();
         let room = columns.saturating_sub(others);
@@ -366,7 +368,11 @@ mod tests {
         assert_eq!(words(header(100)), named(&["token until"]));
         assert_eq!(words(header(86)), named(&["token until", "lag"]));
         assert_eq!(words(header(79)), named(&["token until", "lag", "last poll"]));
-        assert_eq!(words(header(40)), "tenant state");
+        assert_eq!(words(header(40)), "tenant state queue");
+        let mut well = snapshot(5);
+        well.tenants.iter_mut().for_each(|tenant| tenant.trouble = None);
+        let well = render(&well, Room { columns: 100, lines: usize::MAX });
+        assert_eq!(words(well.lines().nth(2).unwrap().to_owned()), named(&["last problem"]));
         let cut = &lines(5, 79, usize::MAX)[7..9];
         assert!(cut.iter().any(|row| row.starts_with("Łódź Wielka") && row.contains("…")), "{cut:?}");
     }
