@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(words(header(40)), "tenant state queue");
         let mut well = snapshot(5);
         well.tenants.iter_mut().for_each(|tenant| tenant.trouble = None);
-        let well = render(&well, Room { columns: 100, lines: usize::MAX });
+        let well = render(&well, Room { columns: 95, lines: usize::MAX });
         assert_eq!(words(well.lines().nth(2).unwrap().to_owned()), named(&["last problem"]));
         let cut = &lines(5, 79, usize::MAX)[7..9];
         assert!(cut.iter().any(|row| row.starts_with("Łódź Wielka") && row.contains("…")), "{cut:?}");
