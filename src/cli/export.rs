@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::moment::Moment;
-use super::output::Output;
+use super::output::{Interruption, Output};
 use super::progress::Progress;
 use super::selection::{self, Selection};
 use super::socket::{Place, RunningDaemon, SocketArgs, Source, broke_off};
@@ -19,7 +19,6 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Client;
 use crate::content::TenantId;
 use crate::export::{Format, Formatter, Names};
-use crate::lifecycle::Lifecycle;
 use crate::store::{Query, TimeBasis};
 use crate::web::admin::ExportRequest;
 use crate::web::framed::Frames;
@@ -94,11 +93,11 @@ pub async fn export(config: &Path, args: ExportArgs) -> anyhow::Result<Exit> {
     let query = Query { include_duplicates: args.include_duplicates, ..query };
     let strangers = selection::strangers(&query, &names);
     // Opened first: nothing is read if it cannot be written.
-    let output = Output::open(args.output.as_deref())?;
+    let (output, interruption) = Output::open(args.output.as_deref())?;
     let mut export = Export { format: args.format, progress: Progress::of_records(output.is_file()), output };
     let done = match &source {
-        Source::Daemon(daemon) => export.ask(daemon, &query).await,
-        Source::Store => export.read(&place.client, query, names).await,
+        Source::Daemon(daemon) => export.ask(daemon, &query, interruption).await,
+        Source::Store => export.read(&place.client, query, names, interruption).await,
     };
     let Export { output, progress, .. } = export;
     match (done, strangers.first()) {
@@ -132,9 +131,13 @@ impl Export {
         self.output.write(piece).await
     }
 
-    async fn ask(&mut self, daemon: &RunningDaemon, query: &Query) -> anyhow::Result<()> {
+    async fn ask(
+        &mut self,
+        daemon: &RunningDaemon,
+        query: &Query,
+        mut interruption: Interruption,
+    ) -> anyhow::Result<()> {
         let request = ExportRequest { query: serde_json::to_string(query)?, format: self.format, framed: true };
-        let mut interrupted = Interruption::of(&self.output)?;
         let mut answer = daemon.stream("export", &request).await?;
         let copy = async {
             let mut frames = Frames::default();
@@ -155,13 +158,18 @@ impl Export {
         };
         tokio::select! {
             copied = copy => copied,
-            interruption = interrupted.comes() => Err(interruption),
+            interrupted = interruption.comes() => Err(interrupted.into()),
         }
     }
 
     /// A daemon that waits for the store gets it within seconds, whether or not somebody reads what is written here.
-    async fn read(&mut self, client: &Client, query: Query, names: BTreeMap<TenantId, String>) -> anyhow::Result<()> {
-        let mut interrupted = Interruption::of(&self.output)?;
+    async fn read(
+        &mut self,
+        client: &Client,
+        query: Query,
+        names: BTreeMap<TenantId, String>,
+        mut interruption: Interruption,
+    ) -> anyhow::Result<()> {
         let names: Names = Arc::new(names);
         let Some(store) = opening::to_read(client, "tenantry export").await? else {
             // An empty export of the right form: nothing was collected.
@@ -181,7 +189,7 @@ impl Export {
         let copied = tokio::select! {
             copied = copy => copied,
             () = opening::gives_way(&store) => Err(incomplete(&opening::GIVEN_WAY).into()),
-            interruption = interrupted.comes() => Err(interruption),
+            interrupted = interruption.comes() => Err(interrupted.into()),
         };
         // The store is closed when nothing reads it any more.
         stop.cancel();
@@ -193,24 +201,4 @@ impl Export {
 
 fn incomplete(why: &dyn std::fmt::Display) -> Ended {
     Ended { exit: Exit::TryAgain, message: format!("the export is not complete: {why}") }
-}
-
-/// Ctrl-C, where something must be removed before the end; elsewhere a signal ends the process as it always does.
-struct Interruption(Option<Lifecycle>);
-
-impl Interruption {
-    fn of(output: &Output) -> anyhow::Result<Self> {
-        Ok(Self(if output.is_partial() { Some(Lifecycle::start()?) } else { None }))
-    }
-
-    async fn comes(&mut self) -> anyhow::Error {
-        match &mut self.0 {
-            Some(lifecycle) => {
-                lifecycle.next().await;
-                let message = "interrupted: the export is not complete, and nothing was written".to_owned();
-                Ended { exit: Exit::Failed, message }.into()
-            }
-            None => std::future::pending().await,
-        }
-    }
 }

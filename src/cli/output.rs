@@ -16,6 +16,7 @@ use tempfile::TempPath;
 
 use super::out::{OutputError, STANDARD_OUTPUT};
 use super::{Ended, Exit};
+use crate::lifecycle::Lifecycle;
 
 /// How many symbolic links may lead from one to the next, as in Linux.
 const LINKS: usize = 40;
@@ -37,9 +38,12 @@ impl Output {
         Ok(Self { name: STANDARD_OUTPUT.to_owned(), file: Arc::new(file.into()), partial: None })
     }
 
-    /// The file at `path`, or what it leads to; `-` and nothing are standard output.
-    pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = path.filter(|path| *path != Path::new("-")) else { return Self::standard() };
+    /// The file at `path`, or what it leads to; `-` and nothing are standard output. With it comes what asks for an early
+    /// end.
+    pub(super) fn open(path: Option<&Path>) -> anyhow::Result<(Self, Interruption)> {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+            return Ok((Self::standard()?, Interruption(None)));
+        };
         let name = format!("`{}`", path.display());
         let failed = |error| OutputError::new(&*name, error);
         let target = resolve(path).map_err(failed)?;
@@ -50,7 +54,7 @@ impl Output {
             }
             Ok(there) if !there.is_file() => {
                 let file = OpenOptions::new().write(true).open(&target).map_err(failed)?;
-                Ok(Self { name, file: Arc::new(file), partial: None })
+                Ok((Self { name, file: Arc::new(file), partial: None }, Interruption(None)))
             }
             Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error).into()),
             _ => {
@@ -60,9 +64,11 @@ impl Output {
                 };
                 let mut prefix = last.to_owned();
                 prefix.push(".");
+                // Before there is something to remove.
+                let interruption = Interruption(Some(Lifecycle::start()?));
                 let made = tempfile::Builder::new().prefix(&prefix).suffix(".partial").tempfile_in(folder);
                 let (file, partial) = made.map_err(failed)?.into_parts();
-                Ok(Self { name, file: Arc::new(file), partial: Some((partial, target)) })
+                Ok((Self { name, file: Arc::new(file), partial: Some((partial, target)) }, interruption))
             }
         }
     }
@@ -70,11 +76,6 @@ impl Output {
     /// Whether it is a file on a disk.
     pub(super) fn is_file(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.is_file())
-    }
-
-    /// Whether something would be left behind if the process just ended.
-    pub(super) const fn is_partial(&self) -> bool {
-        self.partial.is_some()
     }
 
     /// Writes on a thread of its own: a reader that does not read holds up that thread and nothing else. Who stops to wait
@@ -98,6 +99,21 @@ impl Output {
     }
 }
 
+/// Ctrl-C and the like, where something must be removed before the end; elsewhere a signal ends the process as it always
+/// does.
+#[derive(Debug)]
+pub(super) struct Interruption(Option<Lifecycle>);
+
+impl Interruption {
+    /// Resolves when there is one, with what to say.
+    pub(super) async fn comes(&mut self) -> Ended {
+        let Some(lifecycle) = &mut self.0 else { return std::future::pending().await };
+        lifecycle.next().await;
+        let message = "interrupted: the export is not complete, and nothing was written".to_owned();
+        Ended { exit: Exit::Failed, message }
+    }
+}
+
 /// Where a path leads through symbolic links, also if there is nothing yet.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = std::path::absolute(path)?;
@@ -118,7 +134,7 @@ mod tests {
     use super::*;
 
     async fn write(path: &Path, text: &'static str) -> anyhow::Result<()> {
-        let output = Output::open(Some(path))?;
+        let (output, _) = Output::open(Some(path))?;
         output.write(Bytes::from_static(text.as_bytes())).await?;
         output.commit().await
     }
@@ -135,8 +151,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         fs::write(&path, "old").unwrap();
-        let [one, other] = [(); 2].map(|()| Output::open(Some(&path)).unwrap());
-        assert!(one.is_partial() && one.is_file());
+        let [one, other] = [(); 2].map(|()| Output::open(Some(&path)).unwrap().0);
+        assert!(one.is_file());
         one.write(Bytes::from_static(b"one")).await.unwrap();
         other.write(Bytes::from_static(b"other")).await.unwrap();
         assert_eq!(names(dir.path()).len(), 3, "two that write at once do not meet");

@@ -176,7 +176,11 @@ async fn export(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery
     };
     let names = Arc::new(service.report.names());
     let records = records::export(&service.store, query, request.format, names, &service.stop);
-    if request.framed { stream(request.format, framed::frames(records)) } else { stream(request.format, records) }
+    if request.framed {
+        stream("application/octet-stream", framed::frames(records))
+    } else {
+        stream(media(request.format), records)
+    }
 }
 
 async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<TailRequest>) -> Response {
@@ -186,7 +190,7 @@ async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<T
         (Err(error), _) | (_, Err(error)) => return unreadable(&error),
     };
     let from = from.map(|from| from.into_iter().map(|(tenant, of, next, sent)| ((tenant, of), (next, sent))).collect());
-    stream(Format::Ndjson, records::tail(&service.store, query, from, Until::Stopped, &service.stop))
+    stream(media(Format::Ndjson), records::tail(&service.store, query, from, Until::Stopped, &service.stop))
 }
 
 async fn tail_posted(service: State<Arc<Service>>, Json(request): Json<TailRequest>) -> Response {
@@ -197,11 +201,14 @@ fn unreadable(error: &serde_json::Error) -> Response {
     (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response()
 }
 
-fn stream(format: Format, records: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
-    let content_type = match format {
+const fn media(format: Format) -> &'static str {
+    match format {
         Format::Ndjson => "application/x-ndjson",
         Format::Json => "application/json",
         Format::Csv => "text/csv; charset=utf-8",
-    };
-    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(records)).into_response()
+    }
+}
+
+fn stream(media: &'static str, records: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
+    ([(header::CONTENT_TYPE, media)], Body::from_stream(records)).into_response()
 }
