@@ -4,13 +4,22 @@
 //! NDJSON and JSON carry each record with its string and number literals untouched; only white space between tokens
 //! goes, so that a record is one line. CSV names the columns that an investigator filters by and ends with the record
 //! as JSON, so that nothing is lost in it either.
+//!
+//! **Invariant:** no record is refused. Whatever was stored is written: of a key that is repeated the last value counts, and
+//! a text that stands for no characters is written as it stands in the record.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::content::TenantId;
 use crate::store::{Query, Record, Store, StoreError, minify};
 
 /// Bytes are handed on in pieces of about this size.
@@ -29,11 +38,14 @@ pub enum Format {
     Csv,
 }
 
-/// The CSV columns: where the record was found, then the fields of the common schema, then the whole record.
-const COLUMNS: [&str; 14] = [
-    "tenant",
-    "content_type",
-    "duplicate",
+/// What tenants are called: those that are configured.
+pub type Names = Arc<BTreeMap<TenantId, String>>;
+
+/// The first CSV columns: where the record was found. Then come the [`FIELDS`], then the whole record.
+const FOUND: [&str; 4] = ["tenant", "tenant_name", "content_type", "duplicate"];
+
+/// The fields of the common schema that are columns.
+const FIELDS: [&str; 10] = [
     "Id",
     "CreationTime",
     "Workload",
@@ -44,47 +56,22 @@ const COLUMNS: [&str; 14] = [
     "UserType",
     "ClientIP",
     "ObjectId",
-    "record",
 ];
 
 /// Turns records into bytes. The caller takes the bytes whenever it likes.
 #[derive(Debug)]
 pub struct Formatter {
     format: Format,
+    names: Names,
     written: u64,
     line: Vec<u8>,
-}
-
-/// The fields of the common schema, each left as it stands in the record.
-#[derive(Deserialize)]
-struct Common<'a> {
-    #[serde(borrow, rename = "Id")]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, rename = "CreationTime")]
-    creation_time: Option<&'a RawValue>,
-    #[serde(borrow, rename = "Workload")]
-    workload: Option<&'a RawValue>,
-    #[serde(borrow, rename = "RecordType")]
-    record_type: Option<&'a RawValue>,
-    #[serde(borrow, rename = "Operation")]
-    operation: Option<&'a RawValue>,
-    #[serde(borrow, rename = "ResultStatus")]
-    result_status: Option<&'a RawValue>,
-    #[serde(borrow, rename = "UserId")]
-    user_id: Option<&'a RawValue>,
-    #[serde(borrow, rename = "UserType")]
-    user_type: Option<&'a RawValue>,
-    #[serde(borrow, rename = "ClientIP")]
-    client_ip: Option<&'a RawValue>,
-    #[serde(borrow, rename = "ObjectId")]
-    object_id: Option<&'a RawValue>,
 }
 
 impl Formatter {
     /// Nothing written yet.
     #[must_use]
-    pub const fn new(format: Format) -> Self {
-        Self { format, written: 0, line: Vec::new() }
+    pub const fn new(format: Format, names: Names) -> Self {
+        Self { format, names, written: 0, line: Vec::new() }
     }
 
     /// How many records were written.
@@ -97,7 +84,7 @@ impl Formatter {
     pub fn begin(&self, out: &mut Vec<u8>) -> io::Result<()> {
         match self.format {
             Format::Ndjson | Format::Json => Ok(()),
-            Format::Csv => csv_row(out, |row| row.write_record(COLUMNS)),
+            Format::Csv => csv_row(out, |row| row.write_record(FOUND.iter().chain(&FIELDS).chain(&["record"]))),
         }
     }
 
@@ -115,27 +102,17 @@ impl Formatter {
             Format::Csv => {
                 self.line.clear();
                 minify(record.json, &mut self.line);
-                let line = &self.line;
-                let fields: Common<'_> = serde_json::from_slice(line)?;
+                let line = String::from_utf8_lossy(&self.line);
+                let fields = Fields::read(&line);
                 csv_row(out, |row| {
                     row.write_field(record.tenant.to_string())?;
+                    row.write_field(self.names.get(&record.tenant).map_or("", String::as_str))?;
                     row.write_field(record.content_type.as_str())?;
                     row.write_field(if record.duplicate { "true" } else { "false" })?;
-                    for field in [
-                        fields.id,
-                        fields.creation_time,
-                        fields.workload,
-                        fields.record_type,
-                        fields.operation,
-                        fields.result_status,
-                        fields.user_id,
-                        fields.user_type,
-                        fields.client_ip,
-                        fields.object_id,
-                    ] {
-                        row.write_field(cell(field).map_err(io::Error::from)?)?;
+                    for field in fields.0 {
+                        row.write_field(&*field.map_or(Cow::Borrowed(""), cell))?;
                     }
-                    row.write_field(line)?;
+                    row.write_field(&self.line)?;
                     row.write_record(None::<&[u8]>)
                 })?;
             }
@@ -171,9 +148,10 @@ pub fn run(
     store: &Store,
     query: &Query,
     format: Format,
+    names: Names,
     mut take: impl FnMut(&mut Vec<u8>, u64) -> ControlFlow<()>,
 ) -> Result<u64, ExportError> {
-    let mut formatter = Formatter::new(format);
+    let mut formatter = Formatter::new(format, names);
     let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
     let mut failed = None;
     let mut broken_off = false;
@@ -201,12 +179,52 @@ pub fn run(
     Ok(formatter.written())
 }
 
-/// A string's text, `null` as nothing, anything else as it is written in the record.
-fn cell(value: Option<&RawValue>) -> serde_json::Result<String> {
-    match value.map(RawValue::get) {
-        None | Some("null") => Ok(String::new()),
-        Some(text) if text.starts_with('"') => serde_json::from_str(text),
-        Some(text) => Ok(text.to_owned()),
+/// The values of the [`FIELDS`], as they stand in a record.
+#[derive(Default)]
+struct Fields<'a>([Option<&'a RawValue>; FIELDS.len()]);
+
+impl<'a> Fields<'a> {
+    /// None if it is no object.
+    fn read(record: &'a str) -> Self {
+        serde_json::from_str(record).unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a record")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                // Raw, because a key may hold an escape that stands for no character.
+                while let Some(key) = map.next_key::<&RawValue>()? {
+                    let value = map.next_value()?;
+                    if let Some(at) = FIELDS.iter().position(|field| *field == cell(key)) {
+                        fields.0[at] = Some(value);
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A string's text, `null` as nothing, anything else as it is written in the record: a string too, without its quotes, if
+/// an escape in it stands for no character (half a surrogate pair).
+fn cell(value: &RawValue) -> Cow<'_, str> {
+    let json = value.get();
+    match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        None if json == "null" => Cow::Borrowed(""),
+        None => Cow::Borrowed(json),
+        Some(written) if !written.contains('\\') => Cow::Borrowed(written),
+        Some(written) => serde_json::from_str(json).map_or(Cow::Borrowed(written), Cow::Owned),
     }
 }
 
@@ -219,11 +237,12 @@ fn csv_row(out: &mut Vec<u8>, write: impl FnOnce(&mut csv::Writer<&mut Vec<u8>>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::{ContentId, ContentType, TenantId};
+    use crate::content::{ContentId, ContentType};
 
     fn format(format: Format, records: &[&str]) -> String {
         let content_id = ContentId::from("blob");
-        let mut formatter = Formatter::new(format);
+        let names = BTreeMap::from([(TenantId::from_bytes([0x11; 16]), "contoso".to_owned())]);
+        let mut formatter = Formatter::new(format, Arc::new(names));
         let mut out = Vec::new();
         formatter.begin(&mut out).unwrap();
         for (index, json) in (0..).zip(records) {
@@ -262,14 +281,41 @@ mod tests {
 
     #[test]
     fn csv_has_a_header_and_quotes_what_needs_it() {
-        let text = format(Format::Csv, &[RECORD]);
+        let row = row(RECORD);
+        assert_eq!(row.len(), FOUND.len() + FIELDS.len() + 1);
+        assert_eq!(&row["tenant"], "11111111-1111-1111-1111-111111111111");
+        assert_eq!(&row["tenant_name"], "contoso");
+        assert_eq!(&row["content_type"], "Audit.Exchange");
+        assert_eq!(&row["Id"], "a/A");
+        assert_eq!(&row["UserId"], "a, \"b\"");
+        assert_eq!(&row["record"], format(Format::Ndjson, &[RECORD]).trim_end());
+    }
+
+    /// The CSV row of one record, by column.
+    fn row(record: &str) -> BTreeMap<String, String> {
+        let text = format(Format::Csv, &[record, "{}"]);
         let mut reader = csv::Reader::from_reader(text.as_bytes());
-        assert_eq!(reader.headers().unwrap(), &COLUMNS[..]);
-        let row = reader.records().next().unwrap().unwrap();
-        assert_eq!(&row[0], "11111111-1111-1111-1111-111111111111");
-        assert_eq!(&row[1], "Audit.Exchange");
-        assert_eq!(&row[3], "a/A");
-        assert_eq!(&row[9], "a, \"b\"");
-        assert_eq!(&row[13], format(Format::Ndjson, &[RECORD]).trim_end());
+        let columns = reader.headers().unwrap().clone();
+        let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 2, "the record after it is there too");
+        columns.iter().zip(&rows[0]).map(|(column, cell)| (column.to_owned(), cell.to_owned())).collect()
+    }
+
+    #[test]
+    fn csv_refuses_no_record() {
+        for (record, column, expected) in [
+            (r#"{"UserId":"bad\ud800name"}"#, "UserId", r"bad\ud800name"),
+            (r#"{"UserId":"first","Other":1,"UserId":"last"}"#, "UserId", "last"),
+            (r#"{"\ud800":1,"UserId":"x"}"#, "UserId", "x"),
+            (r#"{"User\u0049d":"x"}"#, "UserId", "x"),
+            (r#"{"UserId":{"a":[1, 2]}}"#, "UserId", r#"{"a":[1,2]}"#),
+            (r#"{"UserId":null,"UserType":0}"#, "UserType", "0"),
+            (r#"["no object"]"#, "UserId", ""),
+            (r#""no object""#, "record", r#""no object""#),
+        ] {
+            let row = row(record);
+            assert_eq!(row[column], expected, "{record}");
+            assert_eq!(row["record"], format(Format::Ndjson, &[record]).trim_end(), "{record}");
+        }
     }
 }

@@ -49,6 +49,9 @@
 //! Deliberately absent: a queue in memory (what waits is in the store), a retry outside [`retry`]'s vocabulary, a
 //! second way to build an HTTP client, a clock read that a test cannot set.
 
+// Tests tell what they do; a command's results go through `cli::out`, which knows what to do when nobody reads them.
+#![cfg_attr(not(test), deny(clippy::print_stdout))]
+
 pub mod content;
 pub mod clock;
 pub mod retry;

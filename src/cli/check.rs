@@ -13,6 +13,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
 use super::Exit;
+use super::out::print_outcome;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Settings};
 use crate::content::ContentType;
@@ -34,11 +35,8 @@ pub fn check(config: &Path, _args: &CheckArgs) -> anyhow::Result<Exit> {
         // Warnings that nobody can see change nothing about the answer.
         let _ = writeln!(errors, "warning: {warning}");
     }
-    match io::stdout().lock().write_all(render(&settings, now).as_bytes()) {
-        // Whoever closed the pipe has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        written => Ok(written.map(|()| Exit::Done)?),
-    }
+    print_outcome(&render(&settings, now))?;
+    Ok(Exit::Done)
 }
 
 fn warnings(settings: &Settings, now: Timestamp) -> Vec<String> {

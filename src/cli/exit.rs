@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use super::out::OutputError;
 use crate::config::ConfigErrors;
 use crate::store::StoreError;
 
@@ -37,9 +38,17 @@ impl Exit {
         error.chain().find_map(Self::of_cause).unwrap_or(Self::Failed)
     }
 
+    /// Whether what led to it may pass by itself.
+    pub(super) const fn may_pass(self) -> bool {
+        matches!(self, Self::Unavailable | Self::TryAgain)
+    }
+
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
         if let Some(ended) = cause.downcast_ref::<Ended>() {
             return Some(ended.exit);
+        }
+        if let Some(error) = cause.downcast_ref::<OutputError>() {
+            return Some(error.exit());
         }
         if let Some(errors) = cause.downcast_ref::<ConfigErrors>() {
             return Some(if errors.only_permissions() { Self::Permission } else { Self::Config });

@@ -3,9 +3,10 @@
 //!
 //! A command is a function that takes the configuration file's path and its own arguments and answers an [`Exit`].
 //! What it returns as an error is printed once, here, on standard error, with all its causes; standard output
-//! carries results only.
+//! carries results only, and [`out`] is the only way to it.
 
 pub mod check;
+mod count;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod exit;
@@ -15,12 +16,17 @@ mod heartbeat;
 pub mod manual;
 pub mod moment;
 mod opening;
+pub mod out;
+mod output;
+mod owner;
+mod progress;
 pub mod reload;
 mod reloading;
 pub mod run;
 mod selection;
 mod socket;
 pub mod status;
+mod table;
 pub mod tail;
 pub mod verify;
 
@@ -29,11 +35,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use rustix::fs::Mode;
 
 use crate::config::ConfigErrors;
 use crate::store::StoreError;
 
 pub use exit::{Ended, Exit};
+use out::OutputError;
 
 /// Collects the audit records of every Microsoft 365 tenant it is given, loses nothing, and hands them on.
 #[derive(Debug, Parser)]
@@ -94,6 +102,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match start(cli) {
         Ok(exit) => exit,
+        Err(error) if OutputError::is_quiet_end(&error) => Exit::Done,
         Err(error) => {
             tell(&error);
             Exit::of(&error)
@@ -103,8 +112,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn start(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { config, command } = cli;
+    // Whatever is made here belongs to whoever runs this, and to nobody else.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
+    let done = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(&config, args).await,
             #[cfg(feature = "demo")]
@@ -119,10 +130,10 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Man(args) => manual::man(&args),
         }
     });
-    // What matters was waited for. A read, or a wait for the store's lock, that goes on all the same belongs to somebody
-    // who was told to stop, and may take as long as the disk likes.
+    // What matters was waited for. A read, a wait for the store's lock or for a reader of the output that goes on all the same
+    // belongs to somebody who was told to stop, and may take as long as it likes.
     runtime.shutdown_background();
-    ended
+    done
 }
 
 /// Prints `error` and its causes, and what to do if the store knows. The problems of a configuration stand on lines of

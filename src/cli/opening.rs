@@ -1,23 +1,25 @@
 //! How the commands come by the store: the daemon for itself, the others while no daemon runs.
 //!
-//! A command that root runs first becomes the store's owner, so that it leaves no file behind that the service cannot
-//! open. It gives way when a daemon waits for the store.
+//! A command that root runs is the store's owner meanwhile ([`AsOwner`]). It gives way when a daemon waits for the store.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::ErrorKind;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use tokio_util::sync::CancellationToken;
 
+use super::owner::AsOwner;
 use super::{Ended, Exit};
 use crate::clock::{ServiceTime, SystemClock};
-use crate::config::Settings;
+use crate::config::{Client, Settings, StoreSettings};
 use crate::report::{ContentStatus, StatusSnapshot, TenantState, TenantStatus, TroubleStatus};
 use crate::store::{Options, Store, StoreError};
+use tracing::warn;
 
 /// How long the daemon waits for a held lock.
 const DAEMON_WAITS: Duration = Duration::from_secs(30);
@@ -26,48 +28,82 @@ const COMMAND_WAITS: Duration = Duration::from_secs(5);
 /// How long a command may go on once a daemon waits.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(8);
 
-fn options(settings: &Settings, path: PathBuf, lock_wait: Duration, purpose: &'static str) -> Options {
-    Options { path, partition_bytes: settings.store.partition_bytes, lock_wait, purpose }
+/// What a command says that has given way.
+pub(super) const GIVEN_WAY: &str = "a daemon is starting and needs the store; run it again, the daemon will answer";
+
+fn options(store: &StoreSettings, path: PathBuf, lock_wait: Duration, purpose: &'static str) -> Options {
+    Options { path, partition_bytes: store.partition_bytes, lock_wait, purpose }
 }
 
 /// Opens the store for the daemon.
 pub(super) async fn for_daemon(settings: &Settings, time: Arc<ServiceTime>) -> anyhow::Result<Store> {
-    let options = options(settings, settings.store.path.clone(), DAEMON_WAITS, "tenantry run");
+    let path = settings.store.path.clone();
+    warn_of_readers(&path);
+    let options = options(&settings.store, path, DAEMON_WAITS, "tenantry run");
     blocking(move || Store::open(&options, time)).await
 }
 
-/// Opens the store for a command, while no daemon runs. Changes the working directory and, if root runs it, the user
-/// of the whole process.
-pub(super) async fn to_read(settings: &Settings, purpose: &'static str) -> anyhow::Result<Store> {
-    let path = settings.store.path.clone();
-    if !path.is_dir() {
-        return Err(Ended {
-            exit: Exit::Failed,
-            message: format!("there is no store at `{}` yet: nothing was collected", path.display()),
-        }
-        .into());
+/// What is made from now on is its owner's alone, but an older store may not be.
+fn warn_of_readers(path: &Path) {
+    let Ok(there) = std::fs::metadata(path) else { return };
+    let mode = there.permissions().mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        warn!(
+            store = %path.display(),
+            mode = format_args!("{mode:04o}"),
+            "the store is open to every user of this host, records included: `chmod 0700 {}` closes it",
+            path.display()
+        );
     }
-    become_owner(&path)?;
-    let options = options(settings, PathBuf::from("."), COMMAND_WAITS, purpose);
-    let time = Arc::new(ServiceTime::new(Arc::new(SystemClock)));
-    blocking(move || Store::open_to_read(&options, time)).await
 }
 
-/// The directories above the store may be closed to its owner (systemd keeps private state behind a directory of
-/// root's), so the way in is walked as root, and the rest is done from inside.
-fn become_owner(path: &Path) -> anyhow::Result<()> {
-    std::env::set_current_dir(path).with_context(|| format!("cannot enter the store at `{}`", path.display()))?;
-    let meta = std::fs::metadata(".")?;
-    if !Uid::effective().is_root() || meta.uid() == 0 {
-        return Ok(());
+/// The store, open for a command.
+#[derive(Debug)]
+pub(super) struct Reading {
+    // Dropped in this order.
+    store: Store,
+    _owner: AsOwner,
+}
+
+impl Deref for Reading {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
     }
-    let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
-    let become_it = || {
-        setgroups(&[gid])?;
-        setgid(gid)?;
-        setuid(uid)
+}
+
+impl Reading {
+    /// Closes the store; the process is who it was before.
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        Ok(self.store.close().await?)
+    }
+}
+
+/// Opens the store for a command, while no daemon runs; `None` if there is none. Changes the working directory and, if
+/// root runs it, for as long as the store is open, the user of the whole process.
+pub(super) async fn to_read(client: &Client, purpose: &'static str) -> anyhow::Result<Option<Reading>> {
+    let path = &client.store.path;
+    // The directories above the store may be closed to its owner (systemd keeps private state behind a directory of
+    // root's), so the way in is walked as root, and the rest is done from inside.
+    let entered = std::env::set_current_dir(path).and_then(|()| std::fs::metadata("."));
+    let entered = match entered {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let exit = if error.kind() == ErrorKind::PermissionDenied { Exit::Permission } else { Exit::TryAgain };
+            let message = format!(
+                "cannot enter the store at `{}`: {error}; run this as root or as the store's owner, or ask the daemon",
+                path.display()
+            );
+            return Err(Ended { exit, message }.into());
+        }
+        Ok(entered) => entered,
     };
-    become_it().with_context(|| format!("cannot become user {uid}, who owns the store at `{}`", path.display()))
+    let owner = AsOwner::become_it(path, &entered)?;
+    let options = options(&client.store, PathBuf::from("."), COMMAND_WAITS, purpose);
+    let time = Arc::new(ServiceTime::new(Arc::new(SystemClock)));
+    let store = blocking(move || Store::open_to_read(&options, time)).await?;
+    Ok(Some(Reading { store, _owner: owner }))
 }
 
 /// Cancelled when a daemon has waited for the store long enough.
@@ -94,7 +130,7 @@ async fn blocking(open: impl FnOnce() -> Result<Store, StoreError> + Send + 'sta
 }
 
 /// What the store knows while no daemon runs.
-pub(super) async fn stopped_status(settings: &Settings) -> anyhow::Result<StatusSnapshot> {
+pub(super) async fn stopped_status(client: &Client) -> anyhow::Result<StatusSnapshot> {
     let mut snapshot = StatusSnapshot {
         running: false,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -104,33 +140,31 @@ pub(super) async fn stopped_status(settings: &Settings) -> anyhow::Result<Status
         sentence: "the daemon does not run; this is what the store knows".to_owned(),
         tenants: Vec::new(),
     };
-    let store = if settings.store.path.is_dir() {
-        Some(to_read(settings, "tenantry status").await?)
-    } else {
+    let store = to_read(client, "tenantry status").await?;
+    if store.is_none() {
         "the daemon does not run, and nothing was collected yet".clone_into(&mut snapshot.sentence);
-        None
-    };
+    }
     let notes = match &store {
         Some(store) => store.notes().await?,
         None => BTreeMap::new(),
     };
-    for tenant in settings.tenants.values() {
+    for (id, tenant) in &client.tenants {
+        let id = *id;
         let mut status = TenantStatus::new(
-            tenant.id,
+            id,
             &tenant.name,
             if tenant.enabled { TenantState::Stopped } else { TenantState::Disabled },
         );
         if let Some(store) = &store {
-            for (content_type, watermark) in store.watermarks(tenant.id).await? {
+            for (content_type, watermark) in store.watermarks(id).await? {
                 let content = ContentStatus { last_listed: watermark.listed_to, ..ContentStatus::default() };
                 status.last_poll = status.last_poll.max(watermark.listed_to);
                 status.content.insert(content_type, content);
             }
-            status.trouble =
-                notes.get(&tenant.id).filter(|_| tenant.enabled).and_then(|note| TroubleStatus::from_note(note));
-            status.queue = store.queue_depth(tenant.id);
-            status.stored_today = store.stored_today(tenant.id);
-            status.dead_letters = store.dead_letters(tenant.id).await?;
+            status.trouble = notes.get(&id).filter(|_| tenant.enabled).and_then(|note| TroubleStatus::from_note(note));
+            status.queue = store.queue_depth(id);
+            status.stored_today = store.stored_today(id);
+            status.dead_letters = store.dead_letters(id).await?;
         }
         snapshot.tenants.push(status);
     }

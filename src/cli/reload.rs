@@ -1,12 +1,13 @@
 //! `tenantry reload`: the running daemon reads its configuration again, and says what came of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 
-use super::socket::RunningDaemon;
+use super::count::count;
+use super::out::print_outcome;
+use super::socket::{Place, SocketArgs, Source};
 use super::{Ended, Exit};
-use crate::config;
 use crate::web::reload::ReloadRequest;
 
 /// The arguments of `tenantry reload`.
@@ -21,20 +22,14 @@ pub struct ReloadArgs {
     /// is missing looks the same
     #[arg(long)]
     pub allow_removal: bool,
-    /// Where the daemon listens, if the configuration cannot tell
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
+    /// Where the daemon listens.
+    #[command(flatten)]
+    pub socket: SocketArgs,
 }
 
 /// Asks for a reload and prints its outcome.
 pub async fn reload(config: &Path, args: ReloadArgs) -> anyhow::Result<Exit> {
-    let daemon = match (&args.socket, config::load(config)) {
-        (Some(socket), _) => RunningDaemon::at(socket).await?,
-        (None, Ok(settings)) => RunningDaemon::find(&settings).await?,
-        // Without a configuration that can be read nobody knows where the daemon listens; it would refuse it too.
-        (None, Err(problems)) => return Err(problems.into()),
-    };
-    let Some(daemon) = daemon else {
+    let Source::Daemon(daemon) = Place::of(config, args.socket)?.source().await? else {
         return Err(Ended {
             exit: Exit::Unavailable,
             message: "no daemon is running; the next start reads the configuration anyway".to_owned(),
@@ -48,20 +43,17 @@ pub async fn reload(config: &Path, args: ReloadArgs) -> anyhow::Result<Exit> {
             return Err(Ended { exit: Exit::Config, message }.into());
         }
     };
-    let plural = if reloaded.tenants == 1 { "" } else { "s" };
-    println!(
-        "`{}` is in effect: {} tenant{plural} ({} added, {} removed, {} changed)",
+    let mut lines = vec![format!(
+        "`{}` is in effect: {} ({} added, {} removed, {} changed)\n",
         reloaded.config.display(),
-        reloaded.tenants,
+        count(reloaded.tenants as u64, "tenant"),
         reloaded.added,
         reloaded.removed,
         reloaded.changed
-    );
-    for warning in &reloaded.warnings {
-        println!("warning: {warning}");
-    }
-    for key in &reloaded.needs_restart {
-        println!("the new value of `{key}` takes effect with a restart");
-    }
+    )];
+    lines.extend(reloaded.warnings.iter().map(|warning| format!("warning: {warning}\n")));
+    let restart = reloaded.needs_restart.iter();
+    lines.extend(restart.map(|key| format!("the new value of `{key}` takes effect with a restart\n")));
+    print_outcome(&lines.concat())?;
     Ok(Exit::Done)
 }

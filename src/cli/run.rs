@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::reloading::{self, Answer, Reload, Reloads};
-use super::{Ended, Exit, expiry, heartbeat, opening};
+use super::{Ended, Exit, expiry, heartbeat, opening, socket};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::config::{self, Settings, StoreSettings};
 use crate::event;
@@ -154,7 +154,8 @@ impl Daemon {
             store.clone(),
             order,
             stop_admin.clone(),
-        )?;
+        )
+        .map_err(|error| socket::unusable(&settings.admin_socket(), &error))?;
         operator.open(admin.service());
         let admin = tokio::spawn(admin.serve());
         let registry = Arc::new(Registry::new(Shared {

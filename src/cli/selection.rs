@@ -1,57 +1,82 @@
 //! Which records a command means: tenants by id or name, times resolved to moments.
 
+use std::collections::BTreeMap;
+
+use clap::Args;
 use jiff::Timestamp;
 
 use super::moment::Moment;
 use super::{Ended, Exit};
-use crate::config::Settings;
 use crate::content::{ContentType, TenantId};
 use crate::store::{Query, TimeBasis};
 
-/// What the arguments of `export` and `tail` have in common.
-#[derive(Debug)]
-pub(super) struct Selection<'a> {
-    pub(super) tenants: &'a [String],
-    pub(super) content_types: &'a [ContentType],
-    pub(super) since: Option<Moment>,
-    pub(super) until: Option<Moment>,
-    pub(super) by: TimeBasis,
-    pub(super) include_duplicates: bool,
+/// How much a name must resemble what was written to be offered instead.
+const SIMILAR: f64 = 0.8;
+
+/// The arguments that `export` and `tail` have in common.
+#[derive(Debug, Clone, Args)]
+pub struct Selection {
+    /// Only this tenant, by its id or its name; may be repeated [default: all]
+    #[arg(long, value_name = "ID|NAME")]
+    pub tenant: Vec<String>,
+    /// Only this content type, such as Audit.Exchange; may be repeated [default: all]
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Vec<ContentType>,
 }
 
-impl Selection<'_> {
-    /// The query that the store understands. An id may be one that is no longer configured: its records are kept.
-    pub(super) fn query(&self, settings: &Settings, now: Timestamp) -> Result<Query, Ended> {
-        let tenants = self.tenants.iter().map(|text| tenant(settings, text)).collect::<Result<_, _>>()?;
-        let (since, until) =
-            (self.since.map(|moment| moment.resolve(now)), self.until.map(|moment| moment.resolve(now)));
-        if let (Some(since), Some(until)) = (since, until)
-            && since >= until
-        {
-            return Err(usage(format!("`--since` ({since}) must be before `--until` ({until})")));
-        }
-        Ok(Query {
-            tenants,
-            content_types: self.content_types.to_vec(),
-            since,
-            until,
-            by: self.by,
-            include_duplicates: self.include_duplicates,
-        })
+impl Selection {
+    /// The query that the store understands, of these tenants and types and all times. An id may be one that is no longer
+    /// configured: its records are kept.
+    pub(super) fn query(&self, names: &BTreeMap<TenantId, String>) -> Result<Query, Ended> {
+        let tenants = self.tenant.iter().map(|text| tenant(names, text)).collect::<Result<_, _>>()?;
+        Ok(Query { tenants, content_types: self.content_type.clone(), ..Query::default() })
     }
 }
 
-fn tenant(settings: &Settings, text: &str) -> Result<TenantId, Ended> {
+/// The times that a query means.
+pub(super) fn between(
+    query: Query,
+    by: TimeBasis,
+    (since, until): (Option<Moment>, Option<Moment>),
+    now: Timestamp,
+) -> Result<Query, Ended> {
+    let times = (since.map(|moment| moment.resolve(now)), until.map(|moment| moment.resolve(now)));
+    if let (Some(from), Some(to)) = times
+        && from >= to
+    {
+        let written = |moment: Option<Moment>, at: Timestamp| {
+            let ago = if matches!(moment, Some(Moment::Ago(_))) { " by this host's clock" } else { "" };
+            format!("{}{ago}", at.strftime("%Y-%m-%d %H:%M:%S UTC"))
+        };
+        return Err(usage(format!(
+            "`--since` ({}) must be before `--until` ({})",
+            written(since, from),
+            written(until, to)
+        )));
+    }
+    Ok(Query { since: times.0, until: times.1, by, ..query })
+}
+
+/// The tenants that are asked for and that nobody has configured: by their ids, since names lead to those that are.
+pub(super) fn strangers(query: &Query, names: &BTreeMap<TenantId, String>) -> Vec<TenantId> {
+    query.tenants.iter().filter(|id| !names.contains_key(id)).copied().collect()
+}
+
+fn tenant(names: &BTreeMap<TenantId, String>, text: &str) -> Result<TenantId, Ended> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let matching: Vec<_> = settings.tenants.values().filter(|tenant| tenant.name.eq_ignore_ascii_case(text)).collect();
+    let matching: Vec<_> = names.iter().filter(|(_, name)| name.eq_ignore_ascii_case(text)).collect();
     match matching[..] {
-        [one] => Ok(one.id),
+        [(id, _)] => Ok(*id),
         [] => {
-            let names = settings.tenants.values().map(|tenant| tenant.name.as_str());
-            let nearest = names.max_by(|a, b| strsim::jaro_winkler(a, text).total_cmp(&strsim::jaro_winkler(b, text)));
-            let hint = nearest.map_or_else(String::new, |name| format!("; the nearest name is `{name}`"));
+            let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &text.to_lowercase());
+            let near = names.values().map(|name| (likeness(name), name)).filter(|(likeness, _)| *likeness >= SIMILAR);
+            let nearest = near.max_by(|(one, _), (other, _)| one.total_cmp(other));
+            let hint = nearest.map_or_else(
+                || "; `tenantry status` lists the names".to_owned(),
+                |(_, name)| format!("; the nearest name is `{name}`"),
+            );
             Err(usage(format!("no tenant is named `{text}`{hint}")))
         }
         _ => Err(usage(format!("more than one tenant is named `{text}`: give its id"))),
@@ -60,4 +85,48 @@ fn tenant(settings: &Settings, text: &str) -> Result<TenantId, Ended> {
 
 fn usage(message: String) -> Ended {
     Ended { exit: Exit::Usage, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> BTreeMap<TenantId, String> {
+        let named = |(number, name): (u8, &str)| (TenantId::from_bytes([number; 16]), name.to_owned());
+        [(1, "contoso"), (2, "fabrikam"), (3, "twin"), (4, "Twin")].map(named).into()
+    }
+
+    #[test]
+    fn tenants_go_by_id_or_name_and_only_a_near_name_is_offered() {
+        assert_eq!(tenant(&names(), "Contoso").unwrap(), TenantId::from_bytes([1; 16]));
+        let id = TenantId::from_bytes([9; 16]);
+        assert_eq!(tenant(&names(), &id.to_string()).unwrap(), id);
+        let query = Query { tenants: vec![id, TenantId::from_bytes([1; 16])], ..Query::default() };
+        assert_eq!(strangers(&query, &names()), [id]);
+        for (text, told) in [
+            ("contosso", "no tenant is named `contosso`; the nearest name is `contoso`"),
+            ("zzz", "no tenant is named `zzz`; `tenantry status` lists the names"),
+            ("TWIN", "more than one tenant is named `TWIN`: give its id"),
+        ] {
+            let ended = tenant(&names(), text).unwrap_err();
+            assert_eq!((ended.exit, ended.message.as_str()), (Exit::Usage, told));
+        }
+    }
+
+    #[test]
+    fn times_in_the_wrong_order_are_told_in_whole_seconds() {
+        let now: Timestamp = "2026-11-22T12:00:00.123456789Z".parse().unwrap();
+        let ago = |text: &str| Some(text.parse::<Moment>().unwrap());
+        let told = |since, until| between(Query::default(), TimeBasis::Created, (since, until), now).map(|_| ());
+        assert_eq!(
+            told(ago("1h"), ago("2h")).unwrap_err().message,
+            "`--since` (2026-11-22 11:00:00 UTC by this host's clock) must be before `--until` (2026-11-22 10:00:00 UTC \
+             by this host's clock)"
+        );
+        assert_eq!(
+            told(ago("2026-11-02"), ago("2026-11-01")).unwrap_err().message,
+            "`--since` (2026-11-02 00:00:00 UTC) must be before `--until` (2026-11-01 00:00:00 UTC)"
+        );
+        assert!(told(ago("2h"), ago("1h")).is_ok() && told(None, ago("1h")).is_ok());
+    }
 }

@@ -1,84 +1,241 @@
 //! The way to the running daemon.
+//!
+//! **Invariant:** nobody waits for ever for a daemon that hangs: the head of every answer must come within seconds, save
+//! where the daemon must read the whole store first.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::StatusCode;
+use clap::Args;
+use reqwest::{RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
-use crate::config::Settings;
+use super::out::notice;
+use super::{Ended, Exit};
+use crate::config::{self, Client};
+use crate::content::TenantId;
 use crate::http;
-use crate::web::admin::Info;
+use crate::report::StatusSnapshot;
+use crate::web::admin::{Info, TailRequest};
 use crate::web::reload::{ReloadRequest, Reloaded};
 
-const SILENT: &str = "the daemon does not answer on its admin socket";
+/// How long the head of an answer may take; it takes milliseconds.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a reload may take, which reads thousands of files.
+const RELOAD: Duration = Duration::from_mins(2);
 
-/// A daemon that runs on the store that the configuration names.
+/// Where to find the daemon.
+#[derive(Debug, Clone, Args)]
+pub struct SocketArgs {
+    /// The daemon's socket, if it is not where the configuration says; that daemon alone is asked then
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// A daemon that answers.
 #[derive(Debug)]
 pub(super) struct RunningDaemon {
     client: reqwest::Client,
+    socket: PathBuf,
+    info: Info,
+}
+
+/// Whom a command asks.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The daemon.
+    Daemon(RunningDaemon),
+    /// The store, since no daemon runs.
+    Store,
+}
+
+/// What a command goes by to find whom it asks. Paths in it are not relative: reading the store changes the directory.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) client: Client,
+    socket: Option<PathBuf>,
+}
+
+impl Place {
+    /// Reads what it needs of the configuration.
+    pub(super) fn of(config: &Path, args: SocketArgs) -> anyhow::Result<Self> {
+        let socket = args.socket.map(std::path::absolute).transpose()?;
+        Ok(Self { client: config::load_client(config), socket })
+    }
+
+    /// Finds the daemon, or says that the store is to be read.
+    pub(super) async fn source(&self) -> anyhow::Result<Source> {
+        if let Some(socket) = &self.socket {
+            return match RunningDaemon::at(socket).await? {
+                Some(daemon) => Ok(Source::Daemon(daemon)),
+                None => Err(unavailable(format!("no daemon listens at `{}`", socket.display()))),
+            };
+        }
+        match (RunningDaemon::find(&self.client).await?, &self.client.problems) {
+            (Some(daemon), None) => Ok(Source::Daemon(daemon)),
+            (Some(daemon), Some(_)) => {
+                notice(&format!(
+                    "the configuration cannot be used (`tenantry check` says why); asking the daemon that keeps `{}`",
+                    daemon.info.store.display()
+                ));
+                Ok(Source::Daemon(daemon))
+            }
+            (None, None) => Ok(Source::Store),
+            (None, Some(problems)) => Err(problems.clone().into()),
+        }
+    }
+
+    /// What the configured tenants are called, as the source knows it.
+    pub(super) async fn names(&self, source: &Source) -> anyhow::Result<BTreeMap<TenantId, String>> {
+        match source {
+            Source::Daemon(daemon) => {
+                let status: StatusSnapshot = daemon.get("status").await?;
+                Ok(status.tenants.into_iter().map(|tenant| (tenant.id, tenant.name)).collect())
+            }
+            Source::Store => Ok(self.client.tenants.iter().map(|(id, tenant)| (*id, tenant.name.clone())).collect()),
+        }
+    }
 }
 
 impl RunningDaemon {
     /// Finds the daemon; `None` if nobody listens, or if whoever does keeps another store.
-    pub(super) async fn find(settings: &Settings) -> anyhow::Result<Option<Self>> {
-        let Some(found) = Self::at(&settings.admin_socket()).await? else { return Ok(None) };
-        let info: Info = found.get("info").await?;
-        Ok(same_store(&info.store, &settings.store.path).then_some(found))
+    pub(super) async fn find(client: &Client) -> anyhow::Result<Option<Self>> {
+        let found = Self::at(&client.socket).await?;
+        Ok(found.filter(|found| client.problems.is_some() || same_store(&found.info.store, &client.store.path)))
     }
 
     /// The daemon behind this socket; `None` if nobody listens.
-    pub(super) async fn at(path: &Path) -> anyhow::Result<Option<Self>> {
-        match tokio::net::UnixStream::connect(path).await {
-            Ok(_) => Ok(Some(Self { client: http::admin_client(path)? })),
+    pub(super) async fn at(socket: &Path) -> anyhow::Result<Option<Self>> {
+        match tokio::net::UnixStream::connect(socket).await {
+            Ok(_) => {}
             // A socket file without a listener is what a killed daemon leaves behind.
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) =>
-            {
-                Ok(None)
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                return Ok(None);
             }
-            Err(error) => Err(error).with_context(|| {
-                format!(
-                    "cannot open the daemon's socket `{}`: run this as root or as a member of its group",
-                    path.display()
-                )
-            }),
+            Err(error) => return Err(unusable(socket, &error).into()),
         }
+        let client = http::admin_client(socket)?;
+        let info = json(socket, "info", ask(socket, ANSWER, client.get(address("info"))).await?).await?;
+        Ok(Some(Self { client, socket: socket.to_owned(), info }))
     }
 
     /// Asks for a reload. `Err` inside is why the new configuration was refused.
     pub(super) async fn reload(&self, request: &ReloadRequest) -> anyhow::Result<Result<Reloaded, String>> {
-        let answer = self.client.post("http://tenantry/v1/reload").json(request).send().await.context(SILENT)?;
+        let answer = ask(&self.socket, RELOAD, self.client.post(address("reload")).json(request)).await?;
         if answer.status() == StatusCode::CONFLICT {
-            return Ok(Err(answer.text().await?));
+            return Ok(Err(answer.text().await.map_err(|error| broke_off(&error))?));
         }
-        Ok(Ok(understood("reload", answer).await?.json().await?))
+        Ok(Ok(json(&self.socket, "reload", answer).await?))
     }
 
     /// Asks for a value.
     pub(super) async fn get<T: DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
-        Ok(get(&self.client, what, &()).await?.json().await?)
+        json(&self.socket, what, ask(&self.socket, ANSWER, self.client.get(address(what))).await?).await
+    }
+
+    /// Asks for a value that takes as long as reading the store.
+    pub(super) async fn work_out<T: DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
+        json(&self.socket, what, ask(&self.socket, Duration::MAX, self.client.get(address(what))).await?).await
     }
 
     /// Asks for a stream.
     pub(super) async fn stream(&self, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
-        get(&self.client, what, request).await
+        understood(what, ask(&self.socket, ANSWER, self.client.get(address(what)).query(request)).await?).await
+    }
+
+    /// Asks to follow what is stored.
+    pub(super) async fn tail(&self, request: &TailRequest) -> anyhow::Result<reqwest::Response> {
+        understood("tail", ask(&self.socket, ANSWER, self.client.post(address("tail")).json(request)).await?).await
     }
 }
 
-async fn get(client: &reqwest::Client, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
-    let answer = client.get(format!("http://tenantry/v1/{what}")).query(request).send().await;
-    understood(what, answer.context(SILENT)?).await
+fn address(what: &str) -> String {
+    format!("http://tenantry/v1/{what}")
+}
+
+/// Sends a request and waits for the head of its answer.
+async fn ask(socket: &Path, patience: Duration, request: RequestBuilder) -> anyhow::Result<reqwest::Response> {
+    let hangs = |why: String| {
+        unavailable(format!(
+            "the daemon does not answer on `{}` ({why}): see what it does (`journalctl -u tenantry`), and restart it if \
+             that lasts",
+            socket.display()
+        ))
+    };
+    match timeout(patience, request.send()).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(hangs(chain(&error))),
+        Err(_) => Err(hangs(format!("waited {} s", patience.as_secs()))),
+    }
+}
+
+async fn json<T: DeserializeOwned>(socket: &Path, what: &str, answer: reqwest::Response) -> anyhow::Result<T> {
+    let body = timeout(RELOAD, understood(what, answer).await?.bytes()).await;
+    let body = match body {
+        Ok(body) => body.map_err(|error| broke_off(&error))?,
+        Err(_) => return Err(unavailable(format!("the daemon stopped answering on `{}`", socket.display()))),
+    };
+    serde_json::from_slice(&body).with_context(|| format!("the daemon's answer to `{what}` is of another version"))
 }
 
 async fn understood(what: &str, answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
-    if answer.status().is_success() {
+    let status = answer.status();
+    if status.is_success() {
         return Ok(answer);
     }
-    let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
-    anyhow::bail!("the daemon refuses `{what}` ({status}): {text}")
+    // That is what it answers when it ends.
+    let exit = if status == StatusCode::SERVICE_UNAVAILABLE { Exit::TryAgain } else { Exit::Failed };
+    Err(Ended { exit, message: format!("the daemon refuses `{what}` ({status}): {text}") }.into())
+}
+
+/// The daemon has gone in the middle of an answer.
+pub(super) fn broke_off(error: &reqwest::Error) -> Ended {
+    let message = format!("the daemon broke off ({}): is it stopping? try again", chain(error));
+    Ended { exit: Exit::TryAgain, message }
+}
+
+/// Why a socket at `path` can be neither opened nor made.
+pub(super) fn unusable(path: &Path, error: &io::Error) -> Ended {
+    let path = path.display();
+    match error.kind() {
+        ErrorKind::PermissionDenied => Ended {
+            exit: Exit::Permission,
+            message: format!("cannot open the daemon's socket `{path}`: run this as root or as a member of its group"),
+        },
+        ErrorKind::InvalidInput => Ended {
+            exit: Exit::Config,
+            message: format!(
+                "the path of the daemon's socket `{path}` is too long for a socket: set a shorter `socket` under \
+                 `[daemon]`"
+            ),
+        },
+        // Its queue of those who wait is full.
+        ErrorKind::WouldBlock => Ended {
+            exit: Exit::Unavailable,
+            message: format!("the daemon does not answer on `{path}`: restart it if that lasts"),
+        },
+        _ => Ended { exit: Exit::Failed, message: format!("cannot use the daemon's socket `{path}`: {error}") },
+    }
+}
+
+fn unavailable(message: String) -> anyhow::Error {
+    Ended { exit: Exit::Unavailable, message }.into()
+}
+
+/// What is at the bottom of it: what stands above names an address that nobody has written.
+fn chain(error: &reqwest::Error) -> String {
+    let error: &dyn std::error::Error = error;
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
 }
 
 fn same_store(one: &Path, other: &Path) -> bool {

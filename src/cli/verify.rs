@@ -7,10 +7,14 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::socket::RunningDaemon;
+use super::count::{count, size};
+use super::out::print_outcome;
+use super::progress::Progress;
+use super::socket::{Place, SocketArgs, Source};
 use super::{Ended, Exit, opening};
-use crate::config::{self, Settings};
-use crate::store::{Finding, FindingKind, Verification};
+use crate::config::Client;
+use crate::content::TenantId;
+use crate::store::{Finding, FindingKind, StoreError, Verification};
 
 /// The arguments of `tenantry verify`.
 #[derive(Debug, Args)]
@@ -28,6 +32,9 @@ pub struct VerifyArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    /// Where the daemon listens.
+    #[command(flatten)]
+    pub socket: SocketArgs,
 }
 
 /// Verifies the store and prints what was found.
@@ -37,44 +44,55 @@ pub async fn verify(config: &Path, args: VerifyArgs) -> anyhow::Result<Exit> {
                        --store-only`, which compares what is stored with the digests taken when it was stored";
         return Err(Ended { exit: Exit::Usage, message: message.to_owned() }.into());
     }
-    let settings = config::load(config)?;
-    let verified = match RunningDaemon::find(&settings).await? {
-        Some(daemon) => daemon.get("store/verify").await?,
-        None => without_daemon(&settings).await?,
+    let place = Place::of(config, args.socket)?;
+    let source = place.source().await?;
+    let names = place.names(&source).await?;
+    let progress = Progress::of_work("reading the whole store");
+    let verified = match &source {
+        Source::Daemon(daemon) => daemon.work_out("store/verify").await,
+        Source::Store => without_daemon(&place.client).await,
     };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&verified)?);
+    progress.clear();
+    let verified = verified?;
+    print_outcome(&if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&verified)?)
     } else {
-        print!("{}", render(&verified, &settings));
-    }
+        render(&verified, &names)
+    })?;
     Ok(if verified.is_sound() { Exit::Done } else { Exit::Findings })
 }
 
-async fn without_daemon(settings: &Settings) -> anyhow::Result<Verification> {
-    let store = opening::to_read(settings, "tenantry verify").await?;
+async fn without_daemon(client: &Client) -> anyhow::Result<Verification> {
+    let Some(store) = opening::to_read(client, "tenantry verify").await? else {
+        let message = format!("there is no store at `{}` yet: nothing was collected", client.store.path.display());
+        return Err(Ended { exit: Exit::Failed, message }.into());
+    };
     let verifying = tokio::task::spawn_blocking({
-        let store = store.clone();
+        let reader = store.clone();
         // A daemon that has waited long enough gets the store.
         let given_way = opening::giving_way(&store);
-        move || store.verify_while(|| !given_way.is_cancelled())
+        move || reader.verify_while(|| !given_way.is_cancelled())
     });
     let verified = verifying.await.context("verifying panicked")?;
     let wanted = store.someone_waits();
     store.close().await?;
     match verified {
-        Err(crate::store::StoreError::Closed) if wanted => Err(Ended {
-            exit: Exit::TryAgain,
-            message: "a daemon is starting and needs the store; run it again, the daemon will answer".to_owned(),
+        Err(StoreError::Closed) if wanted => {
+            Err(Ended { exit: Exit::TryAgain, message: opening::GIVEN_WAY.to_owned() }.into())
         }
-        .into()),
         verified => Ok(verified?),
     }
 }
 
 /// What was read, the digests, and the findings by what they mean.
-fn render(verified: &Verification, settings: &Settings) -> String {
-    let Verification { partitions, blobs, records, bytes, .. } = verified;
-    let mut text = format!("read {partitions} partitions: {blobs} blobs, {records} records, {bytes} bytes\n");
+fn render(verified: &Verification, names: &BTreeMap<TenantId, String>) -> String {
+    let mut text = format!(
+        "read {}: {}, {}, {}\n",
+        count(verified.partitions, "partition"),
+        count(verified.blobs, "blob"),
+        count(verified.records, "record"),
+        size(verified.bytes)
+    );
     if !verified.heads.is_empty() {
         text.push_str(
             "\nthe chains' heads at the beginning of each partition; the journal has the same digests \
@@ -95,11 +113,11 @@ fn render(verified: &Verification, settings: &Settings) -> String {
             line(&mut text, format_args!("  to do: {}", kind.remedy()));
         }
         for finding in findings {
-            line(&mut text, format_args!("  {}", named(&finding.to_string(), settings)));
+            line(&mut text, format_args!("  {}", named(&finding.to_string(), names)));
         }
     }
     if verified.more > 0 {
-        line(&mut text, format_args!("\n{} further findings are not listed", verified.more));
+        line(&mut text, format_args!("\n{} not listed", count(verified.more, "further finding")));
     }
     text.push_str(if verified.is_sound() {
         "\nsound: everything is there, as it was stored\n"
@@ -115,9 +133,9 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 }
 
 /// With the tenants' names beside their ids.
-fn named(finding: &str, settings: &Settings) -> String {
-    settings.tenants.values().fold(finding.to_owned(), |text, tenant| {
-        let id = format!("`{}`", tenant.id);
-        text.replace(&id, &format!("{id} ({})", tenant.name))
+fn named(finding: &str, names: &BTreeMap<TenantId, String>) -> String {
+    names.iter().fold(finding.to_owned(), |text, (id, name)| {
+        let id = format!("`{id}`");
+        text.replace(&id, &format!("{id} ({name})"))
     })
 }

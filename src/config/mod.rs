@@ -14,6 +14,7 @@
 //! On an error nothing is applied: at start the daemon ends with exit code 78 (77 if the files may not be read), at
 //! a reload it keeps the configuration that it has.
 
+mod client;
 mod clouds;
 mod credentials;
 pub mod duration;
@@ -37,6 +38,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use client::{Client, KnownTenant, load_client};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
     App, Collect, CredentialFile, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant,
@@ -68,20 +70,34 @@ pub fn load_with(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, ConfigErrors> {
     let mut findings = Findings::default();
-    let files = files(file, &mut findings);
-    let written = files
-        .iter()
-        .enumerate()
-        .filter_map(|(number, path)| Some((number, written::read(path, number, &mut findings)?)))
-        .collect();
     let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
     let variables = environment::used(environment.iter().map(|(name, value)| (name, value)));
-    let merged = merged::merge(files.clone(), written, environment, &mut findings);
+    let (merged, files) = sources(file, environment, &mut findings);
     let settings = Settings { variables, ..validate(&merged, &files, &mut findings) };
-    let Findings { mut problems, warnings, .. } = findings;
+    let Findings { problems, warnings, .. } = findings;
     if problems.is_empty() {
         return Ok(Settings { warnings, ..settings });
     }
+    Err(in_order(problems, &files))
+}
+
+/// Reads and merges all sources.
+fn sources(
+    file: &Path,
+    environment: Vec<(OsString, OsString)>,
+    findings: &mut Findings,
+) -> (merged::Merged, Vec<Arc<Path>>) {
+    let files = files(file, findings);
+    let written = files
+        .iter()
+        .enumerate()
+        .filter_map(|(number, path)| Some((number, written::read(path, number, findings)?)))
+        .collect();
+    (merged::merge(files.clone(), written, environment, findings), files)
+}
+
+/// The problems in the order of their sources.
+fn in_order(mut problems: Vec<Problem>, files: &[Arc<Path>]) -> ConfigErrors {
     let numbers: HashMap<&Path, usize> = files.iter().map(AsRef::as_ref).zip(0..).collect();
     let order = |problem: &Problem| match &problem.place {
         Place::File { path, line, column } => (numbers.get(path.as_ref()).copied(), *line, *column, String::new()),
@@ -89,7 +105,7 @@ pub fn load_with(
     };
     problems.sort_by_cached_key(order);
     problems.dedup();
-    Err(ConfigErrors::new(problems))
+    ConfigErrors::new(problems)
 }
 
 /// The files in the order in which they are read.

@@ -297,16 +297,21 @@ impl Settings {
         self
     }
 
-    /// The socket that the command line talks to the daemon through: the configured one; else in `/run/tenantry`
-    /// for the store at its default place, which is how the packages install it; else in the store's directory.
-    /// Both sides follow the same rule, so that they meet without either being told.
+    /// The socket that the command line talks to the daemon through.
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
-        match &self.daemon.socket {
-            Some(path) => path.clone(),
-            None if self.store.path == StoreSettings::default().path => Path::new("/run/tenantry/admin.sock").into(),
-            None => self.store.path.join("admin.sock"),
-        }
+        admin_socket(&self.store, self.daemon.socket.as_deref())
+    }
+}
+
+/// Where the admin socket is: the configured one; else in `/run/tenantry` for the store at its default place, which is how
+/// the packages install it; else in the store's directory. Both sides follow the same rule, so that they meet without
+/// either being told.
+pub(super) fn admin_socket(store: &StoreSettings, configured: Option<&Path>) -> PathBuf {
+    match configured {
+        Some(path) => path.to_owned(),
+        None if store.path == StoreSettings::default().path => Path::new("/run/tenantry/admin.sock").into(),
+        None => store.path.join("admin.sock"),
     }
 }
 

@@ -105,6 +105,12 @@ impl Report {
         }
     }
 
+    /// What the tenants are called.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<TenantId, String> {
+        self.tenants().iter().map(|(id, tenant)| (*id, tenant.name())).collect()
+    }
+
     /// What happened since the daemon started. Read after a [`snapshot`](Self::snapshot) it is never less than that.
     #[must_use]
     pub fn totals(&self) -> Totals {

@@ -3,9 +3,12 @@
 //!
 //! A new file is durable only when the file *and* the directory that names it are synced; a rename only when the
 //! directory is. Nothing here knows what the files are for.
+//!
+//! What is made here belongs to its owner alone: records are nobody else's.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
@@ -37,15 +40,16 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Makes a directory and those above it, each durable in the one above.
+/// Makes a directory and those above it, each durable in the one above, for its owner alone.
 pub(super) fn make_directory(path: &Path) -> Result<(), StoreError> {
-    match fs::create_dir(path) {
+    let make = || DirBuilder::new().mode(0o700).create(path);
+    match make() {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
                 make_directory(parent)?;
-                fs::create_dir(path).map_err(|error| StoreError::make_directory(path, error))?;
+                make().map_err(|error| StoreError::make_directory(path, error))?;
                 sync_parent(path)
             }
             _ => Err(StoreError::make_directory(path, error)),
@@ -58,7 +62,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), StoreError> {
 pub(super) fn write_file(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let making = with_suffix(path, ".making");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&making)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&making)?;
         file.write_all(contents)?;
         file.sync_all()
     };
@@ -157,6 +161,18 @@ mod tests {
         remove_directory(&dir.path().join("a")).unwrap();
         assert_eq!(entries(dir.path()).unwrap(), Vec::<PathBuf>::new());
         assert_eq!(entries(&deep).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn what_is_made_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        make_directory(&deep).unwrap();
+        write_file(&deep.join("x"), b"secret").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(&dir.path().join("a")), mode(&deep), mode(&deep.join("x"))], [0o700, 0o700, 0o600]);
     }
 
     #[test]

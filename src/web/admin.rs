@@ -7,10 +7,11 @@
 //! | `GET /v1/status` | [`StatusSnapshot`](crate::report::StatusSnapshot) |
 //! | `POST /v1/reload` | the configuration is read again ([`reload`]) |
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
-//! | `GET /v1/tail?…` | records as NDJSON as they are stored, until the caller hangs up |
+//! | `GET /v1/tail?…`, `POST /v1/tail` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
 //!
-//! The socket is 0660 and belongs to the service's group: who may open it may read every record.
+//! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory
+//! holds it, that is the store's owner.
 //!
 //! **Invariant:** a slow reader holds a few hundred kilobytes and one reading thread, nothing else: collection goes on.
 //! One that takes nothing at all for a quarter of an hour is disconnected, since it also holds the partition it reads.
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query as UrlQuery, State};
+use axum::extract::{DefaultBodyLimit, Query as UrlQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,7 +36,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, Allowance};
-use super::records;
+use super::framed;
+use super::records::{self, Cursor, Until};
 use super::reload::{self, Order};
 use crate::export::Format;
 use crate::report::Report;
@@ -62,6 +64,9 @@ pub struct ExportRequest {
     pub query: String,
     /// How to write it.
     pub format: Format,
+    /// Whether the answer comes in [frames](super::framed), which tell why it is not whole.
+    #[serde(default)]
+    pub framed: bool,
 }
 
 /// What to follow.
@@ -69,9 +74,13 @@ pub struct ExportRequest {
 pub struct TailRequest {
     /// What to read, as JSON.
     pub query: String,
-    /// Where an earlier tail ended, as JSON: the [`Cursor`](super::records::Cursor) that it was told.
+    /// Where an earlier tail ended, as JSON: the [`Cursor`] that it was told. Of hundreds of tenants it is too long for
+    /// an address: then the request is posted.
     pub from: Option<String>,
 }
+
+/// The cursor of a hundred thousand tenants fits.
+const LONGEST_TAIL_REQUEST: usize = 64 << 20;
 
 /// Serves the socket at `path` until `stop`. The socket file is removed at the end.
 #[derive(Debug)]
@@ -142,7 +151,8 @@ pub(super) fn reading() -> Router<Arc<Service>> {
 
 /// What hands out records.
 pub(super) fn records_of_tenants() -> Router<Arc<Service>> {
-    Router::new().route("/v1/export", get(export)).route("/v1/tail", get(tail))
+    let posted = post(tail_posted).layer(DefaultBodyLimit::max(LONGEST_TAIL_REQUEST));
+    Router::new().route("/v1/export", get(export)).route("/v1/tail", get(tail).merge(posted))
 }
 
 async fn info(State(service): State<Arc<Service>>) -> Json<Info> {
@@ -160,27 +170,45 @@ async fn status(State(service): State<Arc<Service>>) -> Response {
 }
 
 async fn export(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<ExportRequest>) -> Response {
-    match serde_json::from_str::<Query>(&request.query) {
-        Ok(query) => stream(request.format, records::export(&service.store, query, request.format, &service.stop)),
-        Err(error) => (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response(),
+    let query = match serde_json::from_str::<Query>(&request.query) {
+        Ok(query) => query,
+        Err(error) => return unreadable(&error),
+    };
+    let names = Arc::new(service.report.names());
+    let records = records::export(&service.store, query, request.format, names, &service.stop);
+    if request.framed {
+        stream("application/octet-stream", framed::frames(records))
+    } else {
+        stream(media(request.format), records)
     }
 }
 
 async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<TailRequest>) -> Response {
-    let from = request.from.as_deref().map(serde_json::from_str).transpose();
-    match (serde_json::from_str::<Query>(&request.query), from) {
-        (Ok(query), Ok(from)) => stream(Format::Ndjson, records::tail(&service.store, query, from, &service.stop)),
-        (Err(error), _) | (_, Err(error)) => {
-            (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response()
-        }
-    }
+    let from = request.from.as_deref().map(serde_json::from_str::<Cursor>).transpose();
+    let (query, from) = match (serde_json::from_str::<Query>(&request.query), from) {
+        (Ok(query), Ok(from)) => (query, from),
+        (Err(error), _) | (_, Err(error)) => return unreadable(&error),
+    };
+    let from = from.map(|from| from.into_iter().map(|(tenant, of, next, sent)| ((tenant, of), (next, sent))).collect());
+    stream(media(Format::Ndjson), records::tail(&service.store, query, from, Until::Stopped, &service.stop))
 }
 
-fn stream(format: Format, records: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
-    let content_type = match format {
+async fn tail_posted(service: State<Arc<Service>>, Json(request): Json<TailRequest>) -> Response {
+    tail(service, UrlQuery(request)).await
+}
+
+fn unreadable(error: &serde_json::Error) -> Response {
+    (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response()
+}
+
+const fn media(format: Format) -> &'static str {
+    match format {
         Format::Ndjson => "application/x-ndjson",
         Format::Json => "application/json",
         Format::Csv => "text/csv; charset=utf-8",
-    };
-    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(records)).into_response()
+    }
+}
+
+fn stream(media: &'static str, records: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
+    ([(header::CONTENT_TYPE, media)], Body::from_stream(records)).into_response()
 }

@@ -1,5 +1,6 @@
 //! Records as the body of an answer: a blocking reader on one side, a stream on the other, a few pieces in between.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -10,11 +11,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{ContentType, TenantId};
-use crate::export::{self, Format};
-use crate::store::{Heads, Query, Store};
+use crate::export::{self, Format, Names};
+use crate::store::{Heads, Query, Record, Store};
 
 /// How many pieces of about 64 KiB may wait for a slow reader.
 const WAITING: usize = 4;
+/// A tail hands its reader pieces of about this size.
+const PIECE: usize = 64 * 1024;
 
 type Piece = io::Result<Bytes>;
 
@@ -28,12 +31,13 @@ pub fn export(
     store: &Store,
     query: Query,
     format: Format,
+    names: Names,
     stop: &CancellationToken,
 ) -> impl Stream<Item = Piece> + Send + 'static + use<> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let (store, stop) = (store.clone(), stop.clone());
     tokio::task::spawn_blocking(move || {
-        let sent = export::run(&store, &query, format, |piece, _| {
+        let sent = export::run(&store, &query, format, names, |piece, _| {
             if stop.is_cancelled() {
                 let _ = sender.blocking_send(Err(io::Error::other("the daemon is stopping")));
                 return ControlFlow::Break(());
@@ -55,100 +59,172 @@ pub fn export(
 /// Begins a line of a tail that is no record but says how far the reader has come: no JSON text can begin with it.
 pub const CURSOR_MARK: u8 = 0x1E;
 
-/// How far a reader has come, as it is told and as it comes back: the last number of each tenant and content type.
-pub type Cursor = Vec<(TenantId, ContentType, u64)>;
+/// How far a reader has come, of some tenants and content types: the number of the blob that is next, and how many of its
+/// records it has been sent.
+pub type Cursor = Vec<(TenantId, ContentType, u64, u32)>;
+
+/// A [`Cursor`], by whose it is.
+pub type Places = BTreeMap<(TenantId, ContentType), (u64, u32)>;
+
+/// When a tail ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When everything that is stored has been sent.
+    CaughtUp,
+    /// When it is stopped, or nobody reads it any more.
+    Stopped,
+}
 
 /// What `query` asks for of all that is stored after `from`; without it, of what was stored since `query.since`, or
-/// from now on. Whenever the reader has everything, a line beginning with [`CURSOR_MARK`] tells it the [`Cursor`] to
-/// come back with.
+/// from now on. It begins with the whole [`Cursor`]; after that each piece ends with the part of it that the piece has
+/// moved, on a line that begins with [`CURSOR_MARK`]: a reader that keeps nothing but whole pieces and comes back with its
+/// cursor neither reads a record twice nor misses one.
 pub fn tail(
     store: &Store,
     query: Query,
-    from: Option<Cursor>,
+    from: Option<Places>,
+    until: Until,
     stop: &CancellationToken,
 ) -> impl Stream<Item = Piece> + Send + 'static + use<> {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let (store, stop) = (store.clone(), stop.clone());
+    let tail = Tail { store: store.clone(), query, sender, stop: stop.clone() };
     tokio::spawn(async move {
-        let mut changes = store.changes();
-        let mut cursors: Result<Heads, _> = match (from, query.since) {
-            (Some(from), _) => {
-                Ok(from.into_iter().map(|(tenant, content_type, seq)| ((tenant, content_type), seq)).collect())
-            }
-            (None, Some(since)) => store.heads_at(since).await,
-            (None, None) => Ok(store.heads()),
-        };
-        loop {
-            let read = match cursors {
-                Ok(cursors) => advance(&store, &query, cursors, &sender).await,
-                Err(error) => Err(io::Error::other(error)),
-            };
-            cursors = match read {
-                Ok(cursors) => Ok(cursors),
-                Err(error) => {
-                    // The reader may have hung up, which is the usual end.
-                    let _ = sender.send(Err(error)).await;
-                    return;
-                }
-            };
-            tokio::select! {
-                more = changes.changed() => if more.is_err() { return },
-                () = sender.closed() => return,
-                () = stop.cancelled() => return,
-            }
+        if let Err(error) = tail.run(from, until).await {
+            // The reader may have hung up, which is the usual end.
+            let _ = tail.sender.send(Err(error)).await;
         }
     });
     pieces(receiver)
 }
 
-/// Sends what was stored after `cursors`, and answers where they stand then.
-async fn advance(store: &Store, query: &Query, mut cursors: Heads, sender: &mpsc::Sender<Piece>) -> io::Result<Heads> {
-    let wanted = |tenant, content_type| {
-        (query.tenants.is_empty() || query.tenants.contains(&tenant))
-            && (query.content_types.is_empty() || query.content_types.contains(&content_type))
-    };
-    let moved: Vec<_> = store
-        .heads()
-        .into_iter()
-        .filter(|((tenant, content_type), _)| wanted(*tenant, *content_type))
-        .filter_map(|(key, head)| {
-            let from = cursors.get(&key).copied().unwrap_or(0);
-            (head > from).then_some((key, from))
-        })
-        .collect();
-    for ((tenant, content_type), from) in moved {
-        let (store, sender, among) = (store.clone(), sender.clone(), query.content_types.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let mut formatter = export::Formatter::new(Format::Ndjson);
-            let mut piece = Vec::new();
-            let mut failed = Ok(());
-            let to = store.for_each_record_after(tenant, content_type, from, &among, |record| {
-                failed = if record.duplicate { Ok(()) } else { formatter.record(&record, &mut piece) };
-                if failed.is_err() {
-                    return ControlFlow::Break(());
-                }
-                if piece.len() < 64 * 1024 {
-                    return ControlFlow::Continue(());
-                }
-                match sender.blocking_send(Ok(Bytes::from(std::mem::take(&mut piece)))) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            });
-            let to = to.map_err(io::Error::other)?;
-            failed?;
-            if !piece.is_empty() {
-                // Nobody listens any more: the caller notices too.
-                let _ = sender.blocking_send(Ok(Bytes::from(piece)));
+/// A tail and its reader.
+struct Tail {
+    store: Store,
+    query: Query,
+    sender: mpsc::Sender<Piece>,
+    stop: CancellationToken,
+}
+
+impl Tail {
+    async fn run(&self, from: Option<Places>, until: Until) -> io::Result<()> {
+        let mut changes = self.store.changes();
+        let mut places = match (from, self.query.since) {
+            (Some(from), _) => from,
+            (None, Some(since)) => self.places(self.store.heads_at(since).await.map_err(io::Error::other)?),
+            (None, None) => self.places(self.store.heads()),
+        };
+        let mut line = Vec::new();
+        tell(&places, &mut line)?;
+        let _ = self.sender.send(Ok(Bytes::from(line))).await;
+        loop {
+            self.advance(&mut places).await?;
+            if until == Until::CaughtUp {
+                return Ok(());
             }
-            io::Result::Ok(to)
-        });
-        cursors.insert((tenant, content_type), read.await.map_err(io::Error::other)??);
+            tokio::select! {
+                more = changes.changed() => if more.is_err() { return Ok(()) },
+                () = self.sender.closed() => return Ok(()),
+                () = self.stop.cancelled() => return Ok(()),
+            }
+        }
     }
-    let cursor: Cursor = cursors.iter().map(|((tenant, content_type), seq)| (*tenant, *content_type, *seq)).collect();
-    let mut line = vec![CURSOR_MARK];
-    serde_json::to_writer(&mut line, &cursor)?;
+
+    fn wants(&self, tenant: TenantId, content_type: ContentType) -> bool {
+        (self.query.tenants.is_empty() || self.query.tenants.contains(&tenant))
+            && (self.query.content_types.is_empty() || self.query.content_types.contains(&content_type))
+    }
+
+    /// Whoever has everything up to these numbers is there.
+    fn places(&self, heads: Heads) -> Places {
+        let wanted = heads.into_iter().filter(|((tenant, content_type), _)| self.wants(*tenant, *content_type));
+        wanted.map(|(of, head)| (of, (head + 1, 0))).collect()
+    }
+
+    /// Sends what is stored from `places` on, and moves them.
+    async fn advance(&self, places: &mut Places) -> io::Result<()> {
+        for (of, (next, _)) in self.places(self.store.heads()) {
+            let place = places.entry(of).or_insert((1, 0));
+            if place.0 >= next {
+                continue;
+            }
+            if self.stop.is_cancelled() || self.sender.is_closed() {
+                return Ok(());
+            }
+            let reading = Reading {
+                of,
+                among: self.query.content_types.clone(),
+                place: *place,
+                formatter: export::Formatter::new(Format::Ndjson, Names::default()),
+                piece: Vec::new(),
+                sender: self.sender.clone(),
+            };
+            let (store, stop) = (self.store.clone(), self.stop.clone());
+            let read = tokio::task::spawn_blocking(move || reading.run(&store, &stop));
+            *place = read.await.map_err(io::Error::other)??;
+        }
+        Ok(())
+    }
+}
+
+/// One content type of a tenant, being read. Blocking.
+struct Reading {
+    of: (TenantId, ContentType),
+    /// The types of which copies are left out; empty: all.
+    among: Vec<ContentType>,
+    place: (u64, u32),
+    formatter: export::Formatter,
+    piece: Vec<u8>,
+    sender: mpsc::Sender<Piece>,
+}
+
+impl Reading {
+    /// Reads to the end, or until it is stopped or nobody listens any more; answers the place that was reached.
+    fn run(mut self, store: &Store, stop: &CancellationToken) -> io::Result<(u64, u32)> {
+        let (tenant, content_type) = self.of;
+        let (first, passed) = self.place;
+        let mut ended = Ok(ControlFlow::Continue(()));
+        let among = std::mem::take(&mut self.among);
+        let to = store.for_each_record_after(tenant, content_type, first - 1, &among, |record| {
+            if record.seq == first && record.index < passed {
+                return ControlFlow::Continue(());
+            }
+            ended = self.record(&record, stop);
+            if let Ok(flow) = ended { flow } else { ControlFlow::Break(()) }
+        });
+        let to = to.map_err(io::Error::other)?;
+        if ended?.is_continue() {
+            self.place = self.place.max((to + 1, 0));
+            // Whoever does not listen any more is noticed by the caller.
+            let _ = self.send()?;
+        }
+        Ok(self.place)
+    }
+
+    fn record(&mut self, record: &Record<'_>, stop: &CancellationToken) -> io::Result<ControlFlow<()>> {
+        if !record.duplicate {
+            self.formatter.record(record, &mut self.piece)?;
+        }
+        self.place = (record.seq, record.index + 1);
+        if self.piece.len() < PIECE {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let sent = self.send()?;
+        Ok(if stop.is_cancelled() { ControlFlow::Break(()) } else { sent })
+    }
+
+    /// Sends what has been read, and the place that it leads to.
+    fn send(&mut self) -> io::Result<ControlFlow<()>> {
+        tell(&Places::from([(self.of, self.place)]), &mut self.piece)?;
+        let sent = self.sender.blocking_send(Ok(Bytes::from(std::mem::take(&mut self.piece))));
+        Ok(if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+}
+
+/// The line that says so.
+fn tell(places: &Places, line: &mut Vec<u8>) -> io::Result<()> {
+    let cursor: Cursor = places.iter().map(|((tenant, of), (next, sent))| (*tenant, *of, *next, *sent)).collect();
+    line.push(CURSOR_MARK);
+    serde_json::to_writer(&mut *line, &cursor)?;
     line.push(b'\n');
-    sender.send(Ok(Bytes::from(line))).await.map_err(io::Error::other)?;
-    Ok(cursors)
+    Ok(())
 }

@@ -3,6 +3,7 @@
 mod activity;
 mod clock;
 mod collect;
+mod commands;
 mod config;
 mod crash;
 mod disk;
