@@ -436,16 +436,26 @@ async fn the_only_partition_that_is_lost_leaves_its_numbers_behind() {
 async fn a_partition_that_cannot_be_moved_aside_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     three_partitions(dir.path()).await;
-    ruin(&dir.path().join("content/2026-11-22.001"));
-    fs::write(dir.path().join("aside"), b"in the way").unwrap();
-    let time = || Arc::new(ServiceTime::new(SetClock::new(time(NOW))));
-    let error = Store::open(&options(dir.path()), time()).unwrap_err();
-    assert!(matches!(error, StoreError::MakeDirectory { .. }), "{error:?}");
-    fs::remove_file(dir.path().join("aside")).unwrap();
-    let store = Store::open(&options(dir.path()), time()).unwrap();
+    let store = open_at(dir.path(), NOW);
+    let (newest, aside) = (dir.path().join("content/2026-11-22.001"), dir.path().join("aside"));
+    fs::write(&aside, b"in the way").unwrap();
+    faults::fail(&newest, Doing::Write, 1, How::Disk);
+    faults::fail(&newest, Doing::Open, 2, How::Damage);
+    let trying = async {
+        while faults::left(&newest) > 1 {
+            let writer = store.receive(tenant(1), &blob(KIND, "more", NOW), fetched(NOW), None);
+            assert!(try_put(writer, &body(&[9])).await.is_err());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), trying).await.expect("it is not opened again");
+    assert!(newest.exists(), "it was not moved, and not forgotten either");
+    fs::remove_file(&aside).unwrap();
+    assert_eq!(until_stored(&store, "more", NOW, &[9]).await.seq, (4 << 32) + 1);
     let anchors = store.anchors();
-    assert_eq!((anchors.len(), anchors[0].ordinals), (1, (3, 3)));
-    assert_eq!(exported(&store, &Query::default()), [1, 2, 3, 4]);
+    assert!(matches!(&anchors[..], [anchor] if anchor.ordinals == (3, 3)), "{anchors:?}");
+    assert!(matches!(&anchors[0].reason, Gone::Damaged { moved_to: Some(path), .. } if path.starts_with(&aside)));
+    assert!(!newest.exists());
     store.close().await.unwrap();
 }
 
