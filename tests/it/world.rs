@@ -265,13 +265,25 @@ impl Daemon {
         what: &'a str,
         done: impl Fn(&Value) -> bool + 'a,
     ) -> impl Future<Output = Value> + 'a {
-        self.wait_for(what, move |status| if done(status) { Progress::Done } else { Progress::At(0) })
+        self.wait_within(PATIENCE, what, done)
+    }
+
+    /// The same with another patience.
+    #[track_caller]
+    pub(crate) fn wait_within<'a>(
+        &'a mut self,
+        patience: Duration,
+        what: &'a str,
+        done: impl Fn(&Value) -> bool + 'a,
+    ) -> impl Future<Output = Value> + 'a {
+        self.wait_for(patience, what, move |status| if done(status) { Progress::Done } else { Progress::At(0) })
     }
 
     /// Waits until it is done, with patience as long as it comes closer.
     #[track_caller]
     fn wait_for<'a>(
         &'a mut self,
+        patience: Duration,
         what: &'a str,
         progress: impl Fn(&Value) -> Progress + 'a,
     ) -> impl Future<Output = Value> + 'a {
@@ -279,7 +291,7 @@ impl Daemon {
         async move {
             let (mut since, mut reached) = (Instant::now(), 0);
             let mut last = Value::Null;
-            while since.elapsed() < PATIENCE {
+            while since.elapsed() < patience {
                 if let Some(ended) = self.child.try_wait().unwrap() {
                     panic!("{caller}: the daemon ended with {ended}\n{}", self.log());
                 }
@@ -293,7 +305,7 @@ impl Daemon {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            panic!("{caller}: no progress for {PATIENCE:?} until {what}; last status {last:#}\n{}", self.log());
+            panic!("{caller}: no progress for {patience:?} until {what}; last status {last:#}\n{}", self.log());
         }
     }
 
@@ -328,7 +340,7 @@ impl Daemon {
             tenants.into_iter().map(|tenant| (tenant.to_string(), offered(&ledger, tenant))).collect();
         let all: u64 = expected.values().sum();
         let log = self.log.clone();
-        let stored = self.wait_for("everything offered is stored", move |status| {
+        let stored = self.wait_for(PATIENCE, "everything offered is stored", move |status| {
             let blobs = |tenant: &Value| {
                 let expected = expected.get(tenant["id"].as_str()?)?;
                 Some(tenant["stored_today"]["blobs"].as_u64()?.min(*expected))

@@ -111,7 +111,7 @@ pub(crate) fn link_to_same(world: &World, request: &Request) -> String {
         }
     }
     link.push_str("nextpage=");
-    link.push_str(&parameters.get("nextpage").cloned().unwrap_or_else(|| token(Timestamp::UNIX_EPOCH, 0)));
+    link.push_str(&parameters.get("nextpage").map_or_else(|| token(Timestamp::UNIX_EPOCH, 0), |token| another(token)));
     link
 }
 
@@ -280,6 +280,15 @@ fn token(visible: Timestamp, number: u64) -> String {
     format!("{time}{:06}{number:09}${time}000000$na0022", visible.subsec_nanosecond() % 1_000_000)
 }
 
+/// Another token for the same place: a link back to its own page would be a circle.
+fn another(token: &str) -> String {
+    let mut parts: Vec<_> = token.split('$').map(str::to_owned).collect();
+    if let Some(time) = parts.get_mut(1) {
+        time.push('1');
+    }
+    parts.join("$")
+}
+
 fn read_token(token: &str) -> Option<(Timestamp, u64)> {
     let mut parts = token.split('$');
     let (place, _, partition) = (parts.next()?, parts.next()?, parts.next()?);
@@ -311,6 +320,7 @@ mod tests {
         let text = token(time, 4711);
         assert_eq!(text, "20260220001806300068349000004711$20260220001806300000000$na0022");
         assert_eq!(read_token(&text), Some((time, 4711)));
+        assert!(another(&text) != text && read_token(&another(&text)) == read_token(&text));
         for bad in ["", "x$y$na0022", "20260220001806300068349000004711$1", "20261320001806300068349000004711$1$na0022"]
         {
             assert_eq!(read_token(bad), None, "{bad}");
