@@ -197,8 +197,8 @@ struct Shared {
     loose: Mutex<Loose>,
     /// How many entries of a kind a book keeps.
     remembered: usize,
-    /// Whether anything may be on record as listed wrongly, which is rare.
-    refused: AtomicBool,
+    /// Whether anything may be on record as given up, set aside or listed wrongly, which is rare.
+    letters: AtomicBool,
 }
 
 /// A tenant's queue in memory.
@@ -220,12 +220,14 @@ impl State {
         let mut events = Vec::new();
         let found = generation::open(store, options.access(), options.now, snapshot, &mut events)?;
         let (books, unreadable) = queue::read_books(&found.database, options.remembered)?;
+        let any = |kind| Ok::<_, StoreError>(found.database.scan_prefix([kind])?.next().transpose()?.is_some());
+        let letters = any(kind::LETTER)? || any(kind::REFUSED)?;
         let shared = Arc::new(Shared {
             database: RwLock::new(found.database.clone()),
             tenants: RwLock::default(),
             loose: Mutex::default(),
             remembered: options.remembered,
-            refused: AtomicBool::new(found.database.scan_prefix([kind::REFUSED])?.next().transpose()?.is_some()),
+            letters: AtomicBool::new(letters),
         });
         shared.replace_books(books);
         if let Some((_, why)) = unreadable.first() {
@@ -349,6 +351,7 @@ impl State {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let letter = DeadLetter { entry, reason: reason.to_owned(), at };
+        self.shared.letters.store(true, Ordering::Release);
         self.ask(|answer| Task::DeadLetter { tenant, letter, for_good: true, answer }).await
     }
 
@@ -361,6 +364,7 @@ impl State {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let letter = DeadLetter { entry, reason: reason.to_owned(), at };
+        self.shared.letters.store(true, Ordering::Release);
         self.ask(|answer| Task::DeadLetter { tenant, letter, for_good: false, answer }).await
     }
 
@@ -370,14 +374,14 @@ impl State {
         if letters.is_empty() {
             return Ok(Refused::default());
         }
-        self.shared.refused.store(true, Ordering::Release);
+        self.shared.letters.store(true, Ordering::Release);
         self.ask(|answer| Task::Refuse { tenant, letters, answer }).await
     }
 
     /// These are listed rightly: withdraws the dead letters of those that were not before or were set aside, and of those
     /// that are queued again, and says which. Durable.
     pub(super) async fn withdraw(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<ContentId>, StoreError> {
-        if ids.is_empty() || !self.shared.refused.load(Ordering::Acquire) {
+        if ids.is_empty() || !self.shared.letters.load(Ordering::Acquire) {
             return Ok(Vec::new());
         }
         let on_record = self

@@ -12,7 +12,7 @@
 //! is under way. An address that cannot be used is an error line and is tried again: monitoring must not stop what it
 //! watches.
 //!
-//! **Invariant:** nobody who connects can hold up anything else ([`connections`](super::connections)).
+//! **Invariant:** nobody who connects can hold up anything else ([`connections`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;

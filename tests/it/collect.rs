@@ -205,7 +205,9 @@ async fn with_every_fault_on_nothing_is_lost_and_nothing_comes_twice() {
     // New content goes on coming, so that each fault strikes in the end.
     // Now the service says itself that it is gone.
     daemon.wait("what expires has expired", |_| world.cloud.summary().at > last_expiry).await;
-    outages.into_iter().for_each(|fault| control.remove_fault(fault));
+    for fault in outages {
+        control.remove_fault(fault);
+    }
     daemon
         .wait("every fault has struck", |_| {
             let counts = world.cloud.summary().faults;
@@ -213,7 +215,9 @@ async fn with_every_fault_on_nothing_is_lost_and_nothing_comes_twice() {
             struck == faults.len()
         })
         .await;
-    faults.iter().for_each(|fault| control.remove_fault(*fault));
+    for fault in &faults {
+        control.remove_fault(*fault);
+    }
     control.pause();
     // What has failed often is asked for again after ten minutes at most.
     daemon
