@@ -216,7 +216,9 @@ impl ActivityClient {
         let from = url.as_str().to_owned();
         let answer = self.send(Request::get(operation, url, token)).await?;
         let says_json = headers::says_json(answer.response.headers());
-        self.observe(answer.date, answer.arrived);
+        if says_json {
+            self.observe(answer.date, answer.arrived);
+        }
         Ok(BlobBody::new(Body::new(answer.response, operation, self.limits)?, answer.date, from, says_json))
     }
 

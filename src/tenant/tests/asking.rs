@@ -62,6 +62,20 @@ fn refusal(reason: Reason, status: u16, wait: Option<Duration>) -> ActivityError
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_redirect_that_asks_for_a_wait_closes_the_gate() {
+    let (token, _) = source(None);
+    let bench = bench(token);
+    for (wait, closed) in [(None, false), (Some(Duration::ZERO), false), (Some(Duration::from_secs(90)), true)] {
+        let to = "https://busy.example".to_owned();
+        let operation = Operation::ListContent;
+        let answer = || ActivityError::Redirected { operation, status: 307, to: to.clone(), wait };
+        bench.tree.ask(None, |_| std::future::ready(Err::<(), _>(answer()))).await.unwrap_err();
+        assert_eq!(bench.tree.gate.closed_until().is_some(), closed, "{wait:?}");
+    }
+    bench.close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_role_is_renewed_for_once() {
     let (token, requests) = source(None);
     let bench = bench(token);
