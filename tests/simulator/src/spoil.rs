@@ -135,12 +135,7 @@ pub(crate) fn spoil(
             response.body = Body::Whole(text.into());
         }
         Effect::BadEntry(how) => {
-            if let Ok(mut entries) = serde_json::from_slice::<Vec<serde_json::Value>>(&response.whole())
-                && let Some(entry) = entries.first_mut()
-            {
-                bad_entry(entry, how);
-                response.body = Body::Whole(serde_json::Value::from(entries).to_string().into());
-            }
+            change_entries(&mut response, |entries| entries.iter_mut().take(1).for_each(|entry| bad_entry(entry, how)));
         }
         Effect::ForeignNextPage => {
             let link = next_page(world, &response)
@@ -149,10 +144,7 @@ pub(crate) fn spoil(
             response.set_header(&name, link.replacen(&world.hosts.management, &world.hosts.foreign, 1));
         }
         Effect::RepeatedEntry => {
-            if let Ok(mut entries) = serde_json::from_slice::<Vec<serde_json::Value>>(&response.whole()) {
-                entries.extend(entries.first().cloned());
-                response.body = Body::Whole(serde_json::Value::from(entries).to_string().into());
-            }
+            change_entries(&mut response, |entries| entries.extend(entries.first().cloned()));
         }
         Effect::LeaveOut(left_out) => {
             leave_out(world, question, &mut response, |place, entries, blob| match left_out {
@@ -214,20 +206,32 @@ fn leave_out(
     response: &mut Response,
     is_left_out: impl Fn(usize, usize, &Blob) -> bool,
 ) {
-    let (Some(tenant), Ok(entries)) =
-        (question.tenant, serde_json::from_slice::<Vec<serde_json::Value>>(&response.whole()))
-    else {
-        return;
-    };
-    let (state, count) = (world.lock(), entries.len());
-    let mut kept = Vec::with_capacity(count);
-    for (place, entry) in entries.into_iter().enumerate() {
-        match entry["contentId"].as_str().and_then(|id| state.blob_named(tenant, id)) {
-            Some(blob) if is_left_out(place, count, blob) => response.lists.retain(|number| *number != blob.number),
-            _ => kept.push(entry),
+    let Some(tenant) = question.tenant else { return };
+    let state = world.lock();
+    let mut left_out = Vec::new();
+    change_entries(response, |entries| {
+        let (count, mut place) = (entries.len(), 0..);
+        entries.retain(|entry| {
+            let blob = entry["contentId"].as_str().and_then(|id| state.blob_named(tenant, id));
+            let place = place.next().unwrap_or_default();
+            let out = blob.filter(|blob| is_left_out(place, count, blob));
+            left_out.extend(out.map(|blob| blob.number));
+            out.is_none()
+        });
+    });
+    response.lists.retain(|number| !left_out.contains(number));
+}
+
+/// Changes the entries of a listing.
+fn change_entries(response: &mut Response, change: impl FnOnce(&mut Vec<serde_json::Value>)) {
+    let bytes = response.whole();
+    response.body = Body::Whole(match serde_json::from_slice::<Vec<serde_json::Value>>(&bytes) {
+        Ok(mut entries) => {
+            change(&mut entries);
+            serde_json::Value::from(entries).to_string().into()
         }
-    }
-    response.body = Body::Whole(serde_json::Value::from(kept).to_string().into());
+        Err(_) => bytes,
+    });
 }
 
 fn bad_entry(entry: &mut serde_json::Value, how: BadEntry) {

@@ -305,6 +305,9 @@ fn entries_are_repeated_left_out_or_senseless() {
     assert_eq!(ids(&setting.listing(Effect::LeaveOut(LeftOut::Half))), twice[..1]);
     assert_eq!(setting.cloud.ledger().blobs[1].listed, listed[1], "what is left out is not listed");
     assert_eq!(ids(&setting.listing(Effect::LeaveOut(LeftOut::Listed))), [""; 0]);
+    setting.cloud.control().expire_blobs([0, 1, 2]);
+    assert_eq!(setting.listing(Effect::BadEntry(BadEntry::LongUri)).json(), serde_json::json!([]), "there is none");
+    let setting = Setting::new();
     setting.cloud.control().add_fault(Fault::new(Effect::LeaveOut(LeftOut::Listed)).on([Endpoint::List]));
     assert_eq!(setting.client.list_all(EXCHANGE, "").len(), 1, "only what no listing has named");
 }
