@@ -37,7 +37,7 @@ use crate::token::AccessToken;
 
 /// How long the body of an error may take.
 const ERROR_BODY: Duration = Duration::from_secs(30);
-/// The same if the head names a wait: it is obeyed once the body is read, and the tenant's other requests go on so long.
+/// The same if the head names a wait: what else the body says can be done without.
 const WAIT_BODY: Duration = Duration::from_secs(1);
 
 /// One tenant's Activity API. Cheap to make and to clone; holds no token.
@@ -48,6 +48,18 @@ pub struct ActivityClient {
     time: Arc<ServiceTime>,
     limits: Limits,
     share: Share,
+    waits: WaitHook,
+}
+
+/// Who is told of a wait as soon as the head of an answer names it: the body may take its time, and other requests must
+/// not be sent meanwhile.
+#[derive(Clone, Default)]
+struct WaitHook(Option<Arc<dyn Fn(Duration) + Send + Sync>>);
+
+impl std::fmt::Debug for WaitHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "WaitHook" } else { "no WaitHook" })
+    }
 }
 
 /// A request that is about to be sent.
@@ -79,7 +91,21 @@ impl ActivityClient {
         time: Arc<ServiceTime>,
         limits: Limits,
     ) -> Self {
-        Self { address: Address { cloud, tenant, publisher }, http, time, limits, share: Share::default() }
+        Self {
+            address: Address { cloud, tenant, publisher },
+            http,
+            time,
+            limits,
+            share: Share::default(),
+            waits: WaitHook::default(),
+        }
+    }
+
+    /// The same, telling `hook` of a wait before the rest of the answer is read. That between two start requests is not
+    /// among them: it holds for these only.
+    #[must_use]
+    pub fn telling(self, hook: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self { waits: WaitHook(Some(Arc::new(hook))), ..self }
     }
 
     /// The tenant whose API this is.
@@ -334,6 +360,11 @@ impl ActivityClient {
             return Ok(Answer { response, date, arrived });
         }
         let asked = retry_after(response.headers(), self.time.now());
+        if let (Some(wait), Some(hook)) = (asked, &self.waits.0)
+            && operation != Operation::StartSubscription
+        {
+            hook(wait);
+        }
         if status.is_redirection() {
             let to = response.headers().get(LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
             let to = error::host_of(&to.unwrap_or_default());

@@ -4,12 +4,11 @@
 //! gate before doing anything else.
 //!
 //! **Invariants:** once a wait was read, no request to the tenant's management API is begun before it ends, by this
-//! process or the next: the tree writes it to the store as soon as it is read; a wait is never shortened. A wait counts
-//! as read when the answer that names it has been: its words decide what the wait is for, and they have a second to
-//! come after the head. Requests that are under way when the gate closes are not called back: the service has them,
+//! process or the next: the tree writes it to the store as soon as it is read; a wait is never shortened. The gate is
+//! closed as soon as the head of an answer names a wait; the answer's words come later. Requests that are under way when the gate closes are not called back: the service has them,
 //! except those that are still connecting, which are sent when they are connected.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,9 +17,9 @@ use tokio::time::Instant;
 /// longer than this would lose data, and is asked about again once a day.
 pub use crate::http::headers::LONGEST_WAIT as LONGEST;
 
-/// One tenant's gate; open at first.
-#[derive(Debug, Default)]
-pub struct Gate(Mutex<Option<Instant>>);
+/// One tenant's gate; open at first. Clones are the same gate.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<Mutex<Option<Instant>>>);
 
 impl Gate {
     /// The service asked to be left alone for this long, counted from now.
@@ -50,8 +49,6 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

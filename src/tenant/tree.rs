@@ -96,6 +96,9 @@ pub(super) struct Parts {
 impl Tree {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { tenant, content_types, collect, client, token, store, time, report, slots, mended } = parts;
+        let gate = Gate::default();
+        let at_once = gate.clone();
+        let client = client.telling(move |wait| at_once.close_for(wait));
         Arc::new(Self {
             limit: Mutex::new(Limit::new(collect.concurrency_per_tenant)),
             waits: Waits::new(tenant, store.clone(), Arc::clone(&time)),
@@ -110,7 +113,7 @@ impl Tree {
             slots,
             mended,
             stop: CancellationToken::new(),
-            gate: Gate::default(),
+            gate,
             wakes: Mutex::default(),
             work: Notify::new(),
             queued: AtomicBool::new(true),
