@@ -102,6 +102,7 @@ pub(super) async fn stopped_status(settings: &Settings) -> anyhow::Result<Status
         started: None,
         host_ahead_by_seconds: None,
         sentence: "the daemon does not run; this is what the store knows".to_owned(),
+        pause: None,
         tenants: Vec::new(),
     };
     let store = if settings.store.path.is_dir() {
