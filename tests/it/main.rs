@@ -26,4 +26,5 @@ mod soundness;
 mod systemd;
 mod token;
 mod verify;
+mod volume;
 mod world;
