@@ -417,6 +417,7 @@ mod tests {
         drop(timeout(MOMENT, other).await.expect("all begins again").unwrap());
         // The cancelled one was looked at by now.
         drop(taken(&slots, 1).await);
-        assert_eq!((slots.books().held, slots.books().tenants.len()), (0, 0));
+        let books = slots.books();
+        assert_eq!((books.held, books.tenants.len()), (0, 0));
     }
 }
