@@ -26,5 +26,4 @@ mod soundness;
 mod systemd;
 mod token;
 mod verify;
-mod volume;
 mod world;
