@@ -80,6 +80,10 @@ events! {
     LISTENER_CLOSED = "be140f078d7a45cca4e741599bfdda6a";
     /// More is stored than is to be kept, and none of it may be dropped.
     STORE_OVERFULL = "09ff06bccd524c32bd81a742c25061e0";
+    /// Nothing is retrieved, because what is retrieved would find no room.
+    COLLECTION_PAUSED = "a85cb3efa19a4f2aa1cd406b4df0f522";
+    /// There is room, and what waited is retrieved.
+    COLLECTION_RESUMED = "e88533352ebf42d9acf3609e6c58b00f";
     /// What the last hour brought.
     SUMMARY = "d96a6060e86148b89b9cc3296a446d8c";
     /// What it brought of one tenant.
@@ -118,6 +122,8 @@ mod tests {
         "LIMIT",
         "EXCESS",
         "THUMBPRINT",
+        "HELD_UNTIL",
+        "WAITING",
     ];
 
     fn catalogue() -> BTreeMap<String, String> {

@@ -138,6 +138,7 @@ pub(super) async fn stopped_status(client: &Client) -> anyhow::Result<StatusSnap
         started: None,
         host_ahead_by_seconds: None,
         sentence: "the daemon does not run; this is what the store knows".to_owned(),
+        pause: None,
         tenants: Vec::new(),
     };
     let store = to_read(client, "tenantry status").await?;

@@ -204,7 +204,12 @@ impl Daemon {
         let (store, registry) = (self.store.clone(), Arc::clone(&self.registry));
         let beats = heartbeat::beat(&store, &registry);
         let proof = timeout(PROVEN_BY, proven(&report));
-        let upkeep = upkeep::look_after(self.store.clone(), self.upkeep.subscribe());
+        let upkeep = upkeep::look_after(
+            self.store.clone(),
+            Arc::clone(&self.registry),
+            Arc::clone(&self.report),
+            self.upkeep.subscribe(),
+        );
         let mut certificates = interval(expiry::EVERY);
         tokio::pin!(summaries, beats, proof, upkeep);
         let mut ready = false;

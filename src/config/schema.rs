@@ -57,7 +57,11 @@ pub(super) const SECTIONS: &[Section] = &[
             "max_blob_size",
         ],
     },
-    Section { name: "store", shape: Shape::Table, keys: &["path", "partition_size", "keep_for", "keep_at_most"] },
+    Section {
+        name: "store",
+        shape: Shape::Table,
+        keys: &["path", "partition_size", "reserve", "keep_for", "keep_at_most"],
+    },
     Section { name: "log", shape: Shape::Table, keys: &["format", "level"] },
     Section { name: "daemon", shape: Shape::Table, keys: &["drain", "socket", "start_spread"] },
     Section { name: "operator", shape: Shape::Table, keys: &["listen", "token_file", "tenant_labels"] },

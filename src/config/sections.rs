@@ -212,6 +212,15 @@ pub(super) fn store(merged: &Merged, pace: Pace, findings: &mut Findings) -> Sto
         below: "a day would have hundreds of partitions, and opening the store would take long",
         above: "a partition is the unit in which space is given back, and opening it would take long",
     };
+    let reserve = Range {
+        least: match pace {
+            Pace::Microsoft => 64 << 20,
+            Pace::Loopback => 1 << 10,
+        },
+        most: 1 << 60,
+        below: "what is being retrieved when the rest is used up would find the disk full",
+        above: "no disk is that large, so that nothing would ever be collected",
+    };
     let keep_for = Range {
         least: 9 * DAY,
         most: 36_500 * DAY,
@@ -239,6 +248,7 @@ pub(super) fn store(merged: &Merged, pace: Pace, findings: &mut Findings) -> Sto
         },
         path: value_or(table.path("path", findings), default.path),
         partition_bytes: value_or(table.size("partition_size", &partition_size, findings), default.partition_bytes),
+        reserve_bytes: value_or(table.size("reserve", &reserve, findings), default.reserve_bytes),
     }
 }
 

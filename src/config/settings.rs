@@ -192,13 +192,20 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// A new partition is started when one has this many bytes on disk.
     pub partition_bytes: u64,
+    /// Nothing is retrieved while its file system has less than this many bytes left.
+    pub reserve_bytes: u64,
     /// What is kept of what was stored.
     pub keep: Keep,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { path: PathBuf::from("/var/lib/tenantry"), partition_bytes: 2 << 30, keep: Keep::default() }
+        Self {
+            path: PathBuf::from("/var/lib/tenantry"),
+            partition_bytes: 2 << 30,
+            reserve_bytes: 1 << 30,
+            keep: Keep::default(),
+        }
     }
 }
 

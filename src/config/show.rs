@@ -82,6 +82,7 @@ impl Settings {
         writeln!(out, "[store]")?;
         writeln!(out, "path = {}", quoted_path(&self.store.path))?;
         writeln!(out, "partition_size = {}", quoted(&size::display(self.store.partition_bytes)))?;
+        writeln!(out, "reserve = {}", quoted(&size::display(self.store.reserve_bytes)))?;
         let Keep { time, bytes } = self.store.keep;
         writeln!(out, "keep_for = {}", time.map_or_else(|| quoted(FOREVER), span))?;
         writeln!(out, "keep_at_most = {}", quoted(&bytes.map_or_else(|| UNLIMITED.to_owned(), size::display)))?;

@@ -38,6 +38,16 @@ pub fn display(bytes: u64) -> String {
     format!("{} {unit}", bytes / size)
 }
 
+/// The number as people read it: in the largest binary unit of which there is one, to a tenth, never more than it is.
+#[must_use]
+pub fn about(bytes: u64) -> String {
+    let (unit, size) = UNITS[..4].iter().find(|(_, size)| bytes >= *size).unwrap_or(&("B", 1));
+    match (bytes / size, bytes % size * 10 / size) {
+        (whole, 0) => format!("{whole} {unit}"),
+        (whole, tenths) => format!("{whole}.{tenths} {unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +71,11 @@ mod tests {
         assert_eq!(display(4 << 30), "4 GiB");
         assert_eq!(display(1500), "1500 B");
         assert_eq!(display(1536 << 10), "1536 KiB");
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1535, "1.4 KiB"), (1536 << 10, "1.5 MiB")]
+        {
+            assert_eq!(about(bytes), text);
+        }
+        assert_eq!(about(u64::MAX), "16777215.9 TiB");
     }
 
     proptest! {

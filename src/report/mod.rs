@@ -33,6 +33,7 @@ use self::tenant::{All, Note};
 use crate::clock::ServiceTime;
 use crate::content::TenantId;
 use crate::event;
+use crate::store::QueueDepth;
 
 /// Up to this many tenants get a line of their own when they start and in the hourly summary.
 const TENANT_LINES: usize = 20;
@@ -90,17 +91,44 @@ impl Report {
         self.tenants().remove(&id);
     }
 
+    /// Nothing is retrieved from any tenant, for this reason; or all is as usual again.
+    pub fn pause(&self, why: Option<Trouble>) {
+        let mut pause = self.all.pause();
+        let since = pause.as_ref().map_or_else(|| self.time.now(), |known| known.since);
+        *pause = why.map(|trouble| TroubleStatus { trouble, since, attempts: 1 });
+    }
+
+    /// What waits to be retrieved, of all tenants.
+    #[must_use]
+    pub fn waiting(&self) -> QueueDepth {
+        self.tenants().values().filter(|tenant| !tenant.is_disabled()).map(TenantReport::waiting).fold(
+            QueueDepth::default(),
+            |sum, depth| QueueDepth {
+                entries: sum.entries + depth.entries,
+                oldest: sum.oldest.into_iter().chain(depth.oldest).min(),
+            },
+        )
+    }
+
+    /// The service's time, by which troubles are dated.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
     /// All that `status` shows.
     #[must_use]
     pub fn snapshot(&self) -> StatusSnapshot {
         let tenants: Vec<_> = self.tenants().values().map(TenantReport::status).collect();
+        let pause = self.all.pause().clone();
         StatusSnapshot {
             running: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: self.time.now(),
             started: Some(self.started),
             host_ahead_by_seconds: self.time.host_ahead_by().map(|ahead| ahead.as_secs()),
-            sentence: sentence(&tenants),
+            sentence: sentence(&tenants, pause.as_ref()),
+            pause,
             tenants,
         }
     }
@@ -127,7 +155,7 @@ impl Report {
     #[must_use]
     pub fn sentence(&self) -> String {
         let tenants: Vec<_> = self.tenants().values().map(TenantReport::status).collect();
-        sentence(&tenants)
+        sentence(&tenants, self.all.pause().as_ref())
     }
 
     /// Whether it is proven that the daemon collects: one tenant has a token and has been listed. Without a tenant there
@@ -195,7 +223,7 @@ impl Report {
             blobs = taken.iter().map(|(_, hour)| hour.blobs).sum::<u64>(),
             records = taken.iter().map(|(_, hour)| hour.records).sum::<u64>(),
             duplicates = taken.iter().map(|(_, hour)| hour.duplicates).sum::<u64>(),
-            queued = tenants.iter().map(TenantReport::queued).sum::<u64>(),
+            queued = tenants.iter().map(|tenant| tenant.waiting().entries).sum::<u64>(),
             longest_lag_s = taken.iter().map(|(_, hour)| hour.longest_lag.as_secs()).max().unwrap_or(0),
             "collected in the last hour"
         );
@@ -220,10 +248,13 @@ impl Report {
     }
 }
 
-fn sentence(tenants: &[TenantStatus]) -> String {
+fn sentence(tenants: &[TenantStatus], pause: Option<&TroubleStatus>) -> String {
     let active: Vec<_> = tenants.iter().filter(|tenant| tenant.state != TenantState::Disabled).collect();
     let troubled: Vec<_> = active.iter().filter_map(|tenant| Some((tenant, tenant.trouble.as_ref()?))).collect();
     let plural = if active.len() == 1 { "" } else { "s" };
+    if let Some(pause) = pause.filter(|_| !active.is_empty()) {
+        return format!("collecting from {} tenant{plural} is paused: {}", active.len(), pause.trouble);
+    }
     let mut text = match (active.len(), troubled.len()) {
         (0, _) => "no tenants configured".to_owned(),
         (count, 0) => format!("collecting from {count} tenant{plural}, all well"),
@@ -274,6 +305,35 @@ mod tests {
         contoso.works(Stage::List, None);
         fabrikam.works(Stage::Token, None);
         assert_eq!(report.sentence(), "collecting from 2 tenants, all well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_everybodys_trouble_unless_they_have_one_that_is_their_own() {
+        let report = report();
+        let why = Trouble::for_operator("disk_short", "no room", "make room");
+        report.pause(Some(why.clone()));
+        assert_eq!(report.sentence(), "no tenants configured");
+        let contoso = report.tenant(tenant_id(1), "contoso");
+        let fabrikam = report.tenant(tenant_id(2), "fabrikam");
+        report.tenant(tenant_id(3), "off").state(TenantState::Disabled);
+        contoso.state(TenantState::Collecting);
+        contoso.queue(QueueDepth { entries: 3, oldest: Some("2026-11-22T11:00:00Z".parse().unwrap()) });
+        let expired = Trouble::for_operator("secret_expired", "the secret has expired", "make a new one");
+        fabrikam.troubled(Stage::Token, None, &expired);
+        fabrikam.queue(QueueDepth { entries: 4, oldest: Some("2026-11-22T10:00:00Z".parse().unwrap()) });
+        assert_eq!(report.waiting(), QueueDepth { entries: 7, oldest: Some("2026-11-22T10:00:00Z".parse().unwrap()) });
+        let snapshot = report.snapshot();
+        assert_eq!(snapshot.sentence, "collecting from 2 tenants is paused: no room: make room");
+        assert_eq!(snapshot.pause.as_ref().map(|pause| &pause.trouble), Some(&why));
+        let shown = |at: usize| snapshot.tenants[at].trouble.as_ref().map(|known| known.trouble.kind.as_str());
+        assert_eq!((shown(0), shown(1), shown(2)), (Some("disk_short"), Some("secret_expired"), None));
+        assert_eq!(
+            (snapshot.tenants[0].state, snapshot.tenants[2].state),
+            (TenantState::Paused, TenantState::Disabled)
+        );
+        report.pause(None);
+        assert_eq!((contoso.status().state, contoso.status().trouble), (TenantState::Collecting, None));
+        assert_eq!(report.snapshot().pause, None);
     }
 
     #[tokio::test(start_paused = true)]

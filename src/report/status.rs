@@ -24,7 +24,7 @@ pub enum TenantState {
     Throttled,
     /// Subscribed, and the service has nothing yet: the first content takes up to 12 hours.
     Waiting,
-    /// Nothing is asked until a person has acted.
+    /// Nothing is asked, or nothing is retrieved, until a person has acted.
     Paused,
     /// Switched off in the configuration.
     Disabled,
@@ -70,6 +70,9 @@ pub struct StatusSnapshot {
     pub host_ahead_by_seconds: Option<i64>,
     /// The sentence that systemd shows.
     pub sentence: String,
+    /// Why nothing is retrieved, from any tenant.
+    #[serde(default)]
+    pub pause: Option<TroubleStatus>,
     /// In the order of their ids.
     pub tenants: Vec<TenantStatus>,
 }

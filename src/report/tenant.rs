@@ -39,6 +39,8 @@ pub(super) struct All {
     pub(super) quiet: AtomicBool,
     /// Taken after a tenant's own lock, never before.
     totals: Mutex<Totals>,
+    /// Why nothing is retrieved. Taken after a tenant's own lock, never before.
+    pause: Mutex<Option<TroubleStatus>>,
     /// Seconds from availability to stored.
     pub(super) lag: Histogram,
 }
@@ -47,11 +49,15 @@ impl All {
     pub(super) fn new() -> Self {
         let lag = HistogramOpts::new(LAG.0, LAG.1).buckets(LAG_BUCKETS.to_vec());
         let lag = Histogram::with_opts(lag).expect("the name and the buckets are well formed");
-        Self { quiet: AtomicBool::new(false), totals: Mutex::default(), lag }
+        Self { quiet: AtomicBool::new(false), totals: Mutex::default(), pause: Mutex::default(), lag }
     }
 
     pub(super) fn totals(&self) -> MutexGuard<'_, Totals> {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pause(&self) -> MutexGuard<'_, Option<TroubleStatus>> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -384,6 +390,15 @@ impl TenantReport {
         let last = current.last_lag.and_then(|lag| i64::try_from(lag.as_secs()).ok());
         status.lag_seconds = waiting.or(last);
         status.trouble = current.worst_trouble();
+        // What needs a person and is the tenant's own is not hidden by what all have.
+        let own = status.trouble.as_ref().is_some_and(|known| known.trouble.needs_operator && !known.trouble.shared);
+        if !own
+            && !current.is_disabled()
+            && let Some(pause) = &*self.0.all.pause()
+        {
+            status.state = TenantState::Paused;
+            status.trouble = Some(pause.clone());
+        }
         status
     }
 
@@ -427,8 +442,8 @@ impl TenantReport {
         self.current().troubles.values().any(History::is_open)
     }
 
-    pub(super) fn queued(&self) -> u64 {
-        self.current().status.queue.entries
+    pub(super) fn waiting(&self) -> QueueDepth {
+        self.current().status.queue
     }
 
     pub(super) fn take_hour(&self) -> Hour {

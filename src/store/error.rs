@@ -360,6 +360,9 @@ impl StoreError {
             Self::Damaged { .. } | Self::Incomplete { .. } => {
                 "keep the directory for inspection and check the disk; content that the service still holds is collected again"
             }
+            _ if self.fault().is_some_and(|fault| fault.kind() == io::ErrorKind::ReadOnlyFilesystem) => {
+                "find out why the file system is read-only (`dmesg`), and mount it so that it can be written"
+            }
             _ => match self.kind() {
                 "permission" => {
                     "make the store's directory and everything in it readable and writable by the user that Tenantry runs as"
@@ -441,6 +444,12 @@ mod tests {
             assert_eq!((error.kind(), error.exit_code()), (kind, code), "{error:?}");
             assert!(!error.remedy().is_empty(), "{error:?} tells the operator nothing");
         }
+    }
+
+    #[test]
+    fn what_is_read_only_is_no_matter_of_owners() {
+        let error = StoreError::write(Path::new("/s/db"), io::ErrorKind::ReadOnlyFilesystem.into());
+        assert!(error.remedy().contains("mount it"), "{}", error.remedy());
     }
 
     #[test]

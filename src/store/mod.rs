@@ -98,7 +98,7 @@ pub use self::read::Page;
 pub use self::records::minify::minify;
 pub use self::retention::{Keep, Reason, Retained};
 pub use self::seen::measure;
-pub use self::sizes::Sizes;
+pub use self::sizes::{Room, Sizes};
 pub use self::state::DeadLetter;
 pub use self::verify::{BlobName, Finding, Kind as FindingKind, PartitionHeads, Verification};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};

@@ -1,6 +1,8 @@
-//! How much the store takes of its disk, and what is left there.
+//! How much the store takes of its disk, and what room it has there.
 
 use std::path::Path;
+
+use rustix::fs::StatVfsMountFlags;
 
 use super::durable;
 use super::error::StoreError;
@@ -33,9 +35,28 @@ impl Sizes {
                 _ => {}
             }
         }
-        let disk = rustix::fs::statvfs(store).map_err(|error| StoreError::read(store, error.into()))?;
-        sizes.free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        sizes.free = Room::of(store)?.free;
         Ok(sizes)
+    }
+}
+
+/// What the file system has for the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that the store's user may still write.
+    pub free: u64,
+    /// It is mounted so that nobody may write to it, as ext4 does by itself after an error.
+    pub read_only: bool,
+}
+
+impl Room {
+    /// Of the store in this directory. Blocking, and cheap on a disk that answers.
+    pub fn of(store: &Path) -> Result<Self, StoreError> {
+        let disk = rustix::fs::statvfs(store).map_err(|error| StoreError::read(store, error.into()))?;
+        Ok(Self {
+            free: disk.f_bavail.saturating_mul(disk.f_frsize),
+            read_only: disk.f_flag.contains(StatVfsMountFlags::RDONLY),
+        })
     }
 }
 

@@ -230,6 +230,11 @@ impl Registry {
         changes
     }
 
+    /// Whether retrievals begin. What is listed is queued all the same, so that it is known what waits.
+    pub fn let_retrieve(&self, go_on: bool) {
+        if go_on { self.slots.open() } else { self.slots.close() }
+    }
+
     /// Stops all trees: nothing new is sent; what is being received may take `limit` to become durable, then it is
     /// abandoned. Returns when none is left.
     pub async fn drain(&self, limit: Duration) {

@@ -6,8 +6,11 @@
 //! A retrieval that receives nothing for [`STALLED`] gives its slot back and takes one again when bytes arrive:
 //! a service that stalls one tenant's answers stalls that tenant only.
 //!
+//! Slots can be closed, when what is retrieved would find no room. Then no retrieval begins; those that have begun go on
+//! to their end, and get back the slot that they gave away.
+//!
 //! **Invariants:** never more slots are held than there are; a slot whose holder ends, fails, panics or is cancelled
-//! is free at once; nobody waits while a slot is free.
+//! is free at once; nobody waits while a slot is free and may be given out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +31,8 @@ pub struct Slots(Arc<Mutex<Books>>);
 struct Books {
     total: usize,
     held: usize,
+    /// No retrieval begins.
+    closed: bool,
     /// Tenants that hold slots or wait for one.
     tenants: BTreeMap<TenantId, Account>,
     /// Counts the slots given out.
@@ -37,9 +42,16 @@ struct Books {
 #[derive(Debug, Default)]
 struct Account {
     held: usize,
-    waiting: VecDeque<oneshot::Sender<Slot>>,
+    waiting: VecDeque<Waiting>,
     /// The value of [`Books::given`] when the tenant last got a slot.
     last: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    sender: oneshot::Sender<Slot>,
+    /// It has held a slot before.
+    has_begun: bool,
 }
 
 /// The right to retrieve one blob, returned when dropped.
@@ -53,7 +65,13 @@ impl Slots {
     /// As many slots as blobs may be retrieved at a time.
     #[must_use]
     pub fn new(total: usize) -> Self {
-        Self(Arc::new(Mutex::new(Books { total: total.max(1), held: 0, tenants: BTreeMap::new(), given: 0 })))
+        Self(Arc::new(Mutex::new(Books {
+            total: total.max(1),
+            held: 0,
+            closed: false,
+            tenants: BTreeMap::new(),
+            given: 0,
+        })))
     }
 
     /// Changes their number. What is held stays held; the surplus is not given out again.
@@ -62,16 +80,27 @@ impl Slots {
         self.give_out();
     }
 
+    /// No retrieval begins any more. What has begun goes on.
+    pub fn close(&self) {
+        self.books().closed = true;
+    }
+
+    /// Retrievals begin again.
+    pub fn open(&self) {
+        self.books().closed = false;
+        self.give_out();
+    }
+
     /// A place to hold one of `tenant`'s slots, empty at first.
     #[must_use]
     pub fn place(&self, tenant: TenantId) -> Place {
-        Place { slots: self.clone(), tenant, slot: None }
+        Place { slots: self.clone(), tenant, slot: None, has_begun: false }
     }
 
-    async fn acquire(&self, tenant: TenantId) -> Slot {
+    async fn acquire(&self, tenant: TenantId, has_begun: bool) -> Slot {
         loop {
             let (sender, receiver) = oneshot::channel();
-            self.books().tenants.entry(tenant).or_default().waiting.push_back(sender);
+            self.books().tenants.entry(tenant).or_default().waiting.push_back(Waiting { sender, has_begun });
             self.give_out();
             // The sender is dropped only with the books themselves, which `self` keeps.
             if let Ok(slot) = receiver.await {
@@ -86,7 +115,7 @@ impl Slots {
             let next = self.books().take_next();
             let Some((tenant, waiting)) = next else { return };
             // A receiver that is gone drops the slot, which gives it out again: the books must not be locked here.
-            drop(waiting.send(Slot { slots: self.clone(), tenant }));
+            drop(waiting.sender.send(Slot { slots: self.clone(), tenant }));
         }
     }
 
@@ -97,19 +126,22 @@ impl Slots {
 
 impl Books {
     /// Books a free slot for the tenant whose turn it is.
-    fn take_next(&mut self) -> Option<(TenantId, oneshot::Sender<Slot>)> {
+    fn take_next(&mut self) -> Option<(TenantId, Waiting)> {
         if self.held >= self.total {
             return None;
         }
+        let closed = self.closed;
         loop {
-            let (tenant, account) = self
+            let (tenant, account, at) = self
                 .tenants
                 .iter_mut()
-                .filter(|(_, account)| !account.waiting.is_empty())
-                .min_by_key(|(_, account)| (account.held, account.last))?;
-            let tenant = *tenant;
-            let Some(waiting) = account.waiting.pop_front() else { continue };
-            if waiting.is_closed() {
+                .filter_map(|(tenant, account)| {
+                    let at = account.waiting.iter().position(|waiting| waiting.may_go_on(closed))?;
+                    Some((*tenant, account, at))
+                })
+                .min_by_key(|(_, account, _)| (account.held, account.last))?;
+            let Some(waiting) = account.waiting.remove(at) else { continue };
+            if waiting.sender.is_closed() {
                 // Cancelled while it waited.
                 self.forget_if_idle(tenant);
                 continue;
@@ -140,12 +172,17 @@ impl Books {
     /// so that a slot that changes hands makes things more even and not merely different.
     fn must_make_way(&self, tenant: TenantId) -> bool {
         let held = self.tenants.get(&tenant).map_or(0, |account| account.held);
+        let waits = |waiting: &Waiting| !waiting.sender.is_closed() && waiting.may_go_on(self.closed);
         held > 1
             && self.tenants.iter().any(|(other, account)| {
-                *other != tenant
-                    && account.held + 1 < held
-                    && account.waiting.iter().any(|waiting| !waiting.is_closed())
+                *other != tenant && account.held + 1 < held && account.waiting.iter().any(waits)
             })
+    }
+}
+
+impl Waiting {
+    fn may_go_on(&self, closed: bool) -> bool {
+        !closed || self.has_begun
     }
 }
 
@@ -162,13 +199,16 @@ pub struct Place {
     slots: Slots,
     tenant: TenantId,
     slot: Option<Slot>,
+    /// It has held a slot.
+    has_begun: bool,
 }
 
 impl Place {
     /// Takes a slot unless it holds one.
     pub async fn take(&mut self) {
         if self.slot.is_none() {
-            self.slot = Some(self.slots.acquire(self.tenant).await);
+            self.slot = Some(self.slots.acquire(self.tenant, self.has_begun).await);
+            self.has_begun = true;
         }
     }
 
@@ -345,5 +385,39 @@ mod tests {
         assert!(timeout(MOMENT, taken(&slots, 2)).await.is_err());
         drop(second);
         taken(&slots, 2).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_closed_what_has_begun_goes_on_and_nothing_begins() {
+        let slots = Slots::new(1);
+        let mut begun = taken(&slots, 1).await;
+        slots.close();
+        slots.resize(2);
+        let waiting = tokio::spawn({
+            let slots = slots.clone();
+            async move { taken(&slots, 1).await }
+        });
+        let other = tokio::spawn({
+            let slots = slots.clone();
+            async move { taken(&slots, 2).await }
+        });
+        // It stalls, and gives its slot away meanwhile.
+        begun.during(sleep(Duration::from_secs(5))).await;
+        assert!(!begun.is_taken());
+        timeout(MOMENT, begun.take()).await.expect("what has begun gets its slot back");
+        begun.make_way().await;
+        assert!(begun.is_taken());
+        drop(begun);
+        sleep(MOMENT).await;
+        assert!(!waiting.is_finished() && !other.is_finished());
+        // Whoever gives up waiting leaves no trace.
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        slots.open();
+        drop(timeout(MOMENT, other).await.expect("all begins again").unwrap());
+        // The cancelled one was looked at by now.
+        drop(taken(&slots, 1).await);
+        let books = slots.books();
+        assert_eq!((books.held, books.tenants.len()), (0, 0));
     }
 }

@@ -93,6 +93,7 @@ mod tests {
                 started: None,
                 host_ahead_by_seconds: None,
                 sentence: String::new(),
+                pause: None,
                 tenants,
             };
             let readiness = Readiness::of(&status);

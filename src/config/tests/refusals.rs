@@ -221,6 +221,12 @@ fn bad_values_are_refused_with_what_to_change() {
                 .to_owned(),
         ),
         (
+            tenant("[store]\nreserve = \"0 B\"\n"),
+            "t.toml:7: store.reserve: 0 B is too low: what is being retrieved when the rest is used up would find the \
+             disk full; set at least 64 MiB"
+                .to_owned(),
+        ),
+        (
             tenant("[token]\nrenew_after = \"10s\"\n"),
             "t.toml:7: token.renew_after: 10s is too low: Entra locks out clients that ask for tokens in a loop; set \
              at least 1m"

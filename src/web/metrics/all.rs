@@ -70,6 +70,11 @@ pub(super) fn process(page: &mut Page, snapshot: &StatusSnapshot) {
         "How long ago the oldest blob that waits became available; Microsoft holds it for seven days.",
         oldest.map_or(0.0, |oldest| snapshot.at.duration_since(oldest).as_secs_f64().max(0.0)),
     );
+    page.gauge(
+        "tenantry_collection_paused",
+        "Whether nothing is retrieved because the store has no room.",
+        if snapshot.pause.is_some() { 1.0 } else { 0.0 },
+    );
     let letters = snapshot.tenants.iter().map(|tenant| tenant.dead_letters).sum();
     page.gauge("tenantry_dead_letters", "Dead letters that the store holds.", number(letters));
 }

@@ -72,6 +72,7 @@ mod tests {
             started: None,
             host_ahead_by_seconds: None,
             sentence: String::new(),
+            pause: None,
             tenants,
         }
     }

@@ -1,7 +1,4 @@
-//! Looking after the disk: what is too old, or too much, is dropped.
-//!
-//! One task for the process. What is decided is decided elsewhere, by the store's retention; here it is asked for, in
-//! time, and told. A new configuration is followed at once.
+//! What is too old, or too much, is dropped: the store's retention decides, here it is asked for, in time, and told.
 
 use std::time::Duration;
 
@@ -20,8 +17,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// How often is told what only a person can change.
 const TELL_EVERY: Duration = Duration::from_hours(24);
 
-/// Looks after the disk, for ever.
-pub async fn look_after(store: Store, mut settings: watch::Receiver<StoreSettings>) {
+/// Sees to it that nothing is kept for too long, for ever.
+pub(super) async fn look_after(store: Store, mut settings: watch::Receiver<StoreSettings>) {
     let (mut told, mut before) = (None, Keep::default());
     let mut wait = FIRST_LOOK;
     loop {
