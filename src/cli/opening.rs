@@ -14,9 +14,10 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Exit};
-use crate::clock::{ServiceTime, SystemClock};
+use crate::clock::{Clock as _, ServiceTime, SystemClock};
 use crate::config::Settings;
 use crate::report::{ContentStatus, StatusSnapshot, TenantState, TenantStatus, TroubleStatus};
+use crate::store::lock::{Holder, LockRequest};
 use crate::store::{Options, Store, StoreError};
 
 /// How long the daemon waits for a held lock.
@@ -51,6 +52,12 @@ pub(super) async fn to_read(settings: &Settings, purpose: &'static str) -> anyho
     let options = options(settings, PathBuf::from("."), COMMAND_WAITS, purpose);
     let time = Arc::new(ServiceTime::new(Arc::new(SystemClock)));
     blocking(move || Store::open_to_read(&options, time)).await
+}
+
+/// How a command asks for the lock of a store that it does not open.
+pub(super) fn lock_request(purpose: &str) -> LockRequest {
+    let holder = Holder { pid: std::process::id(), purpose: purpose.to_owned(), since: SystemClock.now() };
+    LockRequest { holder, wait: COMMAND_WAITS, urgent: false }
 }
 
 /// The directories above the store may be closed to its owner (systemd keeps private state behind a directory of

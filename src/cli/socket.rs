@@ -61,6 +61,12 @@ impl RunningDaemon {
         Ok(get(&self.client, what, &()).await?.json().await?)
     }
 
+    /// Asks for a stream, and says more than fits into an address.
+    pub(super) async fn post_stream(&self, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
+        let answer = self.client.post(format!("http://tenantry/v1/{what}")).json(request).send().await;
+        understood(what, answer.context(SILENT)?).await
+    }
+
     /// Asks for a stream.
     pub(super) async fn stream(&self, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
         get(&self.client, what, request).await

@@ -14,12 +14,12 @@ use crate::export::{self, Format};
 use crate::store::{Heads, Query, Store};
 
 /// How many pieces of about 64 KiB may wait for a slow reader.
-const WAITING: usize = 4;
+pub(super) const WAITING: usize = 4;
 
-type Piece = io::Result<Bytes>;
+pub(super) type Piece = io::Result<Bytes>;
 
 /// The pieces of an answer. An error cuts the answer off, so that the reader knows that it is not whole.
-fn pieces(mut receiver: mpsc::Receiver<Piece>) -> impl Stream<Item = Piece> + Send + 'static {
+pub(super) fn pieces(mut receiver: mpsc::Receiver<Piece>) -> impl Stream<Item = Piece> + Send + 'static {
     poll_fn(move |context| receiver.poll_recv(context))
 }
 
