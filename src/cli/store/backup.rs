@@ -1,5 +1,6 @@
 //! `tenantry store backup`: everything that is stored, in a folder.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -102,13 +103,15 @@ fn render(made: &Made, folder: &Path) -> String {
         "`{}` is a backup of {at}: {partitions}, of which {copied} ({bytes}) were copied now\n",
         folder.display()
     );
+    // Writing to a string cannot fail.
     if !made.removed.is_empty() {
-        text += &format!("retention has dropped {}, which went from the backup too\n", made.removed.join(", "));
+        let _ = writeln!(text, "retention has dropped {}, which went from the backup too", made.removed.join(", "));
     }
     if !made.stray.is_empty() {
-        text += &format!(
+        let _ = writeln!(
+            text,
             "the store has lost {}, of which the folder has copies from an earlier backup; they are no part of this one and \
-             stay where they are: keep them elsewhere\n",
+             stay where they are: keep them elsewhere",
             made.stray.join(", ")
         );
     }

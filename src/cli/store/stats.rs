@@ -40,14 +40,13 @@ struct Shown<'a> {
 /// Prints the store in numbers.
 pub(super) async fn stats(config: &Path, args: StatsArgs) -> anyhow::Result<Exit> {
     let settings = config::load(config)?;
-    let stats: Stats = match RunningDaemon::find(&settings).await? {
-        Some(daemon) => daemon.get("store/stats").await?,
-        None => {
-            let store = opening::to_read(&settings, "tenantry store stats").await?;
-            let stats = store.stats().await;
-            store.close().await?;
-            stats?
-        }
+    let stats: Stats = if let Some(daemon) = RunningDaemon::find(&settings).await? {
+        daemon.get("store/stats").await?
+    } else {
+        let store = opening::to_read(&settings, "tenantry store stats").await?;
+        let stats = store.stats().await;
+        store.close().await?;
+        stats?
     };
     if args.json {
         let keep = settings.store.keep;
@@ -97,13 +96,13 @@ fn partitions(stats: &Stats) -> Table {
     let mut table = table(["partition", "on disk", "blobs", "records", "received", "stored from", "to"]);
     for one in &stats.partitions {
         let PartitionStats { blobs, records, bytes, stored_from, stored_to, .. } = one;
-        let state = match (&one.damaged, one.sealed) {
+        let mark = match (&one.damaged, one.sealed) {
             (Some(_), _) => " (damaged)",
             (None, true) => "",
             (None, false) => " (open)",
         };
         table.add_row([
-            Cell::new(format!("{}{state}", one.name)),
+            Cell::new(format!("{}{mark}", one.name)),
             number(size(one.disk_bytes)),
             number(blobs.to_string()),
             number(records.to_string()),

@@ -203,7 +203,7 @@ impl Folder {
         durable::write_file(&self.path.join("format"), format.as_bytes())?;
         durable::write_file(&content.join("anchors"), end.anchors.as_bytes())?;
         let program = concat!("tenantry ", env!("CARGO_PKG_VERSION")).to_owned();
-        write_json(&self.path.join("manifest"), &Manifest { manifest: VERSION, program, at: end.at, files })?;
+        write_json(&self.path.join("manifest"), &Manifest { version: VERSION, program, at: end.at, files })?;
 
         let anchors = super::super::anchors::Anchors::read(&content)?;
         let (mut removed, mut stray) = (Vec::new(), Vec::new());

@@ -137,7 +137,7 @@ pub enum BackupError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     /// Its version.
-    pub(crate) manifest: u32,
+    pub(crate) version: u32,
     /// The program that wrote it.
     pub(crate) program: String,
     /// The moment of which this is what the store held.

@@ -74,8 +74,8 @@ fn read_manifest(folder: &Path) -> Result<Manifest, BackupError> {
         Err(StoreError::Damaged { why, .. }) => return Err(not_whole(format!("its `manifest` cannot be read: {why}"))),
         Err(error) => return Err(BackupError::Folder(error)),
     };
-    if manifest.manifest > VERSION {
-        let version = manifest.manifest;
+    if manifest.version > VERSION {
+        let version = manifest.version;
         return Err(StoreError::UnknownFormat { path, found: version, known: VERSION }.into());
     }
     let inside = |path: &String| Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));

@@ -41,13 +41,11 @@ impl Store {
             }
             Ok(())
         };
-        match tokio::time::timeout(SEALING, sealing).await {
-            Ok(sealed) => sealed.map(|()| Sealed(partitions)).map_err(BackupError::Store),
-            Err(_) => {
-                let name = partitions.iter().find(waits).map_or_else(String::new, |one| one.name.to_string());
-                Err(BackupError::Unsealed { name })
-            }
+        if let Ok(sealed) = tokio::time::timeout(SEALING, sealing).await {
+            return sealed.map(|()| Sealed(partitions)).map_err(BackupError::Store);
         }
+        let name = partitions.iter().find(waits).map_or_else(String::new, |one| one.name.to_string());
+        Err(BackupError::Unsealed { name })
     }
 
     /// Sends what is sealed and not in `have`. Blocking, with bounded memory, for as long as `out` takes. Why it fails, or

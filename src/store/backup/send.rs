@@ -14,7 +14,7 @@ use super::super::anchors::Anchors;
 use super::super::error::StoreError;
 use super::super::lock::{LockRequest, StoreLock};
 use super::super::partition::{self, Label, PartitionName};
-use super::super::partitions::Partition;
+use super::super::partitions::{Partition, Reading};
 use super::super::{durable, holdings::Holdings};
 use super::frame::{End, Frame, Have};
 use super::{BackupError, PIECE, identity};
@@ -44,7 +44,7 @@ pub(super) fn send_sealed(
             Err(StoreError::Damaged { .. } | StoreError::Undecodable { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let go_on = || reading.as_ref().map_or(Ok(()), |reading| reading.go_on());
+        let go_on = || reading.as_ref().map_or(Ok(()), Reading::go_on);
         sending.partition(partition.name, partition.ordinal, &partition.directory, &go_on)?;
     }
     // An anchor is written before its partition goes: with these, it is known of each whether it still counts.
