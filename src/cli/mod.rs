@@ -26,6 +26,7 @@ pub mod run;
 mod selection;
 mod socket;
 pub mod status;
+pub mod store;
 mod table;
 pub mod tail;
 pub mod verify;
@@ -82,6 +83,8 @@ pub enum Command {
     Tail(tail::TailArgs),
     /// Check that everything that was stored is still there, and as it was stored
     Verify(verify::VerifyArgs),
+    /// Look after the store: what is in it, a backup of it, a store out of a backup
+    Store(store::StoreArgs),
     /// Print the completions of a shell
     Completions(manual::CompletionsArgs),
     /// Write the manual pages into a folder, for packages
@@ -126,6 +129,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
             Command::Verify(args) => verify::verify(&config, args).await,
+            Command::Store(args) => store::store(&config, args).await,
             Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),
         }

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::owner::AsOwner;
 use super::{Ended, Exit};
-use crate::clock::{ServiceTime, SystemClock};
+use crate::clock::{Clock as _, ServiceTime, SystemClock};
 use crate::config::{Client, Settings, StoreSettings};
 use crate::report::{ContentStatus, StatusSnapshot, TenantState, TenantStatus, TroubleStatus};
+use crate::store::lock::{Holder, LockRequest};
 use crate::store::{Options, Store, StoreError};
 use tracing::warn;
 
@@ -55,6 +56,12 @@ fn warn_of_readers(path: &Path) {
             path.display()
         );
     }
+}
+
+/// How a command asks for the lock of a store that it does not open.
+pub(super) fn lock_request(purpose: &str) -> LockRequest {
+    let holder = Holder { pid: std::process::id(), purpose: purpose.to_owned(), since: SystemClock.now() };
+    LockRequest { holder, wait: COMMAND_WAITS, urgent: false }
 }
 
 /// The store, open for a command.

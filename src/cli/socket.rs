@@ -143,6 +143,12 @@ impl RunningDaemon {
         json(&self.socket, what, ask(&self.socket, Duration::MAX, self.client.get(address(what))).await?).await
     }
 
+    /// Asks for a stream, and says more than fits into an address. Its beginning takes as long as sealing a partition.
+    pub(super) async fn post_stream(&self, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
+        let request = self.client.post(address(what)).json(request);
+        understood(what, ask(&self.socket, Duration::MAX, request).await?).await
+    }
+
     /// Asks for a stream.
     pub(super) async fn stream(&self, what: &str, request: &impl Serialize) -> anyhow::Result<reqwest::Response> {
         understood(what, ask(&self.socket, ANSWER, self.client.get(address(what)).query(request)).await?).await

@@ -327,6 +327,7 @@ mod tests {
             started: None,
             host_ahead_by_seconds: None,
             sentence: "a long one".to_owned(),
+            pause: None,
             tenants: (1..=tenants).map(tenant).collect(),
         }
     }

@@ -109,6 +109,11 @@ impl Anchors {
         self.list.iter().find(|anchor| (anchor.ordinals.0..=anchor.ordinals.1).contains(&ordinal))
     }
 
+    /// Whether retention has dropped the partition with this ordinal.
+    pub(crate) fn has_dropped(&self, ordinal: u32) -> bool {
+        self.about(ordinal).is_some_and(|anchor| anchor.reason == Gone::Dropped)
+    }
+
     /// The last ordinal that an anchor speaks of.
     pub(crate) fn last_ordinal(&self) -> Option<u32> {
         self.list.iter().map(|anchor| anchor.ordinals.1).max()

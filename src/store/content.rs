@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::anchors::{Anchors, Gone};
+use super::anchors::Anchors;
 use super::durable;
 use super::error::StoreError;
 use super::holdings::Holdings;
@@ -425,9 +425,7 @@ fn clear_leftovers(content: &Path, anchors: &Anchors) -> Result<(), StoreError> 
         }
     }
     for (_, directory) in listing.partitions {
-        let label = Label::read(&directory).ok();
-        let anchor = label.and_then(|label| anchors.about(label.ordinal));
-        if anchor.is_some_and(|anchor| anchor.reason == Gone::Dropped) {
+        if Label::read(&directory).is_ok_and(|label| anchors.has_dropped(label.ordinal)) {
             roll::remove(&directory)?;
         }
     }

@@ -30,9 +30,8 @@ use std::io;
 use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -116,6 +115,9 @@ pub(super) struct Access {
     pub(super) cache_bytes: u64,
     /// Whether a missing database is made; otherwise a missing one is an error.
     pub(super) create: bool,
+    /// Whether sled looks twice a second for segments that hold little and writes what is in them elsewhere. Without that,
+    /// the files of a database to which nothing is written do not change.
+    pub(super) tidy: bool,
 }
 
 /// How long batches took to become durable, in all databases of the process: they share the disk that it tells of.
@@ -136,7 +138,7 @@ pub(super) struct Database {
 struct Shared {
     directory: PathBuf,
     /// Of the next opening.
-    cache_bytes: AtomicU64,
+    access: Mutex<Access>,
     /// Empty after a failed write, until `reopen` works.
     open: RwLock<Option<Arc<Handle>>>,
 }
@@ -169,13 +171,13 @@ impl Database {
         if access.create && !exists(directory)? {
             make(directory, access)?;
         }
-        let handle = open_existing(directory, access.cache_bytes)?;
+        let handle = open_existing(directory, access)?;
         // sled has renamed its snapshot and perhaps removed the older one.
         durable::sync_directory(directory)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 directory: directory.to_owned(),
-                cache_bytes: AtomicU64::new(access.cache_bytes),
+                access: Mutex::new(access),
                 open: RwLock::new(Some(Arc::new(handle))),
             }),
         })
@@ -250,16 +252,21 @@ impl Database {
     /// Closes and opens again after a failed write. The caller waits between attempts.
     pub(super) fn reopen(&self) -> Result<(), StoreError> {
         self.close();
-        let handle = open_existing(&self.shared.directory, self.shared.cache_bytes.load(Ordering::Relaxed))?;
+        let access = *self.access();
+        let handle = open_existing(&self.shared.directory, access)?;
         durable::sync_directory(&self.shared.directory)?;
         *self.shared.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(handle));
         Ok(())
     }
 
-    /// The same, with a cache of this size from now on.
-    pub(super) fn reopen_with(&self, cache_bytes: u64) -> Result<(), StoreError> {
-        self.shared.cache_bytes.store(cache_bytes, Ordering::Relaxed);
+    /// The same, in this way from now on.
+    pub(super) fn reopen_with(&self, access: Access) -> Result<(), StoreError> {
+        *self.access() = access;
         self.reopen()
+    }
+
+    fn access(&self) -> MutexGuard<'_, Access> {
+        self.shared.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes it for all clones. Readers that are in the middle of a range finish it.
@@ -355,14 +362,14 @@ fn make(directory: &Path, access: Access) -> Result<(), StoreError> {
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         durable::make_directory(parent)?;
     }
-    let handle = start(&making, access.cache_bytes)?;
+    let handle = start(&making, access)?;
     guarded(&making, Doing::Write, || handle.sled().flush().map(drop))?;
     drop(handle);
     durable::sync_tree(&making)?;
     durable::rename(&making, directory)
 }
 
-fn open_existing(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreError> {
+fn open_existing(directory: &Path, access: Access) -> Result<Handle, StoreError> {
     if !exists(directory)? {
         let missing = io::Error::from(io::ErrorKind::NotFound);
         return Err(StoreError::Open { path: directory.to_owned(), source: Arc::new(missing) });
@@ -377,7 +384,7 @@ fn open_existing(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreErro
     }
     // A process that died, or a write that failed, may have left what is not durable, and who reads it believes it.
     durable::sync_file(&directory.join("db"))?;
-    start(directory, cache_bytes)
+    start(directory, access)
 }
 
 /// sled never syncs what it writes to files of their own, and what is written here never makes it do so.
@@ -411,17 +418,17 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
 
 /// Lets sled open a directory, in a thread of its own, and waits for it, again and again if handles of this process
 /// still hold sled's lock.
-fn start(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreError> {
+fn start(directory: &Path, access: Access) -> Result<Handle, StoreError> {
     let began = Instant::now();
     loop {
-        match start_once(directory, cache_bytes) {
+        match start_once(directory, access) {
             Err(StoreError::DatabaseInUse { .. }) if began.elapsed() < LOCK_PATIENCE => pause(LOCK_AGAIN),
             done => return done,
         }
     }
 }
 
-fn start_once(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreError> {
+fn start_once(directory: &Path, access: Access) -> Result<Handle, StoreError> {
     let megabytes = durable::size(directory)? / 1_000_000;
     let deadline = Duration::from_secs(60 + megabytes / 50);
     let (answer, answered) = mpsc::sync_channel(1);
@@ -433,10 +440,10 @@ fn start_once(directory: &Path, cache_bytes: u64) -> Result<Handle, StoreError> 
                 let sled = sled::Config::new()
                     .path(&path)
                     .mode(sled::Mode::LowSpace)
-                    .cache_capacity(cache_bytes)
+                    .cache_capacity(access.cache_bytes)
                     .segment_size(SEGMENT_BYTES)
                     .use_compression(false)
-                    .flush_every_ms(Some(500))
+                    .flush_every_ms(access.tidy.then_some(500))
                     .open()?;
                 let log = OpenOptions::new().read(true).write(true).open(path.join("db"))?;
                 Ok(Handle { sled: Some(sled), log })
@@ -534,7 +541,7 @@ mod tests {
     use super::*;
     use std::io::{Seek as _, SeekFrom, Write as _};
 
-    const ACCESS: Access = Access { cache_bytes: 8 << 20, create: true };
+    const ACCESS: Access = Access { cache_bytes: 8 << 20, create: true, tidy: true };
 
     fn batch(range: std::ops::Range<u32>, size: usize) -> Batch {
         let mut batch = Batch::default();

@@ -19,6 +19,7 @@ use super::content::{As, BlobWriter, Content, ContentOptions, Kind};
 use super::database::FLUSHES;
 use super::error::StoreError;
 use super::format::Format;
+use super::holdings::Holdings;
 use super::lock::{Holder, LockRequest, StoreLock};
 use super::read::{self, Page};
 use super::retention::{Keep, Retained};
@@ -123,13 +124,27 @@ impl Store {
         (0..9).for_each(|_| self.0.time.observe(now));
     }
 
-    #[cfg(test)]
-    pub(super) fn holdings(&self) -> &super::holdings::Holdings {
+    pub(super) fn holdings(&self) -> &Holdings {
         &self.0.content.holdings
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
         self.0.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies what Microsoft cannot give back from the state into the newest partition. False if there is none.
+    pub(super) async fn put_snapshot(&self) -> Result<bool, StoreError> {
+        self.0.state.settle().await?;
+        let (state, now) = (self.0.state.clone(), self.0.time.now());
+        self.read(move |content| content.put_snapshot(state.snapshot(now)?)).await
+    }
+
+    /// Blocking work on what is there, away from the async workers.
+    pub(super) async fn read_holdings<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Holdings) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.read(move |content| work(&content.holdings)).await
     }
 
     /// Blocking work on content, away from the async workers.
@@ -353,6 +368,11 @@ impl Store {
     /// How many dead letters the tenant has.
     pub async fn dead_letters(&self, tenant: TenantId) -> Result<u64, StoreError> {
         self.0.state.count_dead_letters(tenant).await
+    }
+
+    /// The same for all tenants that have any.
+    pub async fn all_dead_letters(&self) -> Result<BTreeMap<TenantId, u64>, StoreError> {
+        self.0.state.count_all_dead_letters().await
     }
 
     /// Up to `limit` of the tenant's dead letters, in no particular order.

@@ -42,6 +42,8 @@ pub(crate) struct Holdings {
     anchors: Mutex<Anchors>,
     /// Counts the blobs stored since the store was opened.
     pub(crate) stored: watch::Sender<u64>,
+    /// Ticks when a partition has been sealed, or turned out to be one that cannot be.
+    pub(crate) sealings: watch::Sender<u64>,
     /// Set if there is no writer: then all that is on the disk is durable, and what the writer would know is read
     /// when it is asked for.
     read_only: Option<Once>,
@@ -110,6 +112,7 @@ impl Holdings {
             day: Mutex::default(),
             anchors: Mutex::new(anchors),
             stored: watch::Sender::new(0),
+            sealings: watch::Sender::new(0),
             read_only: None,
             unread: Mutex::default(),
             receiving: AtomicUsize::new(0),

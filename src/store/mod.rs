@@ -41,7 +41,7 @@
 //!
 //! A body is received on the caller's task (`content`, [`intake`], [`records`]), made visible by one thread (`writer`,
 //! with `job`, `stage`, `confirm`, `newest`, `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
-//! thread of its own (`state`). `database` makes sled keep its promises; `durable` does the same for files.
+//! thread of its own (`state`). [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
 
 pub mod error;
 mod durable;
@@ -78,6 +78,8 @@ mod state;
 mod sizes;
 mod snapshot;
 mod facade;
+mod stats;
+pub(crate) mod backup;
 #[cfg(test)]
 mod tests;
 
@@ -90,6 +92,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::anchors::{Anchor, Gone};
+pub use self::backup::{BackupError, Folder, Have, Made, Restored, Sealed, restore, send_at_rest};
 pub use self::content::BlobWriter;
 pub use self::error::StoreError;
 pub use self::facade::Store;
@@ -100,6 +103,7 @@ pub use self::retention::{Keep, Reason, Retained};
 pub use self::seen::measure;
 pub use self::sizes::{Room, Sizes};
 pub use self::state::DeadLetter;
+pub use self::stats::{PartitionStats, Stats, TenantStats};
 pub use self::verify::{BlobName, Finding, Kind as FindingKind, PartitionHeads, Verification};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** whoever holds a [`Reading`] reads what was there when he began, or gets an error: [`Partition::end`]
 //! waits for him for a while, and what he has open he can read to the end of that step even when it has been removed.
+//! Reading a sealed partition does not change its files, so that they can be copied while others read.
 //! A partition that is written is open once, for the writer and all readers: after an error it is opened again in the
 //! same place.
 
@@ -119,12 +120,13 @@ impl Partition {
     /// Opens it to write. What somebody has open is opened again in its place, and whoever reads goes on with that: sled
     /// opens nothing twice.
     pub(crate) fn open_to_write(&self, cache_bytes: u64) -> Result<Arc<Tree>, StoreError> {
+        let access = Access { cache_bytes, create: false, tidy: true };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tree) = open.upgrade() {
-            tree.database.reopen_with(cache_bytes)?;
+            tree.database.reopen_with(access)?;
             return Ok(tree);
         }
-        let database = Database::open(&self.database(), Access { cache_bytes, create: false })?;
+        let database = Database::open(&self.database(), access)?;
         let tree = Arc::new(Tree::new(database));
         *open = Arc::downgrade(&tree);
         Ok(tree)
@@ -346,7 +348,7 @@ impl Partitions {
         }
         #[cfg(test)]
         partition.openings.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let access = Access { cache_bytes: OLD_CACHE, create: false };
+        let access = Access { cache_bytes: OLD_CACHE, create: false, tidy: false };
         match Database::open(&partition.database(), access) {
             Ok(database) => {
                 let tree = Arc::new(Tree::new(database));

@@ -288,7 +288,7 @@ fn make(content: &Path, beginning: &Beginning<'_>) -> Result<(PathBuf, HashMap<U
     durable::remove_directory(&making)?;
     durable::make_directory(&making)?;
     beginning.label.write(&making)?;
-    let database = Database::open(&making.join("db"), Access { cache_bytes: CACHE, create: true })?;
+    let database = Database::open(&making.join("db"), Access { cache_bytes: CACHE, create: true, tidy: true })?;
 
     let mut changes = Changes::default();
     for (tenant, head) in &beginning.heads {
@@ -444,6 +444,7 @@ fn seal(holdings: &Holdings, partition: &Arc<Partition>) -> Result<(), StoreErro
         Ok(sums) => partition.seal(sums),
         Err(error) => partition.pass_over(error)?,
     }
+    holdings.sealings.send_modify(|count| *count += 1);
     Ok(())
 }
 

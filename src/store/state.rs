@@ -83,7 +83,7 @@ impl StateOptions {
     }
 
     const fn access(&self) -> Access {
-        Access { cache_bytes: self.cache_bytes, create: true }
+        Access { cache_bytes: self.cache_bytes, create: true, tidy: true }
     }
 }
 
@@ -428,6 +428,21 @@ impl State {
                 }
             }
             Ok(count)
+        })
+        .await
+    }
+
+    /// The same for all tenants that have any.
+    pub(super) async fn count_all_dead_letters(&self) -> Result<BTreeMap<TenantId, u64>, StoreError> {
+        self.read(|shared| {
+            let database = shared.database();
+            let mut counts = BTreeMap::new();
+            for row in database.scan_prefix([kind::LETTER])?.chain(database.scan_prefix([kind::REFUSED])?) {
+                if let Some(tenant) = keys::tenant(&row?.0) {
+                    *counts.entry(tenant).or_default() += 1;
+                }
+            }
+            Ok(counts)
         })
         .await
     }

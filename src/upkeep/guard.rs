@@ -116,7 +116,7 @@ pub(super) async fn stand(registry: Arc<Registry>, report: Arc<Report>, mut sett
             }
             // Who writes to it says what is wrong with it.
             Err(error) => {
-                debug!(error = error.trouble().cause, "the store's file system does not say what room it has")
+                debug!(error = error.trouble().cause, "the store's file system does not say what room it has");
             }
         }
         tokio::select! {

@@ -15,14 +15,14 @@ use crate::export::{self, Format, Names};
 use crate::store::{Heads, Query, Record, Store};
 
 /// How many pieces of about 64 KiB may wait for a slow reader.
-const WAITING: usize = 4;
+pub(super) const WAITING: usize = 4;
 /// A tail hands its reader pieces of about this size.
 const PIECE: usize = 64 * 1024;
 
-type Piece = io::Result<Bytes>;
+pub(super) type Piece = io::Result<Bytes>;
 
 /// The pieces of an answer. An error cuts the answer off, so that the reader knows that it is not whole.
-fn pieces(mut receiver: mpsc::Receiver<Piece>) -> impl Stream<Item = Piece> + Send + 'static {
+pub(super) fn pieces(mut receiver: mpsc::Receiver<Piece>) -> impl Stream<Item = Piece> + Send + 'static {
     poll_fn(move |context| receiver.poll_recv(context))
 }
 

@@ -3,18 +3,30 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/store/verify` | [`Verification`](crate::store::Verification), when everything has been read |
+//! | `GET /v1/store/stats` | [`Stats`](crate::store::Stats), when every partition has been opened |
+//! | `POST /v1/store/backup` | what is stored now, as a [stream](crate::store::backup::frame) of what the caller does not have |
 //!
 //! **Invariant:** whoever hangs up is no longer worked for.
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Store, StoreError};
+use super::records::{WAITING, pieces};
+use crate::store::{BackupError, Have, Store, StoreError};
+
+/// What a caller has of a backup.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackupRequest {
+    /// The partitions that need not be sent.
+    pub have: Have,
+}
 
 #[derive(Debug, Clone)]
 struct Service {
@@ -24,11 +36,52 @@ struct Service {
 
 /// These requests, answered from `store` until `stop`.
 pub(super) fn routes(store: Store, stop: CancellationToken) -> Router {
-    Router::new().route("/v1/store/verify", get(verify)).with_state(Service { store, stop })
+    Router::new()
+        .route("/v1/store/verify", get(verify))
+        .route("/v1/store/stats", get(stats))
+        .route("/v1/store/backup", post(backup))
+        .with_state(Service { store, stop })
 }
 
 async fn verify(State(service): State<Service>) -> Response {
     answer(&service, |store, stop| store.verify_while(|| !stop.is_cancelled())).await
+}
+
+async fn stats(State(service): State<Service>) -> Response {
+    tokio::select! {
+        stats = service.store.stats() => match stats {
+            Ok(stats) => Json(stats).into_response(),
+            Err(error) => refused(&error),
+        },
+        () = service.stop.cancelled() => refused(&StoreError::Closed),
+    }
+}
+
+/// Seals and sends. What goes wrong is told in the stream, which has no end then.
+async fn backup(State(service): State<Service>, Json(request): Json<BackupRequest>) -> Response {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        let Service { store, stop } = service;
+        let sealed = tokio::select! {
+            sealed = store.seal() => sealed,
+            () = stop.cancelled() => Err(StoreError::Closed.into()),
+            () = sender.closed() => return,
+        };
+        // Who waits for the end is the stream's reader.
+        drop(tokio::task::spawn_blocking(move || {
+            let mut out = |piece: Bytes| {
+                if stop.is_cancelled() {
+                    return Err(StoreError::Closed.into());
+                }
+                sender.blocking_send(Ok(piece)).map_err(|_| BackupError::HungUp)
+            };
+            match store.send_backup(sealed, &request.have, &mut out) {
+                Ok(()) => tracing::info!("a backup was sent"),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a backup ended early"),
+            }
+        }));
+    });
+    ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(pieces(receiver))).into_response()
 }
 
 /// Blocking work for one request; it is told to end when the caller hangs up or the daemon stops.
@@ -40,8 +93,14 @@ async fn answer<T: Serialize + Send + 'static>(
     let _ends_with_the_request = stop.clone().drop_guard();
     match tokio::task::spawn_blocking(move || work(store, stop)).await {
         Ok(Ok(done)) => Json(done).into_response(),
-        Ok(Err(StoreError::Closed)) => (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping").into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.trouble().to_string()).into_response(),
+        Ok(Err(error)) => refused(&error),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("it panicked: {error}")).into_response(),
+    }
+}
+
+fn refused(error: &StoreError) -> Response {
+    match error {
+        StoreError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping").into_response(),
+        error => (StatusCode::INTERNAL_SERVER_ERROR, error.trouble().to_string()).into_response(),
     }
 }

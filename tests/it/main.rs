@@ -1,6 +1,7 @@
 //! The tests from outside: the real binary, and single parts, against the simulated cloud.
 
 mod activity;
+mod backup;
 mod clock;
 mod collect;
 mod commands;

@@ -50,6 +50,8 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/tail",
         "/v1/reload",
         "/v1/store/verify",
+        "/v1/store/stats",
+        "/v1/store/backup",
     ];
     assert_eq!(described(), served.into_iter().map(str::to_owned).collect());
     if let Some(tools) = tools() {
