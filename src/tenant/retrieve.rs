@@ -362,7 +362,8 @@ pub(super) async fn panicked(tree: &Tree, mut entry: QueueEntry, message: &str) 
     let remedy = "report this; a blob that does it three times is kept unparsed, see its dead letter";
     let trouble = Trouble::for_operator("blob_panic", cause, remedy);
     tree.troubled(Stage::Retrieve, Some(entry.blob.content_type), &trouble);
-    if entry.panics >= if entry.again { PANICS } else { HOPELESS } {
+    let most = if entry.again { PANICS } else { HOPELESS };
+    if entry.panics >= most {
         let parsed = if entry.again { "" } else { ", without parsing too" };
         let reason = format!("its retrieval panicked {} times{parsed}: {message}", entry.panics);
         return give_up(tree, entry, &reason).await;

@@ -240,7 +240,7 @@ async fn with_every_fault_on_nothing_is_lost_and_nothing_comes_twice() {
     // The sweeps are near, and so are the second looks.
     let grown = |tenant: &Value| {
         let content = tenant["content"].as_object()?;
-        content.values().map(|content| content["grown"].as_u64()).sum()
+        content.values().map(|content| content["grown"].as_u64()).sum::<Option<u64>>()
     };
     daemon.wait("what was fetched in part was found to have grown", |status| count(status, CUT, grown) > 0).await;
     let log = daemon.log();
