@@ -151,7 +151,8 @@ fn in_foul_weather() -> Scenario {
         let ranges = if number == CUT { 0.2 } else { 0.0 };
         let expiring = if number == EXPIRES { 0.1 } else { 0.0 };
         // What is fetched in part and expires before it is whole is lost to everybody, and no dead letter.
-        let partial_for_ms = if number == EXPIRES { 0 } else { 1500 };
+        // Windows end three seconds ago, and a second look comes after the interval of the sweeps.
+        let partial_for_ms = if number == EXPIRES { 0 } else { 15_000 };
         let quirks =
             Quirks { ranges, range_ms: 180_000, expiring, expires_in_ms: 60_000, partial_for_ms, ..quirks.clone() };
         let mut one = tenant(number, 0, 1.0);

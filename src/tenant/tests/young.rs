@@ -11,7 +11,7 @@ fn after(seconds: u64, scenario: Scenario) -> World {
     })
 }
 
-/// Partial until shortly before that: time enough for the first look on a slow machine.
+/// Partial until shortly before that: windows end three seconds ago, and a slow machine takes its time.
 const PARTIAL: Duration = Duration::from_secs(14);
 const WHOLE: u64 = 15;
 
@@ -60,7 +60,7 @@ async fn what_had_grown_is_stored_besides_what_was_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_had_not_grown_is_stored_once_and_what_is_old_is_fetched_once() {
-    let world = after(1, scenario());
+    let world = after(WHOLE, scenario());
     world.cloud.control().add_blobs(spec().count(3));
     world.cloud.control().add_blobs(spec().count(4).created_ago(Duration::from_mins(5)));
     world.collected().await;
@@ -92,7 +92,7 @@ async fn it_waits_two_minutes_and_is_no_backlog_meanwhile() {
 async fn what_is_gone_by_then_stays_as_it_is_without_a_dead_letter() {
     let gone = Effect::Af { code: "AF20051".to_owned(), status: 400, message: None };
     let gone = Fault::new(gone).on([Endpoint::Blob]).when(When::Requests(vec![2, 3]));
-    let world = after(1, scenario().fault(gone));
+    let world = after(WHOLE, scenario().fault(gone));
     world.cloud.control().add_blobs(spec().partial_for(Duration::from_mins(10)));
     world.until("two refusals", |world| fetched(world) == 3 && is_done(world)).await;
     let id = TenantId::from(tenant(1));
