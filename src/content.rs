@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -184,6 +185,10 @@ impl fmt::Debug for ContentId {
         fmt::Debug::fmt(&self.0, f)
     }
 }
+
+/// So long after its `contentCreated` a blob is whole; one that is fetched sooner may be a part (seen by several clients,
+/// documented nowhere).
+pub const WHOLE_AFTER: Duration = Duration::from_mins(2);
 
 /// A content blob as the service lists it ("List available content", activity API reference).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -56,6 +56,8 @@ events! {
     CERTIFICATE_ACCEPTED = "e2cc3abddb3b4a5a8307ce5f3e704d32";
     /// A content blob was given up.
     CONTENT_GIVEN_UP = "e176ce870039419b883b247edd51f65d";
+    /// A content blob that was fetched within two minutes of its creation cannot be looked at again.
+    CONTENT_PERHAPS_PARTIAL = "3db8d56f6d594070a0c8d3f28bcb025a";
     /// The service lists an entry that cannot be collected.
     CONTENT_LISTED_WRONGLY = "8cef879802ac4b1096ca82b4b889552c";
     /// That entry is listed rightly now.

@@ -13,7 +13,8 @@
 //! 1. Nothing is acknowledged before it is durable: a watermark, a queue entry's removal and a command's answer follow
 //!    what would survive a power cut.
 //! 2. Every content blob that Microsoft lists is stored, or its loss is a dead letter with its reason and an error line.
-//! 3. Late blobs are found: recent windows are listed again, and a sweep lists all that the service still holds.
+//! 3. Late blobs are found: recent windows are listed again, and a sweep lists all that the service still holds. Blobs
+//!    that were fetched so young that they may be parts are looked at again.
 //! 4. Bodies are kept exactly as received, with a SHA-256 that is chained per tenant.
 //! 5. Copies of a record are flagged, not dropped; an export carries one of each.
 //! 6. A tenant's trouble, a panic included, stays in its own task tree, and nobody waits for a tenant that stalls.

@@ -67,7 +67,10 @@ pub(super) fn render(snapshot: &StatusSnapshot, room: Room) -> String {
     let mut tenants: Vec<_> = snapshot.tenants.iter().collect();
     tenants.sort_by_cached_key(|tenant| (tenant.trouble.is_none(), tenant.name.to_lowercase()));
     let table = table(snapshot.at, &tenants, room.columns);
-    let paragraphs: Vec<_> = tenants.iter().filter_map(|tenant| paragraph(snapshot.at, tenant, room.columns)).collect();
+    let everybodys = snapshot.pause.as_ref().map(|pause| &pause.trouble);
+    let own = |tenant: &&&TenantStatus| tenant.trouble.as_ref().map(|trouble| &trouble.trouble) != everybodys;
+    let paragraphs: Vec<_> =
+        tenants.iter().filter(own).filter_map(|tenant| paragraph(snapshot.at, tenant, room.columns)).collect();
 
     lines.push(String::new());
     let left = room.lines.saturating_sub(lines.len());
@@ -106,7 +109,8 @@ fn shortened(mut table: Vec<String>, tenants: &[&TenantStatus], lines: usize) ->
 
 /// What the paragraphs and the table have no need to say.
 fn summary(snapshot: &StatusSnapshot) -> String {
-    if !snapshot.running {
+    // A pause is everybody's, and the sentence says it once for all.
+    if !snapshot.running || snapshot.pause.is_some() {
         return snapshot.sentence.clone();
     }
     let active = || snapshot.tenants.iter().filter(|tenant| tenant.state != TenantState::Disabled);

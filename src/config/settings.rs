@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Problem;
 use crate::cloud::{Cloud, TokenEndpoint};
-use crate::content::{ContentType, TenantId};
+use crate::content::{ContentType, TenantId, WHOLE_AFTER};
 pub use crate::logging::LogFormat;
 use crate::secret::Secret;
 use crate::store::Keep;
@@ -167,6 +167,15 @@ pub struct Collect {
     pub concurrency: usize,
     /// The largest blob that is accepted, in bytes after decompression.
     pub max_blob_bytes: u64,
+}
+
+impl Collect {
+    /// How long after its `contentCreated` a blob that was fetched sooner is looked at again. No sweep is as near as that,
+    /// save on loopback, where what waits for it need not take minutes.
+    #[must_use]
+    pub fn whole_after(&self) -> Duration {
+        WHOLE_AFTER.min(self.sweep_interval)
+    }
 }
 
 impl Default for Collect {

@@ -42,6 +42,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Those that have not by then are told as such: one that the service refuses in silence keeps nobody waiting.
 const STARTED_BY: Duration = Duration::from_mins(10);
 
+/// What is told only if there is any.
+fn not_zero(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
+}
+
 /// Every tenant's status. One for the process.
 #[derive(Debug)]
 pub struct Report {
@@ -223,6 +228,7 @@ impl Report {
             blobs = taken.iter().map(|(_, hour)| hour.blobs).sum::<u64>(),
             records = taken.iter().map(|(_, hour)| hour.records).sum::<u64>(),
             duplicates = taken.iter().map(|(_, hour)| hour.duplicates).sum::<u64>(),
+            grown = not_zero(taken.iter().map(|(_, hour)| hour.grown).sum()),
             queued = tenants.iter().map(|tenant| tenant.waiting().entries).sum::<u64>(),
             longest_lag_s = taken.iter().map(|(_, hour)| hour.longest_lag.as_secs()).max().unwrap_or(0),
             "collected in the last hour"
@@ -236,6 +242,7 @@ impl Report {
                     state = tenant.status().state.as_str(),
                     blobs = hour.blobs,
                     records = hour.records,
+                    grown = not_zero(hour.grown),
                     longest_lag_s = hour.longest_lag.as_secs(),
                     "tenant in the last hour"
                 );

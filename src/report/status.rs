@@ -220,6 +220,10 @@ pub struct ContentStatus {
     pub late_recent: u64,
     /// Blobs found only by the sweep.
     pub late_sweep: u64,
+    /// Blobs that had another body when they were looked at again: they had been fetched within two minutes of their
+    /// creation, and in part.
+    #[serde(default)]
+    pub grown: u64,
     /// Blobs given up, or listed in a way that they cannot be collected.
     #[serde(default)]
     pub dead_letters: u64,

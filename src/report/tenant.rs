@@ -112,6 +112,8 @@ pub(super) struct Hour {
     pub(super) blobs: u64,
     pub(super) records: u64,
     pub(super) duplicates: u64,
+    /// Blobs that had grown.
+    pub(super) grown: u64,
     pub(super) longest_lag: Duration,
 }
 
@@ -247,24 +249,36 @@ impl TenantReport {
 
     /// A blob is durable, `lag` after it became available.
     pub fn stored(&self, content_type: ContentType, stored: &Stored, lag: Duration) {
-        let now = self.0.time.now();
         let mut current = self.current();
-        current.turn_day(now);
-        current.hour.blobs += 1;
-        current.hour.records += u64::from(stored.records);
-        current.hour.duplicates += u64::from(stored.duplicates);
+        self.took_in(&mut current, content_type, stored);
         // What was there before says for how long nobody collected, not how fast this is.
         if lag <= self.0.started.elapsed() {
             current.last_lag = Some(lag);
             current.hour.longest_lag = current.hour.longest_lag.max(lag);
             self.0.all.lag.observe(lag.as_secs_f64());
         }
+    }
+
+    /// A blob had another body when it was looked at again, and that is durable too. It says nothing of how fast this is.
+    pub fn grown(&self, content_type: ContentType, stored: &Stored) {
+        let mut current = self.current();
+        self.took_in(&mut current, content_type, stored);
+        current.hour.grown += 1;
+        self.count(&mut current, content_type, |content| content.grown += 1);
+    }
+
+    fn took_in(&self, current: &mut Current, content_type: ContentType, stored: &Stored) {
+        let now = self.0.time.now();
+        current.turn_day(now);
+        current.hour.blobs += 1;
+        current.hour.records += u64::from(stored.records);
+        current.hour.duplicates += u64::from(stored.duplicates);
         let today = &mut current.status.stored_today;
         today.blobs += 1;
         today.records += u64::from(stored.records);
         today.duplicates += u64::from(stored.duplicates);
         today.bytes += stored.bytes;
-        self.count(&mut current, content_type, |content| {
+        self.count(current, content_type, |content| {
             content.blobs += 1;
             content.records += u64::from(stored.records);
             content.duplicates += u64::from(stored.duplicates);

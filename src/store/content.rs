@@ -153,6 +153,8 @@ impl Content {
             Ok(match self.holdings.find_content(&recent, tenant, id)? {
                 None => As::Nothing,
                 Some(header) if header.defect.is_some() => As::Defect,
+                Some(header) if header.revision > 0 => As::Revised,
+                Some(header) if header.is_young() => As::Young,
                 Some(_) => As::Records,
             })
         };
@@ -228,6 +230,10 @@ pub(crate) enum As {
     Nothing,
     /// As an array of records.
     Records,
+    /// The same, but fetched so early that it may be a part.
+    Young,
+    /// As an array of records, and as another one that the service had when it was looked at again.
+    Revised,
     /// As bytes that were given up on.
     Defect,
 }

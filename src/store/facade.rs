@@ -33,9 +33,12 @@ use super::{
     Verification, Wait, WaitKey, Watermark,
 };
 use crate::clock::ServiceTime;
-use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
+use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier, WHOLE_AFTER};
 use crate::event;
 use crate::report::StoredToday;
+
+/// So many of what is to be looked at again are handed out at a time: what is new meanwhile waits for no more of them.
+const SECOND_LOOKS: usize = 4;
 
 /// How often what Microsoft cannot give back is copied from the state into the newest partition, if it has changed.
 const SNAPSHOT_EVERY: Duration = Duration::from_mins(1);
@@ -256,38 +259,79 @@ impl Store {
     /// entries handed out and not yet completed, deferred or released are left out, and so are those deferred beyond
     /// `now`. Entries whose content is stored already are completed on the way, except those that are stored as defects:
     /// their dead letters are still to be written.
+    ///
+    /// If nothing is to be retrieved, some of what is to be [looked at again](Self::look_again). An entry whose process
+    /// ended before it said so is found out by what is stored.
     pub async fn take_queued(
         &self,
         tenant: TenantId,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<QueueEntry>, StoreError> {
+        let first = self.take_from(tenant, false, limit, now).await?;
+        if first.is_empty() { self.take_from(tenant, true, limit.min(SECOND_LOOKS), now).await } else { Ok(first) }
+    }
+
+    async fn take_from(
+        &self,
+        tenant: TenantId,
+        again: bool,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<QueueEntry>, StoreError> {
         let mut ready = Vec::new();
         loop {
-            let taken = self.0.state.take_queued(tenant, limit - ready.len(), now).await?;
-            let ids = taken.iter().map(|entry| entry.blob.content_id.clone()).collect();
-            let stored = match self.find_stored(tenant, ids).await {
-                Ok(stored) => stored,
-                Err(error) => {
-                    for entry in ready.iter().chain(&taken) {
-                        self.release(tenant, entry);
-                    }
-                    return Err(error);
-                }
-            };
+            let taken = self.0.state.take_queued(tenant, again, limit - ready.len(), now).await?;
             let before = ready.len() + taken.len();
-            for (entry, stored) in taken.into_iter().zip(stored) {
-                if stored == As::Records {
-                    self.complete(tenant, &entry);
-                } else {
-                    ready.push(entry);
+            if let Err(error) = self.sort_out(tenant, taken, &mut ready).await {
+                for entry in &ready {
+                    self.release(tenant, entry);
                 }
+                return Err(error);
             }
             // Those that were stored made room for others.
             if ready.len() == before || ready.len() >= limit {
                 return Ok(ready);
             }
         }
+    }
+
+    /// Of entries that were taken, those that are to be fetched, by what is stored. After an error, all that are not among
+    /// them are released.
+    async fn sort_out(
+        &self,
+        tenant: TenantId,
+        taken: Vec<QueueEntry>,
+        ready: &mut Vec<QueueEntry>,
+    ) -> Result<(), StoreError> {
+        let ids = taken.iter().map(|entry| entry.blob.content_id.clone()).collect();
+        let stored = match self.find_stored(tenant, ids).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                for entry in &taken {
+                    self.release(tenant, entry);
+                }
+                return Err(error);
+            }
+        };
+        let mut failed = Ok(());
+        for (entry, stored) in taken.into_iter().zip(stored) {
+            match (entry.again, stored) {
+                (false, As::Records | As::Revised) | (true, As::Revised | As::Defect) => self.complete(tenant, &entry),
+                // The process ended before it could say so.
+                (false, As::Young) => {
+                    let whole_at = entry.blob.content_created.checked_add(WHOLE_AFTER).unwrap_or(Timestamp::MAX);
+                    let young = QueueEntry { not_before: Some(whole_at), ..entry.clone() };
+                    if let Err(error) = self.look_again(tenant, young).await {
+                        self.release(tenant, &entry);
+                        failed = Err(error);
+                    }
+                }
+                // What is to be looked at again and is not there any more was lost to damage: it is stored anew.
+                (false, As::Nothing | As::Defect) | (true, As::Nothing | As::Records | As::Young) => ready.push(entry),
+            }
+        }
+        failed
     }
 
     /// When the first deferred entry of the tenant may be tried again.
@@ -311,6 +355,12 @@ impl Store {
     #[must_use]
     pub fn release_all(&self, tenant: TenantId) -> usize {
         self.0.state.release_all(tenant)
+    }
+
+    /// The entry's content is stored, but was fetched so early that it may be a part: it is handed out again from its
+    /// `not_before` on, marked as such. What is fetched then goes to [`receive_revision`](Self::receive_revision).
+    pub async fn look_again(&self, tenant: TenantId, entry: QueueEntry) -> Result<(), StoreError> {
+        self.0.state.look_again(tenant, entry).await
     }
 
     /// The retrieval failed: `entry` carries the new attempts, error and `not_before`.
@@ -352,6 +402,7 @@ impl Store {
                 malformed: 0,
                 not_before: None,
                 last_error: None,
+                again: false,
             };
             DeadLetter { entry, reason, at }
         };
@@ -380,7 +431,7 @@ impl Store {
         self.0.state.dead_letters(tenant, limit).await
     }
 
-    /// How much the tenant has queued.
+    /// How much the tenant has queued: what is stored, and is only to be looked at again, does not count.
     #[must_use]
     pub fn queue_depth(&self, tenant: TenantId) -> QueueDepth {
         self.0.state.queue_depth(tenant)

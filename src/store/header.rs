@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Fetched;
-use crate::content::{ContentId, ContentType, Tier};
+use crate::content::{ContentId, ContentType, Tier, WHOLE_AFTER};
 
 /// The format that is written.
 const VERSION: u8 = 2;
@@ -119,6 +119,12 @@ pub(crate) enum HeaderError {
 }
 
 impl BlobHeader {
+    /// Whether it was fetched so early that it may be a part of the blob.
+    pub(crate) fn is_young(&self) -> bool {
+        let whole_at = self.content_created.checked_add(WHOLE_AFTER).unwrap_or(Timestamp::MAX);
+        self.fetched.at < whole_at
+    }
+
     /// The bytes to store.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, HeaderError> {
         if !self.duplicates.is_sorted_by(|a, b| a.record < b.record) || !self.foreign.is_sorted_by(|a, b| a < b) {

@@ -139,6 +139,9 @@ pub struct QueueEntry {
     pub not_before: Option<Timestamp>,
     /// The last failure, for `status` and the dead letter.
     pub last_error: Option<String>,
+    /// Its content is stored, and is to be looked at again: it was fetched so young that it may be a part.
+    #[serde(skip)]
+    pub again: bool,
 }
 
 /// No entry is deferred for longer than this: a day is the longest that a service is obeyed, and an hour is to spare.

@@ -6,7 +6,7 @@
 //!
 //! What holds:
 //!
-//! - **Durable when acknowledged.** `enqueue`, `defer`, `dead_letter`, `refuse` and `remember_wait` return when a power
+//! - **Durable when acknowledged.** `enqueue`, `defer`, `look_again`, `dead_letter`, `refuse` and `remember_wait` return when a power
 //!   cut could not undo them.
 //! - **A watermark never precedes what it stands for.** It is kept in memory and written with the tenant's next batch, or
 //!   after ten minutes; both come after every batch that was acknowledged before it was set.
@@ -44,6 +44,7 @@ use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
 use self::book::Book;
 use self::keys::{Place, kind};
+use self::queue::Books;
 use self::records::Undecodable;
 use self::writer::{Loose, Task, Writer};
 
@@ -201,9 +202,20 @@ struct Shared {
     letters: AtomicBool,
 }
 
-/// A tenant's queue in memory.
+/// A tenant's queues in memory.
 #[derive(Debug)]
 struct Tenant {
+    /// Of what is to be retrieved.
+    first: Queue,
+    /// Of what is stored, and is to be looked at again.
+    again: Queue,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Queue {
+    /// Which.
+    again: bool,
     book: Mutex<Book>,
     /// One scan of the queue at a time.
     taking: Mutex<()>,
@@ -289,17 +301,18 @@ impl State {
     }
 
     /// Up to `limit` entries to retrieve next: those that expire within 24 h first, then newest and oldest in turn.
-    /// Left out are those handed out and those deferred beyond `now`.
+    /// Left out are those handed out and those deferred beyond `now`. `again`: of what is to be looked at again.
     pub(super) async fn take_queued(
         &self,
         tenant: TenantId,
+        again: bool,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<QueueEntry>, StoreError> {
         let Some(of) = self.shared.known(tenant) else { return Ok(Vec::new()) };
         let state = self.clone();
         self.read(move |shared| {
-            let taken = queue::take(&shared.database(), tenant, &of, limit, now)?;
+            let taken = queue::take(&shared.database(), tenant, of.queue(again), limit, now)?;
             for place in taken.unreadable {
                 state.complete_place(tenant, place);
             }
@@ -310,7 +323,9 @@ impl State {
 
     /// When the first deferred entry of the tenant may be tried again; never later than that.
     pub(super) fn next_deferred(&self, tenant: TenantId) -> Option<Timestamp> {
-        self.shared.known(tenant)?.book().deferred.first()
+        let known = self.shared.known(tenant)?;
+        let [first, again] = [&known.first, &known.again].map(|queue| queue.book().deferred.first());
+        first.into_iter().chain(again).min()
     }
 
     /// The entry's content is stored: it leaves the queue, with one of the next batches.
@@ -319,7 +334,7 @@ impl State {
     }
 
     fn complete_place(&self, tenant: TenantId, place: Place) {
-        if self.shared.tenant(tenant).book().complete(place) {
+        if self.shared.tenant(tenant).book_of(&place).complete(place) {
             self.shared.loose().completed.push((tenant, place));
             self.writer.wake();
         }
@@ -327,18 +342,26 @@ impl State {
 
     /// The entry was not retrieved and nothing was learnt: it may be handed out again.
     pub(super) fn release(&self, tenant: TenantId, entry: &QueueEntry) {
-        self.shared.tenant(tenant).book().take_back(place(entry), entry.not_before);
+        let place = place(entry);
+        self.shared.tenant(tenant).book_of(&place).take_back(place, entry.not_before);
     }
 
     /// The tenant's tasks are gone, and what they had was lost with them: all of it may be handed out again. Returns how
     /// many entries that are.
     pub(super) fn release_all(&self, tenant: TenantId) -> usize {
-        self.shared.known(tenant).map_or(0, |tenant| tenant.book().take_all_back())
+        let all = |tenant: Arc<Tenant>| [&tenant.first, &tenant.again].map(|queue| queue.book().take_all_back());
+        self.shared.known(tenant).map_or(0, |tenant| all(tenant).into_iter().sum())
     }
 
     /// The retrieval failed: `entry` carries the new attempts, error and `not_before`. Durable.
     pub(super) async fn defer(&self, tenant: TenantId, entry: QueueEntry) -> Result<(), StoreError> {
         self.ask(|answer| Task::Defer { tenant, entry, answer }).await
+    }
+
+    /// The entry's content is stored, and is to be looked at again from its `not_before` on: it goes from the one queue to
+    /// the other, in one batch. Durable.
+    pub(super) async fn look_again(&self, tenant: TenantId, entry: QueueEntry) -> Result<(), StoreError> {
+        self.ask(|answer| Task::LookAgain { tenant, entry, answer }).await
     }
 
     /// The entry is given up: it leaves the queue and becomes a dead letter, in one batch, durably. It is not queued again
@@ -454,16 +477,17 @@ impl State {
         self.read(move |shared| shared.database().contains(key)).await
     }
 
-    /// How much the tenant has queued, entries handed out included.
+    /// How much the tenant has to retrieve, entries handed out included; what is stored, and is only to be looked at
+    /// again, is not.
     pub(super) fn queue_depth(&self, tenant: TenantId) -> QueueDepth {
-        self.shared.known(tenant).map(|tenant| tenant.book().depth()).unwrap_or_default()
+        self.shared.known(tenant).map(|tenant| tenant.first.book().depth()).unwrap_or_default()
     }
 
     /// The tenants that have something queued.
     #[cfg(test)]
     pub(super) fn queued_tenants(&self) -> Vec<TenantId> {
         let tenants = self.shared.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        tenants.iter().filter(|(_, tenant)| tenant.book().depth().entries > 0).map(|(id, _)| *id).collect()
+        tenants.iter().filter(|(_, tenant)| tenant.first.book().depth().entries > 0).map(|(id, _)| *id).collect()
     }
 
     /// Remembers a wait, durably; `None` forgets it.
@@ -597,36 +621,51 @@ impl Shared {
             return known;
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Tenant::new(Book::new(self.remembered)))))
+        Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Tenant::new(self.remembered))))
     }
 
     /// Puts what was read from the database in the place of what memory has, except for what only memory knows.
-    fn replace_books(&self, mut books: HashMap<TenantId, Book>) {
+    fn replace_books(&self, mut books: Books) {
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        for (id, tenant) in tenants.iter() {
-            let mut book = tenant.book();
-            let mut read = books.remove(id).unwrap_or_else(|| Book::new(self.remembered));
-            read.inherit(&book);
-            *book = read;
+        for (id, _) in books.keys() {
+            tenants.entry(*id).or_insert_with(|| Arc::new(Tenant::new(self.remembered)));
         }
-        for (id, book) in books {
-            tenants.insert(id, Arc::new(Tenant::new(book)));
+        for (id, tenant) in tenants.iter() {
+            for queue in [&tenant.first, &tenant.again] {
+                let mut book = queue.book();
+                let mut read = books.remove(&(*id, queue.again)).unwrap_or_else(|| Book::new(self.remembered));
+                read.inherit(&book);
+                *book = read;
+            }
         }
     }
 }
 
 impl Tenant {
-    fn new(book: Book) -> Self {
-        Self { book: Mutex::new(book), taking: Mutex::default() }
+    /// With empty queues.
+    fn new(remembered: usize) -> Self {
+        let queue = |again| Queue { again, book: Mutex::new(Book::new(remembered)), taking: Mutex::default() };
+        Self { first: queue(false), again: queue(true) }
     }
 
+    const fn queue(&self, again: bool) -> &Queue {
+        if again { &self.again } else { &self.first }
+    }
+
+    /// The book in which a place is.
+    fn book_of(&self, place: &Place) -> std::sync::MutexGuard<'_, Book> {
+        self.queue(place.again).book()
+    }
+}
+
+impl Queue {
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn place(entry: &QueueEntry) -> Place {
-    Place::of(entry.blob.content_created, &entry.blob.content_id)
+    Place::of(entry.blob.content_created, &entry.blob.content_id).in_queue(entry.again)
 }
 
 /// A value read back, or what is wrong with it.

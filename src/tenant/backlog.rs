@@ -1,5 +1,5 @@
 //! Works off the tenant's queue: takes entries in small lots, retrieves as many at a time as the limit allows, and sees
-//! to it that each ends well or is put back.
+//! to it that each ends well or is put back. What is only to be looked at again comes when nothing else is due.
 //!
 //! **Invariants:** memory does not grow with the queue; every entry taken is completed, deferred, given up or released,
 //! whatever ends the run; a panic of a retrieval is that blob's and nobody else's.
@@ -107,8 +107,8 @@ impl Backlog {
         match self.tree.store.take_queued(self.tree.tenant, LOT, self.tree.time.now()).await {
             Ok(lot) => {
                 self.store_pace.succeeded();
-                // Fewer than asked for: that was all.
-                self.look = lot.len() == LOT;
+                // Fewer than asked for, of what is not only looked at again: that was all.
+                self.look = lot.len() == LOT || lot.iter().any(|entry| entry.again);
                 if lot.is_empty() {
                     self.look_at = now + EMPTY;
                 }

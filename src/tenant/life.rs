@@ -82,6 +82,7 @@ mod tests {
             malformed: 0,
             not_before: None,
             last_error: None,
+            again: false,
         }
     }
 

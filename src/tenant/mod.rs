@@ -3,7 +3,8 @@
 //! ```text
 //! registry ─► supervisor ─► driver ─┬─► subscription   list first, start only what is missing
 //!  (config)    (panics)    (due?)   ├─► poll           list windows, queue what is new, move the watermark
-//!                                   ├─► retrieve       fetch a blob, hand it to the store, complete its entry
+//!                                   ├─► retrieve       fetch a blob, hand it to the store, complete its entry,
+//!                                   │                  or look again when it is whole
 //!                                   └─► token renewal
 //! ```
 //!

@@ -5,8 +5,9 @@
 //! its reason; where there are bytes, they are kept: a body that is still no JSON array of records on the blob's last
 //! day, and one that has made the parser panic three times, are stored unparsed, as defects.
 //!
-//! A blob that is fetched within two minutes of its `contentCreated` may be partial. It is fetched at once all the
-//! same, because lag matters; looking again later is another part's work.
+//! A blob that is fetched within two minutes of its `contentCreated` may be a part. It is fetched at once all the same,
+//! because lag matters, and looked at again when these are over: another body is stored as a further revision. What can
+//! only be looked at again in vain is left as it is, with a warning and without a dead letter: it is stored.
 //!
 //! **Invariants:** memory does not grow with the blob; an entry leaves the queue only when its blob is durable or its
 //! loss is on record and reported; a body that can be read is stored as records, whatever came before it; a failure
@@ -15,6 +16,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::failure::{Failure, Reaction};
@@ -39,6 +41,8 @@ const THROTTLED: u32 = 3;
 /// How often the service must say that content is gone, and how long after the first time it is asked again.
 const GONE: u32 = 2;
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// Within so long after it is whole a blob is looked at again: many are created at the same moment.
+const SPREAD: Duration = Duration::from_secs(5);
 
 /// What became of a retrieval, in the eyes of the tree.
 #[derive(Debug)]
@@ -94,7 +98,7 @@ pub(super) async fn retrieve(tree: Arc<Tree>, entry: QueueEntry, fetching: Fetch
     );
     async move {
         // A crash may have come between the bytes of a defect and its dead letter: then only the letter is to be written.
-        if entry.panics >= PANICS || entry.malformed > 0 {
+        if !entry.again && (entry.panics >= PANICS || entry.malformed > 0) {
             match tree.store.is_stored(tree.tenant, &entry.blob.content_id).await {
                 Ok(false) => {}
                 Ok(true) => return wind_up(&tree, entry).await,
@@ -102,7 +106,7 @@ pub(super) async fn retrieve(tree: Arc<Tree>, entry: QueueEntry, fetching: Fetch
             }
         }
         let outcome = match fetch(&tree, &entry, fetching).await {
-            Ok(received) => finish(&tree, entry, received).await,
+            Ok((received, young)) => finish(&tree, entry, received, young).await,
             Err(problem) => settle(&tree, entry, problem).await,
         };
         outcome.unwrap_or_else(|error| Outcome::Released(Failure::Store(error)))
@@ -135,16 +139,22 @@ fn malformed(entry: &QueueEntry) -> String {
     format!("{last}, {} times", entry.malformed.saturating_add(1))
 }
 
-async fn fetch(tree: &Tree, entry: &QueueEntry, fetching: Fetching) -> Result<Received, Problem> {
+/// Answers what the body was stored as, and whether the blob was so young that it may be a part.
+async fn fetch(tree: &Tree, entry: &QueueEntry, fetching: Fetching) -> Result<(Received, bool), Problem> {
     let (client, blob) = (&tree.client, &entry.blob);
     let mut place = tree.slots.place(tree.tenant);
     let request = |token| async move { client.fetch_blob(&token, blob).await };
     let (mut body, sent) = tree.ask_holding(blob.content_type, &mut place, request).await?;
     let says_json = body.says_json();
-    let at = body.date().unwrap_or_else(|| tree.time.now());
+    let now = tree.time.now();
+    let at = body.date().unwrap_or(now);
+    // Of two clocks that differ, neither is to hide that it was.
+    let young = at.min(now) < whole_at(tree, entry);
     let fetched = || Fetched { at, from: body.from().to_owned(), tier: entry.tier };
     let receive = |defect| Box::new(tree.store.receive(tree.tenant, blob, fetched(), defect));
-    let mut reception = if let Some(reason) = panics(entry) {
+    let mut reception = if entry.again {
+        Reception::Records(Box::new(tree.store.receive_revision(tree.tenant, blob, fetched())))
+    } else if let Some(reason) = panics(entry) {
         Reception::Kept { records: None, bytes: receive(Some(reason.clone())), reason }
     } else if says_json && is_last_chance(entry, tree.time.now(), tree.time.host()) {
         let reason = malformed(entry);
@@ -168,36 +178,50 @@ async fn fetch(tree: &Tree, entry: &QueueEntry, fetching: Fetching) -> Result<Re
     }
     // What waits to become durable needs neither a slot nor the room of a body.
     drop((place, fetching, body));
-    reception.finish().await.map_err(|error| Problem::of_intake(&error, says_json))
+    let received = reception.finish().await.map_err(|error| Problem::of_intake(&error, says_json))?;
+    Ok((received, young))
+}
+
+/// When the blob is whole.
+fn whole_at(tree: &Tree, entry: &QueueEntry) -> Timestamp {
+    later(entry.blob.content_created, tree.collect.whole_after())
 }
 
 /// The blob is durable.
-async fn finish(tree: &Tree, entry: QueueEntry, received: Received) -> Result<Outcome, StoreError> {
+async fn finish(tree: &Tree, entry: QueueEntry, received: Received, young: bool) -> Result<Outcome, StoreError> {
     let (stored, defect) = match received {
         Received::Records(stored) => (stored, None),
         Received::Bytes(stored, reason) => (stored, Some(reason)),
     };
     let content_type = entry.blob.content_type;
-    if stored.new {
+    if stored.new && entry.again {
+        tree.report.grown(content_type, &stored);
+    } else if stored.new {
         let lag = Duration::try_from(tree.time.now().duration_since(entry.blob.content_created));
         tree.report.stored(content_type, &stored, lag.unwrap_or_default());
     }
-    if stored.foreign > 0 {
+    if stored.new && stored.foreign > 0 {
         tell_foreign(tree, &stored);
     }
-    debug!(seq = stored.seq, bytes = stored.bytes, records = stored.records, new = stored.new, "stored");
+    let (bytes, records, new, again) = (stored.bytes, stored.records, stored.new, entry.again);
+    debug!(seq = stored.seq, bytes, records, new, again, "stored");
     if let Some(defect) = defect {
         give_up(tree, entry, &kept_unparsed(&defect)).await?;
     } else {
-        tree.store.complete(tree.tenant, &entry);
         done_with(tree, &entry);
+        if young && !entry.again {
+            let not_before = later(whole_at(tree, &entry), jittered(SPREAD, 1.0));
+            tree.store.look_again(tree.tenant, QueueEntry { not_before: Some(not_before), ..entry }).await?;
+        } else {
+            tree.store.complete(tree.tenant, &entry);
+        }
     }
     tree.works(Stage::Retrieve, Some(content_type));
     tree.works(Stage::Store, None);
     Ok(Outcome::Answered)
 }
 
-/// The blob needs no more attention.
+/// The blob needs no more attention, or none before it is looked at again.
 fn done_with(tree: &Tree, entry: &QueueEntry) {
     if tree.strikes().forget(&entry.blob.content_id) {
         tree.works(Stage::Retrieve, None);
@@ -218,7 +242,7 @@ fn tell_foreign(tree: &Tree, stored: &Stored) {
     }
 }
 
-/// The blob was not stored.
+/// The body was not stored.
 async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<Outcome, StoreError> {
     let (failure, wait, outcome) = match problem {
         Problem::Malformed(error) => return not_readable(tree, entry, error).await,
@@ -255,6 +279,11 @@ async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<
                 Reaction::TooLarge => {
                     set_aside(tree, entry, &failure.trouble().to_string()).await?;
                     return Ok(Outcome::Answered);
+                }
+                // Another listing does not help: of what is stored, it changes nothing.
+                Reaction::Readdress if entry.again => {
+                    give_up(tree, entry, &failure.trouble().to_string()).await?;
+                    return Ok(Outcome::PutOff);
                 }
                 Reaction::Readdress => (doubtful_wait(entry.attempts + 1), Outcome::Stale),
             };
@@ -333,8 +362,10 @@ pub(super) async fn panicked(tree: &Tree, mut entry: QueueEntry, message: &str) 
     let remedy = "report this; a blob that does it three times is kept unparsed, see its dead letter";
     let trouble = Trouble::for_operator("blob_panic", cause, remedy);
     tree.troubled(Stage::Retrieve, Some(entry.blob.content_type), &trouble);
-    if entry.panics >= HOPELESS {
-        let reason = format!("its retrieval panicked {} times, without parsing too: {message}", entry.panics);
+    let most = if entry.again { PANICS } else { HOPELESS };
+    if entry.panics >= most {
+        let parsed = if entry.again { "" } else { ", without parsing too" };
+        let reason = format!("its retrieval panicked {} times{parsed}: {message}", entry.panics);
         return give_up(tree, entry, &reason).await;
     }
     let wait = failed_wait(entry.attempts);
@@ -342,6 +373,10 @@ pub(super) async fn panicked(tree: &Tree, mut entry: QueueEntry, message: &str) 
 }
 
 async fn give_up(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
+    if entry.again {
+        leave(tree, &entry, reason);
+        return Ok(());
+    }
     tree.store.dead_letter(tree.tenant, entry.clone(), reason).await?;
     tell_given_up(tree, &entry, reason);
     Ok(())
@@ -349,12 +384,29 @@ async fn give_up(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), Sto
 
 /// Gives the entry up until it is listed again by a tree with other settings: this one would fail again.
 async fn set_aside(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
-    if !tree.strikes().set_aside(&entry.blob.content_id) {
+    if entry.again || !tree.strikes().set_aside(&entry.blob.content_id) {
         return give_up(tree, entry, reason).await;
     }
     tree.store.set_aside(tree.tenant, entry.clone(), reason).await?;
     tell_given_up(tree, &entry, reason);
     Ok(())
+}
+
+/// It is stored as it was fetched at first, and stays like that.
+fn leave(tree: &Tree, entry: &QueueEntry, reason: &str) {
+    let blob = &entry.blob;
+    warn!(
+        message_id = event::CONTENT_PERHAPS_PARTIAL,
+        tenant = %tree.tenant,
+        name = %tree.report.name(),
+        content_type = %blob.content_type,
+        content_id = %blob.content_id,
+        reason,
+        "a content blob was fetched within two minutes of its creation and cannot be looked at again; it may be stored in part"
+    );
+    tree.store.complete(tree.tenant, entry);
+    done_with(tree, entry);
+    tree.works(Stage::Retrieve, Some(blob.content_type));
 }
 
 fn tell_given_up(tree: &Tree, entry: &QueueEntry, reason: &str) {

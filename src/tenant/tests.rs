@@ -26,6 +26,7 @@ mod blobs;
 mod collecting;
 mod failing;
 mod following;
+mod young;
 
 const APP: Uuid = Uuid::from_u128(0x0a99_0000_0000_4000_8000_0000_0000_0001);
 const PUBLISHER: Uuid = Uuid::from_u128(0x0b15_0000_0000_4000_8000_0000_0000_0001);

@@ -18,7 +18,7 @@
 //! when that one is sealed everything that is sealed is sent as a stream ([`frame`]). Nothing is locked meanwhile: sealed
 //! files do not change, and who copies them reads the partition, so that retention waits for him as for any reader.
 //! **From a store at rest** ([`send`]): the same stream, of all partitions as they are, while the store's lock is held.
-//! **Into a folder** ([`folder`]): a partition that is there whole is not sent again. **Back** ([`restore`]).
+//! **Into a folder** ([`folder`]): a partition that is there whole is not sent again. **Back** ([`restore`](mod@restore)).
 //!
 //! **Invariant:** what the manifest names was there, whole and durable, before the manifest was. A folder whose files are
 //! not those of its manifest is nothing that can be restored from, and a further run makes it one.

@@ -94,6 +94,7 @@ impl<'a> Draft<'a> {
                 malformed: 0,
                 not_before: None,
                 last_error: None,
+                again: false,
             };
             let value = self.encoded(&entry)?;
             new.insert(key, (place, entry, value));
@@ -155,6 +156,25 @@ impl<'a> Draft<'a> {
         }
         self.put(tenant, key, records::encode_entry(&entry));
         self.effects.push(Effect::Deferred(tenant, place, entry.not_before));
+        Ok(())
+    }
+
+    /// The entry goes over to the queue of what is to be looked at again. Failures of its retrieval were not those of the
+    /// second look.
+    pub(super) fn look_again(&mut self, tenant: TenantId, entry: QueueEntry) -> Result<(), StoreError> {
+        let before = super::place(&entry);
+        let place = before.in_queue(true);
+        self.complete(tenant, before)?;
+        let entry = QueueEntry { attempts: 0, panics: 0, malformed: 0, last_error: None, again: true, ..entry };
+        let key = place.key(tenant);
+        let known = self.has(&key)?;
+        let value = self.encoded(&entry)?;
+        self.put(tenant, key, value);
+        self.effects.push(if known {
+            Effect::Deferred(tenant, place, entry.not_before)
+        } else {
+            Effect::Added(tenant, place, entry)
+        });
         Ok(())
     }
 

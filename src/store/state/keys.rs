@@ -3,6 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `Q` tenant created(8) hash(32) | a queue entry |
+//! | `A` tenant created(8) hash(32) | an entry whose content is stored, and is to be looked at again |
 //! | `W` tenant content-type(1) | a watermark |
 //! | `T` tenant wait | until when |
 //! | `D` tenant hash(32) | a dead letter |
@@ -24,6 +25,8 @@ use crate::content::{ContentId, ContentType, TenantId};
 pub(in crate::store) mod kind {
     /// A queue entry.
     pub(in crate::store) const QUEUE: u8 = b'Q';
+    /// An entry of what is stored and is to be looked at again.
+    pub(in crate::store) const AGAIN: u8 = b'A';
     /// A watermark.
     pub(in crate::store) const WATERMARK: u8 = b'W';
     /// A wait that outlives the process.
@@ -41,16 +44,24 @@ pub(in crate::store) const HEAD: usize = 17;
 
 const SIGN: u64 = 1 << 63;
 
-/// The place of an entry in its tenant's queue.
+/// The place of an entry in one of its tenant's two queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::store) struct Place {
+    /// In which: that of what is stored, and is to be looked at again.
+    pub(in crate::store) again: bool,
     created: [u8; 8],
     hash: [u8; 32],
 }
 
 impl Place {
+    /// In the queue of what is to be retrieved.
     pub(in crate::store) fn of(created: Timestamp, id: &ContentId) -> Self {
-        Self { created: encode_time(created), hash: hash(id) }
+        Self { again: false, created: encode_time(created), hash: hash(id) }
+    }
+
+    /// The same in one of the two queues.
+    pub(in crate::store) const fn in_queue(self, again: bool) -> Self {
+        Self { again, ..self }
     }
 
     /// When the content was created, to the microsecond.
@@ -59,7 +70,7 @@ impl Place {
     }
 
     pub(in crate::store) fn key(&self, tenant: TenantId) -> Vec<u8> {
-        let mut key = head(kind::QUEUE, tenant);
+        let mut key = queue(tenant, self.again);
         key.extend_from_slice(&self.created);
         key.extend_from_slice(&self.hash);
         key
@@ -69,8 +80,12 @@ impl Place {
     pub(in crate::store) fn from_key(key: &[u8]) -> Option<(TenantId, Self)> {
         let (head, place) = key.split_at_checked(HEAD)?;
         let (created, hash) = place.split_at_checked(8)?;
-        let place = Self { created: created.try_into().ok()?, hash: hash.try_into().ok()? };
-        (head[0] == kind::QUEUE).then_some((tenant(head)?, place))
+        let again = match head[0] {
+            kind::QUEUE => false,
+            kind::AGAIN => true,
+            _ => return None,
+        };
+        Some((tenant(head)?, Self { again, created: created.try_into().ok()?, hash: hash.try_into().ok()? }))
     }
 }
 
@@ -87,9 +102,14 @@ pub(in crate::store) fn tenant(key: &[u8]) -> Option<TenantId> {
     Some(TenantId::from_bytes(key.get(1..HEAD)?.try_into().ok()?))
 }
 
-/// A key after all of a tenant's queue and before anything else.
-pub(in crate::store) fn after_queue(tenant: TenantId) -> Vec<u8> {
-    let mut key = head(kind::QUEUE, tenant);
+/// The prefix of all that is in one of a tenant's two queues.
+pub(in crate::store) fn queue(tenant: TenantId, again: bool) -> Vec<u8> {
+    head(if again { kind::AGAIN } else { kind::QUEUE }, tenant)
+}
+
+/// A key after all of that queue and before anything else.
+pub(in crate::store) fn after_queue(tenant: TenantId, again: bool) -> Vec<u8> {
+    let mut key = queue(tenant, again);
     key.extend_from_slice(&[0xff; 41]);
     key
 }
@@ -178,8 +198,11 @@ mod tests {
             }
             prop_assert_eq!(a == b && x == y, one == two);
             prop_assert_eq!(one.created(), time(a));
-            prop_assert_eq!(Place::from_key(&one.key(tenant_id())), Some((tenant_id(), one)));
-            prop_assert!(one.key(tenant_id()) < after_queue(tenant_id()));
+            for again in [false, true] {
+                let one = one.in_queue(again);
+                prop_assert_eq!(Place::from_key(&one.key(tenant_id())), Some((tenant_id(), one)));
+                prop_assert!(one.key(tenant_id()) < after_queue(tenant_id(), again));
+            }
         }
     }
 

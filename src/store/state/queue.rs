@@ -1,5 +1,8 @@
 //! Which entries are retrieved next.
 //!
+//! A tenant has two queues: of what is to be retrieved, and of what is stored and is to be looked at again. They are
+//! worked off by the same rules, and neither knows of the other.
+//!
 //! First those that expire within 24 hours, then the newest and the oldest in turn: the newest because somebody waits
 //! for them, the oldest because they will be gone first. The turn is kept from call to call.
 //!
@@ -22,7 +25,7 @@ use super::super::error::StoreError;
 use super::super::{QueueEntry, is_due};
 use super::book::{self, Book};
 use super::keys::{self, Place, kind};
-use super::{Tenant, Unreadable, records};
+use super::{Queue, Unreadable, records};
 use crate::content::TenantId;
 use crate::event;
 
@@ -34,30 +37,32 @@ pub(super) struct Taken {
     pub(super) unreadable: Vec<Place>,
 }
 
-/// Reads the whole queue once, and says what memory should know of it.
-pub(super) fn read_books(
-    database: &Database,
-    remembered: usize,
-) -> Result<(HashMap<TenantId, Book>, Vec<Unreadable>), StoreError> {
-    let mut books: HashMap<TenantId, Book> = HashMap::new();
+/// The books of all queues, by tenant and whether it is the queue of what is to be looked at again.
+pub(super) type Books = HashMap<(TenantId, bool), Book>;
+
+/// Reads all queues once, and says what memory should know of them.
+pub(super) fn read_books(database: &Database, remembered: usize) -> Result<(Books, Vec<Unreadable>), StoreError> {
+    let mut books = Books::new();
     let mut unreadable = Vec::new();
-    for row in database.scan_prefix([kind::QUEUE])? {
+    for row in database.scan_prefix([kind::QUEUE])?.chain(database.scan_prefix([kind::AGAIN])?) {
         let (key, value) = row?;
         let Some((tenant, place)) = Place::from_key(&key) else {
             unreadable.push((key, records::Undecodable("its key is not a queue entry's".to_owned())));
             continue;
         };
         match records::decode_entry(&value) {
-            Ok(entry) => books.entry(tenant).or_insert_with(|| Book::new(remembered)).add(place, &entry),
+            Ok(entry) => {
+                books.entry((tenant, place.again)).or_insert_with(|| Book::new(remembered)).add(place, &entry);
+            }
             Err(error) => unreadable.push((key, error)),
         }
     }
     Ok((books, unreadable))
 }
 
-/// The earliest creation in a tenant's queue.
-pub(super) fn oldest(database: &Database, tenant: TenantId) -> Result<Option<Timestamp>, StoreError> {
-    let first = database.scan_prefix(keys::head(kind::QUEUE, tenant))?.next().transpose()?;
+/// The earliest creation in one of a tenant's queues.
+pub(super) fn oldest(database: &Database, tenant: TenantId, again: bool) -> Result<Option<Timestamp>, StoreError> {
+    let first = database.scan_prefix(keys::queue(tenant, again))?.next().transpose()?;
     Ok(first.and_then(|(key, _)| Place::from_key(&key)).map(|(_, place)| place.created()))
 }
 
@@ -65,7 +70,7 @@ pub(super) fn oldest(database: &Database, tenant: TenantId) -> Result<Option<Tim
 pub(super) fn take(
     database: &Database,
     tenant: TenantId,
-    of: &Tenant,
+    of: &Queue,
     limit: usize,
     now: Timestamp,
 ) -> Result<Taken, StoreError> {
@@ -85,7 +90,7 @@ pub(super) fn take(
 struct Take<'a> {
     database: &'a Database,
     tenant: TenantId,
-    of: &'a Tenant,
+    of: &'a Queue,
     limit: usize,
     now: Timestamp,
     taken: Taken,
@@ -205,11 +210,11 @@ impl Take<'_> {
         }
         let first = match front {
             Some(place) => Bound::Excluded(place.key(self.tenant)),
-            None => Bound::Included(keys::head(kind::QUEUE, self.tenant)),
+            None => Bound::Included(keys::queue(self.tenant, self.of.again)),
         };
         let last = match back {
             Some(place) => Bound::Excluded(place.key(self.tenant)),
-            None => Bound::Included(keys::after_queue(self.tenant)),
+            None => Bound::Included(keys::after_queue(self.tenant, self.of.again)),
         };
         self.database.range((first, last)).map(Some)
     }
@@ -252,7 +257,7 @@ impl Take<'_> {
         };
         match value.map(|value| records::decode_entry(&value)) {
             Some(Ok(entry)) if entry.not_before.is_none_or(|until| is_due(until, self.now)) => {
-                self.taken.entries.push(entry);
+                self.taken.entries.push(QueueEntry { again: place.again, ..entry });
                 Ok(true)
             }
             // Deferred, which memory had no room for.
@@ -308,7 +313,7 @@ impl Take<'_> {
 
     /// Offers the entries whose time has come, and calls for those that are deferred, unless they are handed out.
     fn each_deferred(&self, mut call: impl FnMut(Timestamp, Place)) -> Result<(), StoreError> {
-        for row in self.database.scan_prefix(keys::head(kind::QUEUE, self.tenant))? {
+        for row in self.database.scan_prefix(keys::queue(self.tenant, self.of.again))? {
             let (key, value) = row?;
             let Some((_, place)) = Place::from_key(&key) else { continue };
             let Ok(QueueEntry { not_before: Some(until), .. }) = records::decode_entry(&value) else { continue };

@@ -77,6 +77,7 @@ impl From<&QueueEntry> for EntryV1 {
 }
 
 impl EntryV1 {
+    /// Which queue it is in, its key says.
     pub(in crate::store) fn entry(&self) -> Result<QueueEntry, Undecodable> {
         let content_type = ContentType::from_code(self.content_type)
             .ok_or_else(|| Undecodable(format!("no content type has the code {}", self.content_type)))?;
@@ -99,6 +100,7 @@ impl EntryV1 {
             malformed: self.malformed,
             not_before: times(self.not_before.as_ref())?,
             last_error: self.last_error.clone(),
+            again: false,
         })
     }
 }
@@ -230,6 +232,7 @@ mod tests {
             malformed: 2,
             not_before: Some("2026-11-22T11:00:00Z".parse().unwrap()),
             last_error: Some("the answer ended early".to_owned()),
+            again: false,
         }
     }
 

@@ -58,7 +58,7 @@ async fn queue(state: &State, tenant: TenantId, blobs: Vec<ContentBlob>) -> Enqu
 }
 
 async fn take(state: &State, tenant: TenantId, limit: usize, now: Timestamp) -> Vec<QueueEntry> {
-    state.take_queued(tenant, limit, now).await.unwrap()
+    state.take_queued(tenant, false, limit, now).await.unwrap()
 }
 
 fn ids(entries: &[QueueEntry]) -> Vec<&str> {
@@ -203,6 +203,7 @@ fn wrongly_listed(blob: ContentBlob) -> DeadLetter {
         malformed: 0,
         not_before: None,
         last_error: None,
+        again: false,
     };
     DeadLetter { entry, reason: "foreign_uri".to_owned(), at: noon() }
 }

@@ -65,6 +65,11 @@ pub(super) enum Task {
         entry: QueueEntry,
         answer: Answer<()>,
     },
+    LookAgain {
+        tenant: TenantId,
+        entry: QueueEntry,
+        answer: Answer<()>,
+    },
     DeadLetter {
         tenant: TenantId,
         letter: DeadLetter,
@@ -471,24 +476,25 @@ impl Thread {
         let mut oldest_gone = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Added(tenant, place, entry) => self.shared.tenant(*tenant).book().add(*place, entry),
+                Effect::Added(tenant, place, entry) => self.shared.tenant(*tenant).book_of(place).add(*place, entry),
                 Effect::Removed(tenant, place) => {
-                    if self.shared.tenant(*tenant).book().remove(place) && !oldest_gone.contains(tenant) {
-                        oldest_gone.push(*tenant);
+                    let queue = (*tenant, place.again);
+                    if self.shared.tenant(*tenant).book_of(place).remove(place) && !oldest_gone.contains(&queue) {
+                        oldest_gone.push(queue);
                     }
                 }
                 Effect::Deferred(tenant, place, not_before) => {
-                    self.shared.tenant(*tenant).book().take_back(*place, *not_before);
+                    self.shared.tenant(*tenant).book_of(place).take_back(*place, *not_before);
                 }
                 Effect::Readdressed(tenant, place, not_before) => {
-                    self.shared.tenant(*tenant).book().readdress(*place, *not_before);
+                    self.shared.tenant(*tenant).book_of(place).readdress(*place, *not_before);
                 }
-                Effect::Absent(tenant, place) => self.shared.tenant(*tenant).book().clear(place),
+                Effect::Absent(tenant, place) => self.shared.tenant(*tenant).book_of(place).clear(place),
             }
         }
-        for tenant in oldest_gone {
-            match queue::oldest(&self.database, tenant) {
-                Ok(oldest) => self.shared.tenant(tenant).book().oldest = oldest,
+        for (tenant, again) in oldest_gone {
+            match queue::oldest(&self.database, tenant, again) {
+                Ok(oldest) => self.shared.tenant(tenant).queue(again).book().oldest = oldest,
                 // It is told a little too old, until the next entry is removed.
                 Err(error) => tracing::warn!(%tenant, %error, "cannot tell the oldest entry of the queue"),
             }
@@ -655,6 +661,7 @@ impl Task {
                 waiting(answer, draft.enqueue(tenant, tier, listed, queued_at))
             }
             Self::Defer { tenant, entry, answer } => waiting(answer, draft.defer(tenant, &entry)),
+            Self::LookAgain { tenant, entry, answer } => waiting(answer, draft.look_again(tenant, entry)),
             Self::DeadLetter { tenant, letter, for_good, answer } => {
                 waiting(answer, draft.dead_letter(tenant, &letter, for_good))
             }
@@ -672,6 +679,7 @@ impl Task {
             Self::Refuse { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Withdraw { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Defer { answer, .. }
+            | Self::LookAgain { answer, .. }
             | Self::DeadLetter { answer, .. }
             | Self::Put { answer, .. }
             | Self::Settle { answer } => drop(answer.send(Err(error.clone()))),

@@ -8,6 +8,7 @@ mod full;
 mod killed;
 mod model;
 mod walking;
+mod young;
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;

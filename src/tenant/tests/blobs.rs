@@ -47,6 +47,7 @@ async fn queue_offered(world: &World, change: impl FnOnce(&mut QueueEntry)) {
         malformed: 0,
         not_before: None,
         last_error: None,
+        again: false,
     };
     change(&mut entry);
     store.enqueue(id, Tier::Poll, vec![entry.blob.clone()]).await.unwrap();

@@ -90,7 +90,7 @@ fn is_enabled(tenant: &TenantStatus) -> bool {
 type Count = (&'static str, &'static str, fn(&ContentStatus) -> u64);
 
 /// What is counted by content type: the end of the name, what it is, and where it stands.
-pub(super) const COUNTS: [Count; 9] = [
+pub(super) const COUNTS: [Count; 10] = [
     ("listings_total", "Windows of time that were listed in full", |content| content.listings),
     ("blobs_stored_total", "Content blobs stored", |content| content.blobs),
     ("records_stored_total", "Records stored", |content| content.records),
@@ -99,6 +99,9 @@ pub(super) const COUNTS: [Count; 9] = [
     ("foreign_records_total", "Records stored that name another tenant", |content| content.foreign),
     ("late_blobs_total", "Content blobs that the first listing of their window did not have", |content| {
         content.late_recent + content.late_sweep
+    }),
+    ("grown_blobs_total", "Content blobs that had been fetched in part and were stored again, whole", |content| {
+        content.grown
     }),
     ("dead_letters_total", "Content blobs given up, or listed in a way that they cannot be collected", |content| {
         content.dead_letters

@@ -90,6 +90,7 @@ impl Model {
                 malformed: 0,
                 not_before: None,
                 last_error: None,
+                again: false,
             };
             let key = (tenant, place(&entry));
             let dead = self.letters.contains_key(&(tenant, blob.content_id.to_string()));
