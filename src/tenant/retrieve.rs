@@ -259,7 +259,7 @@ async fn settle(tree: &Tree, mut entry: QueueEntry, problem: Problem) -> Result<
                     if times < THROTTLED {
                         return release(tree, entry, failure).await;
                     }
-                    (doubtful_wait(times), Outcome::PutOff)
+                    (doubtful_wait(times - THROTTLED + 1), Outcome::PutOff)
                 }
                 Reaction::Again { after } => (own.max(after.unwrap_or_default()), Outcome::Failed),
                 Reaction::AwaitOtherToken | Reaction::Relist | Reaction::Pause { .. } => (own, Outcome::Failed),
