@@ -40,7 +40,7 @@
 //! # The parts
 //!
 //! A body is received on the caller's task (`content`, [`intake`], [`records`]), made visible by one thread (`writer`,
-//! with `job`, `stage`, `confirm`, `newest`, `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
+//! with `job`, `stage`, `before`, `confirm`, `newest`, `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
 //! thread of its own (`state`). [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
 
 pub mod error;
@@ -66,6 +66,7 @@ mod holdings;
 mod job;
 mod stage;
 mod confirm;
+mod before;
 mod newest;
 mod writer;
 mod roll;

@@ -1,13 +1,12 @@
 //! What one batch of the writer will make true, and who is told of it then.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::Stored;
+use super::before::Records;
 use super::error::StoreError;
-use super::header::{BlobHeader, Place};
+use super::header::BlobHeader;
 use super::holdings::Holdings;
-use super::ids::RecordId;
 use super::job::Answer;
 use super::keys::BlobNumber;
 use super::seen::SeenHash;
@@ -23,7 +22,7 @@ pub(super) struct Stage {
     pub(super) added: Vec<(u32, TenantId, ContentType, Ledger)>,
     pub(super) content: HashMap<(TenantId, ContentId), Known>,
     /// The records in it, and all blobs that have them.
-    pub(super) records: HashMap<(TenantId, RecordId), Arc<[Place]>>,
+    pub(super) records: Records,
     pub(super) seen: Vec<(SeenHash, BlobNumber)>,
     /// The numbers of its blobs.
     pub(super) blobs: Vec<BlobNumber>,

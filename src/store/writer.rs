@@ -24,18 +24,16 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Stored;
+use super::before::Before;
 use super::chain;
-use super::confirm::{Indices, WithThis};
+use super::confirm::Indices;
 use super::database::{self, panic_text};
 use super::error::StoreError;
-use super::header::{BlobHeader, Duplicate, Place};
+use super::header::{BlobHeader, Place};
 use super::holdings::Holdings;
-use super::ids::{PackedIds, RecordId};
 use super::job::{Job, Parts, Received, UploadId};
 use super::newest::{Newest, Upload};
-use super::partitions::Partition;
 use super::roll::{self, Sealer};
-use super::seen::SeenHash;
 use super::stage::{Known, Stage};
 use super::tree::{BlobIndex, Head, Ledger, Tree, hour_of};
 use crate::content::{ContentType, TenantId};
@@ -77,25 +75,6 @@ pub(super) struct Writer {
     pub(super) stored_to: Timestamp,
     trouble: Option<Suspended>,
     looked: Instant,
-}
-
-/// What was stored before a blob.
-struct Before {
-    /// The newest revision under its content id.
-    known: Option<Known>,
-    /// Its records that are copies.
-    duplicates: Vec<Duplicate>,
-    /// All of its records, and the blobs that have them with it.
-    records: HashMap<RecordId, Arc<[Place]>>,
-    /// Those that this partition did not have in a blob of this content type.
-    hashes: Vec<SeenHash>,
-}
-
-impl Before {
-    /// Whether there is nothing to store.
-    fn is_stored(&self, received: &Received) -> bool {
-        self.known.as_ref().is_some_and(|known| !received.revision || known.sha256 == received.body.sha256)
-    }
 }
 
 /// Why a blob is not staged.
@@ -377,8 +356,7 @@ impl Writer {
         assert_ne!(received.blob.content_id.as_str(), PANICS, "a blob that makes the writer panic");
         let (tenant, content_type) = (received.tenant, received.blob.content_type);
         let name = (tenant, received.blob.content_id.clone());
-        let looked_up = self.look_up(received, &self.holdings.recent(), stage, indices);
-        let before = match looked_up {
+        let before = match Before::of(received, &self.holdings, &self.holdings.recent(), stage, indices) {
             Ok(before) => before,
             // The partition that is written is closed: that is everybody's trouble.
             Err(error @ StoreError::Suspended { .. }) => return Err(Refused::All(error)),
@@ -387,13 +365,14 @@ impl Writer {
                 return Err(Refused::Blob(error));
             }
         };
-        if before.is_stored(received)
-            && let Some(known) = before.known
-        {
-            self.discards.extend(opened);
-            return Ok(known.stored);
-        }
-        let Before { known, duplicates, records, hashes } = before;
+        let revision = match &before.known {
+            Some(known) if before.is_stored(received) => {
+                self.discards.extend(opened);
+                return Ok(known.stored.clone());
+            }
+            Some(known) => known.revision.saturating_add(1),
+            None => 0,
+        };
 
         let Upload { blob, parts: ahead } = match opened {
             Some(open) => open,
@@ -402,6 +381,8 @@ impl Writer {
         let (stored_at, seq) = (self.stamp(), self.next_seq(tenant, content_type, stage));
         let newest = self.newest.as_mut().expect("`make_room` has seen to it");
         let body = &received.body;
+        let this = Place { partition: newest.partition.ordinal, content_type, seq };
+        let duplicates = before.mark(this, blob, stage);
         let mut count = ahead;
         for part in &parts.frames {
             stage.changes.put_part(blob, count, part);
@@ -435,7 +416,7 @@ impl Writer {
             created_max: body.created_max,
             previous: head.now.link,
             link: [0; 32],
-            revision: known.map_or(0, |known| known.revision.saturating_add(1)),
+            revision,
             duplicates,
             foreign: body.foreign.clone(),
             defect: body.defect.clone(),
@@ -456,8 +437,6 @@ impl Writer {
                 ids: body.ids.clone(),
             },
         );
-        stage.records.extend(records.into_iter().map(|(record, places)| ((tenant, record), places)));
-        stage.seen.extend(hashes.into_iter().map(|hash| (hash, blob)));
         stage.seen.push((self.holdings.seen_key.content(tenant, &name.1), blob));
         stage.blobs.push(blob);
         stage.added.push((hour_of(header.stored_at), tenant, content_type, Ledger::of(&header)));
@@ -465,56 +444,6 @@ impl Writer {
         let stored = Stored { new: true, ..known.stored.clone() };
         stage.content.insert(name, known);
         Ok(stored)
-    }
-
-    /// What was stored before, of this content id and of the records: in this blob, in this batch or in a partition of the
-    /// last days. Nothing is staged yet: what cannot be looked up refuses this blob, and no other.
-    ///
-    /// A copy of what stands in an older partition is noted too: when that partition has been dropped, this one is the
-    /// original for those to come.
-    fn look_up(
-        &self,
-        received: &Received,
-        recent: &[Arc<Partition>],
-        stage: &Stage,
-        indices: &mut Indices,
-    ) -> Result<Before, StoreError> {
-        let (tenant, content_type) = (received.tenant, received.blob.content_type);
-        let here = self.newest().partition.ordinal;
-        let name = (tenant, received.blob.content_id.clone());
-        let known = match stage.content.get(&name) {
-            Some(known) => Some(known.clone()),
-            None => self.holdings.find_content(recent, tenant, &name.1)?.map(|header| Known::of(&header)),
-        };
-        let mut before = Before { known, duplicates: Vec::new(), records: HashMap::new(), hashes: Vec::new() };
-        if before.is_stored(received) {
-            return Ok(before);
-        }
-        let ids = PackedIds::decode(&received.body.ids)
-            .map_err(|error| self.newest().tree.undecodable("the ids of a body that was received", error))?;
-        let this = Place { partition: here, content_type, seq: self.next_seq(tenant, content_type, stage) };
-        let mut with_this = WithThis::new(this);
-        for (record, (id, hash)) in (0..).zip(ids.iter().zip(&received.body.hashes)) {
-            let (Some(id), Some(hash)) = (id, *hash) else { continue };
-            let name = (tenant, id);
-            let staged = before.records.get(&name.1).or_else(|| stage.records.get(&name)).cloned();
-            let earlier = match staged {
-                Some(earlier) => Some(earlier),
-                None => indices.find_record(&self.holdings, recent, tenant, &name.1, hash)?,
-            };
-            let Some(earlier) = earlier else {
-                before.hashes.push(hash);
-                before.records.insert(name.1, with_this.alone());
-                continue;
-            };
-            // One of each content type is noted, since that may be all that is asked for.
-            if !earlier.iter().any(|place| place.partition == here && place.content_type == content_type) {
-                before.hashes.push(hash);
-            }
-            before.records.insert(name.1, with_this.after(&earlier, |_| true));
-            before.duplicates.push(Duplicate { record, earlier });
-        }
-        Ok(before)
     }
 
     /// The number of the tenant's next blob.

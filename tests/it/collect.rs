@@ -150,10 +150,9 @@ fn in_foul_weather() -> Scenario {
         // Shorter than the overlap of the polls: a longer one is whole only for the wider tiers.
         let ranges = if number == CUT { 0.2 } else { 0.0 };
         let expiring = if number == EXPIRES { 0.1 } else { 0.0 };
-        // What is fetched in part and expires before it is whole is lost to everybody, and no dead letter; and the half
-        // of a part is not what a second look at either of them finds. So this is a tenant's of its own.
+        // What is fetched in part and expires before it is whole is lost to everybody, and no dead letter.
         // Windows end three seconds ago, and a second look comes after the interval of the sweeps.
-        let partial_for_ms = if number == WRONGLY { 15_000 } else { 0 };
+        let partial_for_ms = if number == EXPIRES { 0 } else { 15_000 };
         let quirks =
             Quirks { ranges, range_ms: 180_000, expiring, expires_in_ms: 60_000, partial_for_ms, ..quirks.clone() };
         let mut one = tenant(number, 0, 1.0);

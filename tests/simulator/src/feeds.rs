@@ -127,11 +127,14 @@ impl State {
         let made = self.blobs.len() as u64;
         let key = mix(&[whole.recipe.key, u64::from(first), u64::from(after)]);
         let recipe = Recipe { key, records: after - first, inserts: repeats, ..whole.recipe };
+        // A blob of its own: it is young by its own `contentCreated`, which may be minutes earlier.
+        let partial_until = whole.partial_until.map(|until| created + until.duration_since(whole.content_created));
         self.by_content_id.insert((whole.tenant, content_id.clone()), made);
         self.blobs.push(Blob {
             number: made,
             content_id,
             content_created: created,
+            partial_until,
             range_from: None,
             part_of: Some(number),
             listed: 0,
