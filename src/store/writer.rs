@@ -73,6 +73,8 @@ pub(super) struct Writer {
     pub(super) sealer: Sealer,
     /// The last time that was given to a blob as that of its storing: never a smaller one follows.
     pub(super) stored_to: Timestamp,
+    /// How many blobs there were in the last group.
+    together: usize,
     trouble: Option<Suspended>,
     looked: Instant,
 }
@@ -106,6 +108,7 @@ impl Writer {
             discards: Vec::new(),
             sealer,
             stored_to: Timestamp::MIN,
+            together: 0,
             trouble: None,
             looked: Instant::now(),
         }
@@ -135,7 +138,7 @@ impl Writer {
     }
 
     /// What is to be written together. A group ends with `Close` or `Roll` if one comes.
-    fn next_group(&self) -> Option<Vec<Job>> {
+    fn next_group(&mut self) -> Option<Vec<Job>> {
         let mut group = match self.jobs.recv_timeout(IDLE) {
             Ok(Job::Pulse { done }) => {
                 _ = done.send(());
@@ -160,8 +163,8 @@ impl Writer {
             if blobs >= GROUP || bytes >= 2 * BATCH_BYTES {
                 break;
             }
-            // Nobody is on the way: waiting would only delay those who are here.
-            let expected = blobs > 0 && self.holdings.receiving.load(Ordering::Relaxed) > 0;
+            // Nobody is on the way, and the last one came alone: waiting would only delay those who are here.
+            let expected = blobs > 0 && (self.together > 1 || self.holdings.receiving.load(Ordering::Relaxed) > 0);
             let wait =
                 if expected { until.saturating_duration_since(Instant::now()).min(GROUP_GAP) } else { Duration::ZERO };
             match self.jobs.recv_timeout(wait) {
@@ -170,6 +173,7 @@ impl Writer {
                 Err(_) => break,
             }
         }
+        self.together = blobs;
         Some(group)
     }
 
