@@ -80,6 +80,10 @@ events! {
     PARTITION_DROPPED = "3aebeeb22944482a9ff6e08b32f634a3";
     /// The operators' listener cannot be opened.
     LISTENER_CLOSED = "be140f078d7a45cca4e741599bfdda6a";
+    /// The certificate of a listener expires soon, or has expired.
+    LISTENER_CERTIFICATE_EXPIRES = "5f093238fc004e4e9511a9ab2425575c";
+    /// New files of a listener's certificate cannot be used.
+    LISTENER_CERTIFICATE_REFUSED = "10bbad2a2f614fdea76d4a5b35106c2e";
     /// More is stored than is to be kept, and none of it may be dropped.
     STORE_OVERFULL = "09ff06bccd524c32bd81a742c25061e0";
     /// Nothing is retrieved, because what is retrieved would find no room.

@@ -34,6 +34,7 @@
 //! - [`cloud`]: the table of clouds. Nothing else knows a host name.
 //! - [`secret`]: texts that must never be seen.
 //! - [`http`]: the one place where HTTP clients are built; what headers say of time; room for what is read as a whole.
+//! - [`tls`]: what a listener of ours shows and demands: certificates, keys and CAs as bytes.
 //! - [`config`]: the configuration as written, merged and validated.
 //! - [`token`]: certificates, client assertions, the token endpoint and the renewal loop.
 //! - [`activity`]: the Management Activity API on the wire. It retries nothing.
@@ -59,6 +60,7 @@ pub mod retry;
 pub mod cloud;
 pub mod secret;
 pub mod http;
+pub mod tls;
 pub mod config;
 pub mod token;
 pub mod activity;

@@ -40,7 +40,9 @@ pub fn check(config: &Path, _args: &CheckArgs) -> anyhow::Result<Exit> {
 }
 
 fn warnings(settings: &Settings, now: Timestamp) -> Vec<String> {
-    settings.warnings.iter().cloned().chain(settings.expiries(now)).map(|warning| warning.to_string()).collect()
+    let listener = settings.operator.tls.as_ref().and_then(|tls| tls.expiry(now));
+    let warnings = settings.warnings.iter().cloned().chain(settings.expiries(now)).chain(listener);
+    warnings.map(|warning| warning.to_string()).collect()
 }
 
 /// The effective settings, the tenants by the file that names them, and the sum of it all.

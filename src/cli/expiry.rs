@@ -5,15 +5,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::warn;
 
-use crate::config::Settings;
+use crate::config::{Operator, Settings};
 use crate::event;
 
 /// How often it is told.
 pub(super) const EVERY: Duration = Duration::from_hours(24);
 
-/// Tells of each app whose certificate will not last, with its file, its thumbprint, and what to do.
-pub(super) fn tell(settings: &Settings, now: Timestamp) {
+/// Tells of each app whose certificate will not last, and of the listener's, with file, thumbprint, and what to do.
+/// `operator` has the certificate that is shown now.
+pub(super) fn tell(settings: &Settings, operator: &Operator, now: Timestamp) {
     for expiry in settings.expiries(now) {
         warn!(message_id = event::CERTIFICATE_EXPIRES, "{expiry}");
+    }
+    if let Some(expiry) = operator.tls.as_ref().and_then(|tls| tls.expiry(now)) {
+        warn!(message_id = event::LISTENER_CERTIFICATE_EXPIRES, "{expiry}");
     }
 }

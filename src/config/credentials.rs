@@ -264,7 +264,7 @@ fn is_newer(path: &Path, copy: &Path) -> bool {
 
 /// What a file's name may be, if there is no such file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     /// A name.
     Path,
     /// The secret itself, written where its file's name belongs.
@@ -272,7 +272,7 @@ enum Name {
 }
 
 /// A file's bytes; warns if they are `secret` and every user of the host can read them.
-fn read(
+pub(super) fn read(
     path: &Path,
     name: Name,
     secret: bool,

@@ -20,6 +20,7 @@ mod credentials;
 pub mod duration;
 mod environment;
 mod file;
+mod listener;
 mod merged;
 mod operator;
 mod problem;
@@ -39,6 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use client::{Client, KnownTenant, load_client};
+pub use listener::{ListenerTls, Stamps};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
     App, Collect, CredentialFile, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant,

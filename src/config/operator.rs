@@ -1,11 +1,12 @@
 //! `[operator]`: where operators and their monitoring ask, and what they must show.
 //!
-//! **Invariant:** who can reach the listener from another host must show something: without it, an address that is not
-//! loopback is refused here.
+//! **Invariant:** who can reach the listener from another host must show something, a token or a certificate: without
+//! it, an address that is not loopback is refused here.
 
 use std::net::SocketAddr;
 
 use super::credentials::secret_file;
+use super::listener;
 use super::merged::{Merged, Range};
 use super::problem::Findings;
 use super::sections::{number_or, value_or};
@@ -30,28 +31,31 @@ pub(super) fn operator(merged: &Merged, findings: &mut Findings) -> Operator {
         }
         Some((token, file.value))
     });
+    let tls = listener::tls(&table, findings);
     let place = table.place_of("listen");
     let listen = value_or(table.parsed("listen", findings, address), default.listen);
     if let Some(address) = listen.filter(|address| !address.ip().to_canonical().is_loopback()) {
         let key = table.key("listen");
-        if table.has("token_file") {
-            let message = format!(
-                "the token crosses the network to `{address}` in the clear; that is for networks that you trust"
-            );
-            findings.warn(&place, &key, message);
-        } else {
+        // What is named and cannot be used is a problem of its own.
+        if !table.has("token_file") && !table.has("client_ca_file") {
             let message = format!(
                 "`{address}` can be reached from other hosts, and nothing says who may ask; set `token_file`, or \
-                 listen on `127.0.0.1:{}`",
+                 `client_ca_file` (with `certificate_file`), or listen on `127.0.0.1:{}`",
                 address.port()
             );
             findings.problem(&place, &key, message);
+        } else if !table.has("certificate_file") && table.has("token_file") {
+            let message = format!(
+                "the token and what it opens cross the network to `{address}` in the clear; set `certificate_file`, \
+                 unless something else encrypts the whole way"
+            );
+            findings.warn(&place, &key, message);
         }
     }
     let labels =
         Range { least: 0, most: 10_000, below: "", above: "each of them is some thirty time series for Prometheus" };
     let tenant_labels = number_or(table.count("tenant_labels", &labels, findings), default.tenant_labels);
-    Operator { listen, token, tenant_labels }
+    Operator { listen, token, tls, tenant_labels }
 }
 
 /// An address with its port, or `off`.

@@ -64,7 +64,11 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section { name: "log", shape: Shape::Table, keys: &["format", "level"] },
     Section { name: "daemon", shape: Shape::Table, keys: &["drain", "socket", "start_spread"] },
-    Section { name: "operator", shape: Shape::Table, keys: &["listen", "token_file", "tenant_labels"] },
+    Section {
+        name: "operator",
+        shape: Shape::Table,
+        keys: &["listen", "token_file", "certificate_file", "private_key_file", "client_ca_file", "tenant_labels"],
+    },
 ];
 
 impl Section {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Problem;
+use super::{ListenerTls, Problem};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId, WHOLE_AFTER};
 pub use crate::logging::LogFormat;
@@ -257,13 +257,15 @@ pub struct Operator {
     pub listen: Option<SocketAddr>,
     /// What a caller must show, and the file that it stands in.
     pub token: Option<(Secret, PathBuf)>,
+    /// How it speaks TLS; `None` for plain HTTP.
+    pub tls: Option<ListenerTls>,
     /// How many tenants have metrics of their own, at most.
     pub tenant_labels: usize,
 }
 
 impl Default for Operator {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464))), token: None, tenant_labels: 200 }
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464))), token: None, tls: None, tenant_labels: 200 }
     }
 }
 

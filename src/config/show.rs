@@ -10,9 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::problem::{Place, Problem};
 use super::sections::{FOREVER, UNLIMITED};
 use super::settings::{App, CredentialFile, LogFormat, Settings};
-use super::{duration, size};
+use super::{ListenerTls, duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
 use crate::store::Keep;
+use crate::tls::Authorities;
 use crate::token::{Certificate, Credential, Signing};
 
 /// How long before its end a certificate is worth a warning: enough for two people in two organisations.
@@ -110,10 +111,13 @@ impl Settings {
         if let Some((_, file)) = &operator.token {
             writeln!(out, "token_file = {}", quoted_path(file))?;
         }
+        if let Some(tls) = &operator.tls {
+            write_tls(tls, out)?;
+        }
         writeln!(out, "tenant_labels = {}", operator.tenant_labels)
     }
 
-    /// The certificates that need a person at `now`: expired, about to expire, or not valid yet. An app that has a
+    /// The apps' certificates that need a person at `now`: expired, about to expire, or not valid yet. An app that has a
     /// certificate which outlasts them is not mentioned. An expired certificate is not an error of the
     /// configuration: it concerns one app, and the others go on.
     #[must_use]
@@ -122,33 +126,50 @@ impl Settings {
     }
 }
 
+impl ListenerTls {
+    /// The same of the listener's certificate, without which collection goes on too.
+    #[must_use]
+    pub fn expiry(&self, now: Timestamp) -> Option<Problem> {
+        let certificate = self.tls().certificate();
+        let name = format!("`{}` (SHA-256 thumbprint {})", certificate.subject(), certificate.sha256_hex());
+        let told = ending(
+            &name,
+            (certificate.not_before(), certificate.not_after()),
+            now,
+            "put a new one in its place, which is noticed by itself",
+        )?;
+        let (place, key) = self.certificate_file();
+        Some(Problem::new(place, key, told))
+    }
+}
+
+/// What a person has to do about a certificate of this validity, if anything; `renew` is for one that ends.
+fn ending(name: &str, (begins, ends): (Timestamp, Timestamp), now: Timestamp, renew: &str) -> Option<String> {
+    let soon = now.checked_add(SOON).unwrap_or(Timestamp::MAX);
+    if ends < now {
+        Some(format!("the certificate {name} expired at {ends}; {renew}"))
+    } else if begins > now {
+        Some(format!("the certificate {name} is not valid before {begins}; wait, or correct this host's clock"))
+    } else if ends <= soon {
+        let days = ends.duration_since(now).as_hours() / 24;
+        Some(format!("the certificate {name} expires at {ends}, in {days} days; {renew}"))
+    } else {
+        None
+    }
+}
+
 fn expiry(app: &App, now: Timestamp) -> Option<Problem> {
     let Credential::Certificates { list, .. } = &app.credential else { return None };
-    let soon = now.checked_add(SOON).unwrap_or(Timestamp::MAX);
-    let lasting = |certificate: &Certificate| certificate.not_before() <= now && certificate.not_after() > soon;
-    if list.iter().any(|certificate| lasting(certificate)) {
+    let told = |certificate: &Certificate| {
+        let name = format!("`{}` (SHA-1 thumbprint {})", certificate.subject(), certificate.sha1_hex());
+        let renew = "make a new one, add it to the app registration, and name it here";
+        ending(&name, (certificate.not_before(), certificate.not_after()), now, renew)
+    };
+    if list.iter().any(|certificate| told(certificate).is_none()) {
         return None;
     }
     let certificate = app.credential.certificate(now)?;
-    let name = format!("`{}` (SHA-1 thumbprint {})", certificate.subject(), certificate.sha1_hex());
-    let message = if certificate.not_after() < now {
-        format!(
-            "the certificate {name} expired at {}; make a new one, add it to the app registration, and name it here",
-            certificate.not_after()
-        )
-    } else if certificate.not_before() > now {
-        format!(
-            "the certificate {name} is not valid before {}; wait, or correct this host's clock",
-            certificate.not_before()
-        )
-    } else {
-        let days = certificate.not_after().duration_since(now).as_hours() / 24;
-        format!(
-            "the certificate {name} expires at {}, in {days} days; make a new one, add it to the app registration, \
-             and name it here",
-            certificate.not_after()
-        )
-    };
+    let message = told(certificate)?;
     let thumbprint = certificate.sha256_hex();
     let own = app.files.iter().find(|file| file.certificate.as_deref() == Some(thumbprint));
     let CredentialFile { key, path, .. } = own.or_else(|| app.files.first())?;
@@ -198,6 +219,27 @@ fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
         }
     }
     writeln!(out)
+}
+
+fn write_tls(tls: &ListenerTls, out: &mut String) -> std::fmt::Result {
+    for (key, path) in tls.named() {
+        writeln!(out, "{key} = {}", quoted_path(path))?;
+    }
+    let certificate = tls.tls().certificate();
+    let names = if certificate.names().is_empty() { "no host".to_owned() } else { certificate.names().join(", ") };
+    writeln!(
+        out,
+        "# {} for {}, valid from {} to {}\n#   SHA-256 {}",
+        one_line(certificate.subject()),
+        one_line(&names),
+        certificate.not_before(),
+        certificate.not_after(),
+        certificate.sha256_hex()
+    )?;
+    for authority in tls.tls().authorities().into_iter().flat_map(Authorities::subjects) {
+        writeln!(out, "# callers by {}", one_line(authority))?;
+    }
+    Ok(())
 }
 
 /// A subject comes from a file; in a comment it must stay one.

@@ -6,8 +6,12 @@
 //! | metrics, state | anyone who can reach the address, which then is loopback | who shows it |
 //! | records | nobody: any user of the host could read them | who shows it |
 //!
+//! Where callers must show a certificate, nobody else gets as far as this, and they need not show more unless a token is
+//! configured too.
+//!
 //! A web page that somebody on this host looks at can send requests to loopback under a name of its own that leads
 //! there. Such a request carries that name as `Host`, so that whoever shows nothing must ask by number or `localhost`.
+//! Over TLS the browser sees that the certificate is for another name, so that any name will do.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,11 +23,34 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::secret::Secret;
+use crate::tls::Tls;
 
 /// What a caller must show.
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     pub(super) token: Option<Secret>,
+    pub(super) channel: Channel,
+}
+
+/// What is known of a caller from its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// Nothing.
+    Plain,
+    /// It has seen our certificate.
+    Encrypted,
+    /// It has shown one itself.
+    Certified,
+}
+
+impl Channel {
+    pub(super) fn of(tls: Option<&Tls>) -> Self {
+        match tls {
+            None => Self::Plain,
+            Some(tls) if tls.authorities().is_none() => Self::Encrypted,
+            Some(_) => Self::Certified,
+        }
+    }
 }
 
 /// How much a path gives away.
@@ -60,11 +87,12 @@ impl Access {
         if self.is_shown(headers) {
             return Ok(());
         }
-        if !is_numeric(headers) {
+        if self.channel == Channel::Plain && !is_numeric(headers) {
             return Err(Refusal::Misdirected);
         }
         match (Worth::of(path), &self.token) {
             (Worth::Health, _) | (Worth::State, None) => Ok(()),
+            (Worth::Records, None) if self.channel == Channel::Certified => Ok(()),
             (Worth::Records, None) => Err(Refusal::Records),
             (_, Some(_)) => Err(Refusal::Nobody),
         }
@@ -100,8 +128,8 @@ impl IntoResponse for Refusal {
                     .into_response()
             }
             Self::Records => {
-                let text = "records are handed out to who shows a token: set `[operator] token_file`, or use \
-                            `tenantry export` and `tenantry tail` on the host itself";
+                let text = "records are handed out to who shows a token or a certificate: set `[operator] token_file` or \
+                            `client_ca_file`, or use `tenantry export` and `tenantry tail` on the host itself";
                 (StatusCode::FORBIDDEN, text).into_response()
             }
             Self::Misdirected => {
@@ -139,8 +167,8 @@ mod tests {
 
     #[test]
     fn records_need_a_token_and_state_does_where_there_is_one() {
-        let open = Access { token: None };
-        let closed = Access { token: Some(TOKEN.to_owned().into()) };
+        let open = Access { token: None, channel: Channel::Plain };
+        let closed = Access { token: Some(TOKEN.to_owned().into()), channel: Channel::Plain };
         let right = Some("Bearer 0123456789abcdef");
         for (access, path, shown, expected) in [
             (&open, "/healthz", None, Ok(())),
@@ -168,8 +196,8 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_here_is_refused_unless_a_token_is_shown() {
-        let open = Access { token: None };
-        let closed = Access { token: Some(TOKEN.to_owned().into()) };
+        let open = Access { token: None, channel: Channel::Plain };
+        let closed = Access { token: Some(TOKEN.to_owned().into()), channel: Channel::Plain };
         for host in ["127.0.0.1", "127.0.0.1:9464", "[::1]:9464", "[::1]", "localhost", "LOCALHOST:1", "192.0.2.1:80"] {
             assert_eq!(open.check("/metrics", &headers(host, None)), Ok(()), "{host}");
         }
@@ -178,6 +206,24 @@ mod tests {
             assert_eq!(open.check("/metrics", &headers(host, None)), Err(Refusal::Misdirected), "{host}");
             assert_eq!(closed.check("/healthz", &headers(host, None)), Err(Refusal::Misdirected), "{host}");
             assert_eq!(closed.check("/metrics", &headers(host, Some("Bearer 0123456789abcdef"))), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn over_tls_any_name_will_do_and_a_certificate_opens_records() {
+        let access =
+            |token: Option<&str>, channel| Access { token: token.map(|token| token.to_owned().into()), channel };
+        let right = Some("Bearer 0123456789abcdef");
+        for (access, path, shown, expected) in [
+            (access(None, Channel::Encrypted), "/metrics", None, Ok(())),
+            (access(None, Channel::Encrypted), "/v1/export", None, Err(Refusal::Records)),
+            (access(None, Channel::Certified), "/v1/export", None, Ok(())),
+            (access(Some(TOKEN), Channel::Encrypted), "/metrics", None, Err(Refusal::Nobody)),
+            (access(Some(TOKEN), Channel::Certified), "/metrics", None, Err(Refusal::Nobody)),
+            (access(Some(TOKEN), Channel::Certified), "/v1/export", None, Err(Refusal::Nobody)),
+            (access(Some(TOKEN), Channel::Certified), "/v1/export", right, Ok(())),
+        ] {
+            assert_eq!(access.check(path, &headers("tenantry.example", shown)), expected, "{path} {access:?}");
         }
     }
 }

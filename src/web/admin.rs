@@ -135,7 +135,7 @@ impl AdminSocket {
         let store = super::store::routes(self.service.store.clone(), stop.clone());
         let router = reading().merge(records_of_tenants()).route("/v1/reload", post(reload::reload));
         let router = router.with_state(self.service).merge(store);
-        connections::serve(&mut self.listener, router, ALLOWANCE, &stop).await;
+        connections::serve(&mut self.listener, None, router, ALLOWANCE, &stop).await;
         // Somebody else may have removed it already; then it is gone all the same.
         let _ = std::fs::remove_file(&self.path);
     }

@@ -1,7 +1,7 @@
-//! Serving connections one by one, the same over TCP and over the admin socket.
+//! Serving connections one by one, the same over TCP, with TLS or without, and over the admin socket.
 //!
 //! **Invariant:** nobody who connects can hold up anything for ever: connections are bounded in number, and each has a
-//! time in which to send a request and to take a piece of its answer. One that takes longer is ended, and with it what
+//! time in which to shake hands, to send a request and to take a piece of its answer. One that takes longer is ended, and with it what
 //! was read for its answer.
 
 use std::error::Error as _;
@@ -15,11 +15,15 @@ use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use super::tls::shake_hands;
+use crate::tls::Tls;
 
 /// How long a caller may take to send the head of a request, the time between two requests included.
 const HEAD: Duration = Duration::from_secs(15);
@@ -39,9 +43,11 @@ pub(super) struct Allowance {
     pub(super) stall: Duration,
 }
 
-/// Serves whoever connects, until `leave`; then what is under way has a moment to end.
+/// Serves whoever connects, until `leave`; then what is under way has a moment to end. With `tls` by what it holds when
+/// somebody connects, without it in the clear.
 pub(super) async fn serve<L: Listener>(
     listener: &mut L,
+    tls: Option<&watch::Receiver<Tls>>,
     router: Router,
     allowance: Allowance,
     leave: &CancellationToken,
@@ -58,8 +64,9 @@ pub(super) async fn serve<L: Listener>(
             () = leave.cancelled() => break,
         };
         let (router, leave) = (router.clone(), leave.clone());
+        let tls = tls.map(|tls| tls.borrow().clone());
         tokio::spawn(async move {
-            answer(stream, router, allowance, leave).await;
+            receive(stream, tls, router, allowance, leave).await;
             drop(place);
         });
     }
@@ -67,16 +74,35 @@ pub(super) async fn serve<L: Listener>(
     let _ = places.acquire_many(allowance.connections).await;
 }
 
-/// Answers one caller until it hangs up, stalls, or must leave.
-async fn answer(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+/// Receives one caller, and answers it once hands are shaken.
+async fn receive(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    tls: Option<Tls>,
     router: Router,
     allowance: Allowance,
     leave: CancellationToken,
 ) {
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(allowance.stall));
-    let stream = TokioIo::new(Box::pin(stream));
+    let stream = Box::pin(stream);
+    let Some(tls) = tls else { return answer(stream, router, allowance, leave).await };
+    let shaken = tokio::select! {
+        shaken = shake_hands(stream, &tls, allowance.of) => shaken,
+        () = leave.cancelled() => return,
+    };
+    if let Some(stream) = shaken {
+        answer(stream, router, allowance, leave).await;
+    }
+}
+
+/// Answers one caller until it hangs up, stalls, or must leave.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+    allowance: Allowance,
+    leave: CancellationToken,
+) {
+    let stream = TokioIo::new(stream);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
     let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
@@ -136,6 +162,10 @@ mod tests {
 
     /// A socket with an answer that has no end.
     fn world(allowance: Allowance) -> World {
+        world_with(None, allowance)
+    }
+
+    fn world_with(tls: Option<Tls>, allowance: Allowance) -> World {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let mut listener = UnixListener::bind(&path).unwrap();
@@ -151,7 +181,8 @@ mod tests {
         let router = Router::new().route("/", get(endless));
         let leave = CancellationToken::new();
         let left = leave.clone();
-        let serving = tokio::spawn(async move { serve(&mut listener, router, allowance, &left).await });
+        let tls = tls.map(|tls| watch::Sender::new(tls).subscribe());
+        let serving = tokio::spawn(async move { serve(&mut listener, tls.as_ref(), router, allowance, &left).await });
         World { path, under_way, leave, serving, _dir: dir }
     }
 
@@ -202,5 +233,23 @@ mod tests {
         world.serving.await.unwrap();
         assert_eq!(world.under_way.load(Ordering::SeqCst), 0, "nobody is left");
         drop(callers.2);
+    }
+
+    #[tokio::test]
+    async fn over_tls_it_is_the_same() {
+        let (tls, client) = crate::tls::testing::pair("localhost");
+        let world = world_with(Some(tls), Allowance { of: "test", connections: 1, stall: Duration::from_millis(200) });
+        let name = "localhost".try_into().unwrap();
+        let stream = UnixStream::connect(&world.path).await.unwrap();
+        let mut caller = tokio_rustls::TlsConnector::from(client).connect(name, stream).await.unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        caller.flush().await.unwrap();
+        world.until(1).await;
+        world.until(0).await;
+        // Who is in the middle of its handshake must leave too.
+        let silent = UnixStream::connect(&world.path).await.unwrap();
+        world.leave.cancel();
+        world.serving.await.unwrap();
+        drop((caller, silent));
     }
 }

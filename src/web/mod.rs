@@ -10,3 +10,4 @@ pub mod operator;
 pub mod records;
 pub mod reload;
 pub mod store;
+mod tls;

@@ -309,7 +309,20 @@ fn a_file_that_may_not_be_read_ends_with_77() {
              tenantry: the configuration has 1 problem\n"
         )
     );
+    // A listener's key is no exception.
+    mode("secret", 0o644);
+    let listener = "[operator]\ncertificate_file = \"app.crt\"\nprivate_key_file = \"l.key\"\n";
+    folder.private("t.toml", format!("{APP}client_secret_file = \"secret\"\n{TENANT}{listener}"));
+    folder.private("app.crt", "");
+    folder.private("l.key", "");
+    mode("t.toml", 0o644);
+    mode("app.crt", 0o644);
+    mode("l.key", 0o000);
+    let unreadable = check();
+    assert_eq!(unreadable.code, Some(77), "{}", unreadable.err);
+    assert!(unreadable.err.contains("operator.private_key_file: `l.key` may not be read; let the user that runs"));
     // Something else is wrong too: that is the configuration's fault.
+    mode("secret", 0o000);
     folder.private("t.toml", format!("{APP}client_secret_file = \"secret\"\ncolour = 1\n{TENANT}"));
     mode("t.toml", 0o644);
     assert_eq!(check().code, Some(78));

@@ -26,6 +26,7 @@ mod skip;
 mod soak;
 mod soundness;
 mod systemd;
+mod tls;
 mod token;
 mod verify;
 mod world;

@@ -438,7 +438,7 @@ fn a_listener_that_others_can_reach_needs_a_token() {
             "listen = \"0.0.0.0:80\"",
             "",
             Some(
-                "operator.listen: `0.0.0.0:80` can be reached from other hosts, and nothing says who may ask; set `token_file`, or listen on `127.0.0.1:80`",
+                "operator.listen: `0.0.0.0:80` can be reached from other hosts, and nothing says who may ask; set `token_file`, or `client_ca_file` (with `certificate_file`), or listen on `127.0.0.1:80`",
             ),
         ),
         ("listen = \"[::]:80\"", "", Some("operator.listen: `[::]:80` can be reached from other hosts")),
@@ -446,7 +446,7 @@ fn a_listener_that_others_can_reach_needs_a_token() {
         (
             "listen = \"192.0.2.1:80\"\ntoken_file = \"token\"",
             good,
-            Some("operator.listen: the token crosses the network"),
+            Some("operator.listen: the token and what it opens cross the network"),
         ),
         (
             "listen = \"localhost:80\"",

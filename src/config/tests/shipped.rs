@@ -49,12 +49,15 @@ fn the_shipped_file_has_every_key_at_its_default() {
         .collect();
     let folder = Folder::with(&how.to_string());
     folder.private("operator.token", "a token of some length".replace(' ', "-"));
+    folder.private("operator.pem", &GOOD.certificate);
+    folder.private("operator.key", &GOOD.key);
+    folder.private("operators-ca.pem", &OTHER.certificate);
     let settings = folder.load().unwrap();
     assert_eq!(settings.token, TokenSettings::default());
     assert_eq!(settings.collect, Collect::default());
     assert_eq!(settings.store, StoreSettings::default());
     assert_eq!(settings.log, Log::default());
-    assert_eq!(Operator { token: None, ..settings.operator.clone() }, Operator::default());
+    assert_eq!(Operator { token: None, tls: None, ..settings.operator.clone() }, Operator::default());
     let socket = settings.admin_socket();
     assert_eq!(Daemon { socket: None, ..settings.daemon }, Daemon::default());
     let empty = Folder::with("");

@@ -10,6 +10,9 @@ use crate::store::Sizes;
 pub(super) const CERTIFICATE_EXPIRY: &str =
     "When the last certificate of an app expires, by the section of the configuration that names it.";
 
+/// What that of the listeners tells.
+pub(super) const LISTENER_EXPIRY: &str = "When the certificate that a listener shows expires.";
+
 const STATES: [TenantState; 9] = [
     TenantState::Starting,
     TenantState::Collecting,

@@ -21,12 +21,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use prometheus::TEXT_FORMAT;
+use tokio::sync::watch;
 
 use self::page::Page;
 use super::admin::Service;
 use crate::config::Settings;
 use crate::report::Report;
 use crate::store::{Sizes, Store};
+use crate::tls::Tls;
 use crate::token::Credential;
 
 /// When each app's last certificate expires, by the section that describes the app. Those that expire first, if there
@@ -56,25 +58,31 @@ impl Certificates {
 /// What the numbers are read from.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    service: Arc<Service>,
-    certificates: Certificates,
-    tenant_labels: usize,
+    pub(super) service: Arc<Service>,
+    /// Of the apps.
+    pub(super) certificates: Certificates,
+    /// What the operators' listener shows at the moment, if it speaks TLS.
+    pub(super) tls: Option<watch::Receiver<Tls>>,
+    pub(super) tenant_labels: usize,
 }
 
 impl Metrics {
-    pub(super) const fn new(service: Arc<Service>, certificates: Certificates, tenant_labels: usize) -> Self {
-        Self { service, certificates, tenant_labels }
-    }
-
     /// Blocking: looks at the store's files.
     fn read(&self) -> Result<String, prometheus::Error> {
         // Without sizes the rest is as true; whoever writes the store says what is wrong with its disk.
         let sizes = Sizes::of(&self.service.info.store).ok();
-        page(&self.service.report, sizes, &self.certificates, self.tenant_labels).text()
+        let listener = self.tls.as_ref().map(|tls| tls.borrow().certificate().not_after());
+        page(&self.service.report, sizes, &self.certificates, listener, self.tenant_labels).text()
     }
 }
 
-fn page(report: &Report, sizes: Option<Sizes>, certificates: &Certificates, tenant_labels: usize) -> Page {
+fn page(
+    report: &Report,
+    sizes: Option<Sizes>,
+    certificates: &Certificates,
+    listener: Option<Timestamp>,
+    tenant_labels: usize,
+) -> Page {
     let snapshot = report.snapshot();
     let mut page = Page::default();
     all::process(&mut page, &snapshot);
@@ -86,6 +94,8 @@ fn page(report: &Report, sizes: Option<Sizes>, certificates: &Certificates, tena
     }
     let expiries = certificates.0.iter().map(|(app, expires)| ([("app", app.as_str())], page::moment(*expires)));
     page.gauges("tenantry_certificate_expiry_timestamp_seconds", all::CERTIFICATE_EXPIRY, expiries);
+    let expiries = listener.map(|expires| ([("listener", "operator")], page::moment(expires)));
+    page.gauges("tenantry_listener_certificate_expiry_timestamp_seconds", all::LISTENER_EXPIRY, expiries);
     tenants::tenants(&mut page, &attention::shown(&snapshot, tenant_labels), snapshot.at);
     page
 }
@@ -130,7 +140,8 @@ mod tests {
 
     fn text(report: &Report, tenant_labels: usize) -> String {
         let certificates = Certificates(vec![("app".to_owned(), "2027-01-01T00:00:00Z".parse().unwrap())]);
-        page(report, Some(Sizes::default()), &certificates, tenant_labels).text().unwrap()
+        let listener = "2027-01-02T00:00:00Z".parse().unwrap();
+        page(report, Some(Sizes::default()), &certificates, Some(listener), tenant_labels).text().unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -167,6 +178,7 @@ mod tests {
             "tenantry_tenant_records_stored_total{tenant=\"00000001-0707-0707-0707-070707070707\",content_type=\"Audit.General\"} 0",
             "tenantry_tenant_last_listed_timestamp_seconds{tenant=\"00000001-0707-0707-0707-070707070707\",content_type=\"Audit.General\"} 0",
             "tenantry_certificate_expiry_timestamp_seconds{app=\"app\"} 1798761600",
+            "tenantry_listener_certificate_expiry_timestamp_seconds{listener=\"operator\"} 1798848000",
         ] {
             assert!(start.lines().any(|known| known == line), "no {line} in\n{start}");
         }
