@@ -28,4 +28,5 @@ mod soundness;
 mod systemd;
 mod token;
 mod verify;
+mod volume;
 mod world;
