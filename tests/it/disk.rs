@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::phases::PARTITION;
 use crate::volume::{Volume, run};
-use crate::world::{Daemon, World, tenant, tenant_id};
+use crate::world::{Daemon, World, offered, tenant, tenant_id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_would_cost_recent_partitions_drops_nothing_and_says_so() {
@@ -229,6 +229,37 @@ async fn a_disk_that_is_full_at_once_loses_nothing_while_blobs_are_stored() {
     let left = [0, 4, 64, 200, 512, 1024, 3000, 6000];
     // So many take more than what the database of a partition has allotted to itself ahead.
     fill_again_and_again(106, "\"256 MiB\"", 12, &left).await;
+}
+
+/// The state: nothing is retrieved, since more is to be kept free than there is, and the queue is all that grows.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "the figures belong to the test's output")]
+async fn a_disk_that_is_full_at_once_loses_nothing_of_what_is_listed() {
+    let Some((world, disk)) = small(Scenario::new(107).tenant(busy(10)), "\"1 TiB\"", PARTITION) else { return };
+    let mut daemon = world.run();
+    daemon.wait("it lists", |status| is_paused(status) && waiting(status) > 0).await;
+    for left in [0, 64, 1024] {
+        let logged = daemon.log().len();
+        disk.fill(left * KIB);
+        let log = world.dir.path().join("log");
+        let says_so = || fs::read_to_string(&log).unwrap()[logged..].contains("the state cannot be written");
+        let mut lots = 0;
+        while !says_so() {
+            world.cloud.control().add_blobs(BlobSpec::new(tenant_id(1), ContentType::General).count(2000).records(1));
+            lots += 1;
+            let listed = offered(&world.cloud.ledger(), tenant_id(1));
+            daemon.wait("they are queued, or cannot be", |status| waiting(status) >= listed || says_so()).await;
+        }
+        disk.clear();
+        let listed = offered(&world.cloud.ledger(), tenant_id(1));
+        daemon.wait("all that is listed is queued", |status| waiting(status) >= listed).await;
+        eprintln!("{left} KiB left: {:?} after {lots} times 2000 blobs", met(&daemon.log()[logged..]));
+    }
+    daemon.wait_log("the state can be written again").await;
+    assert!(daemon.stop().await.success());
+    world.assert_store_is_sound().await;
+    assert!(!world.store().join("aside").exists(), "this is no damage");
+    disk.unmount().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

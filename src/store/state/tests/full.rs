@@ -9,6 +9,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::SIGXFSZ;
 
 use super::*;
+use crate::store::database::Doing;
+use crate::store::database::faults::{self, How};
 
 const DIRECTORY: &str = "TENANTRY_TEST_FULL_DISK";
 
@@ -75,9 +77,6 @@ fn a_full_disk_is_told_waited_out_and_moves_nothing() {
 
 #[tokio::test]
 async fn the_waits_grow_until_a_write_succeeds() {
-    use crate::store::database::Doing;
-    use crate::store::database::faults::{self, How};
-
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir);
     let began = std::time::Instant::now();
@@ -92,9 +91,11 @@ async fn the_waits_grow_until_a_write_succeeds() {
 }
 
 #[tokio::test]
-async fn a_copy_that_cannot_be_pointed_to_is_none_and_the_state_goes_on() {
+async fn a_copy_that_fails_is_none_and_the_state_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    // In the place of the new pointer, which so cannot be written.
+    // The first copy cannot be written. The others can, but there is something in the place of the new pointer.
+    let copy = dir.path().join("state-2.new");
+    faults::fail(&copy, Doing::Write, 1, How::Disk);
     let obstacle = dir.path().join("state.making");
     let options = StateOptions { copy_every: Duration::ZERO, size_check: Duration::ZERO, ..StateOptions::new(noon()) };
     open(&dir).close().await.unwrap();
@@ -105,7 +106,7 @@ async fn a_copy_that_cannot_be_pointed_to_is_none_and_the_state_goes_on() {
     for name in ["a", "b", "c"] {
         queue(&state, tenant(1), vec![blob(name, hours(1))]).await;
     }
-    assert_eq!(state.shared.database().directory(), before);
+    assert_eq!((state.shared.database().directory(), faults::left(&copy)), (&*before, 0));
 
     std::fs::remove_dir(&obstacle).unwrap();
     while state.shared.database().directory() == before {
