@@ -140,22 +140,24 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
     done
 }
 
-/// Prints `error` and its causes, and what to do if the store knows. The problems of a configuration stand on lines of
-/// their own that begin with their place, as compilers print them, so that editors find it.
+/// `error` and its causes, and what to do if the store knows.
+fn told(error: &anyhow::Error) -> String {
+    let remedy = error.chain().find_map(|cause| cause.downcast_ref::<StoreError>()).map_or("", StoreError::remedy);
+    let between = if remedy.is_empty() { "" } else { "; " };
+    format!("{error:#}{between}{remedy}")
+}
+
+/// Prints what happened and what to do. The problems of a configuration stand on lines of their own that begin with their
+/// place, as compilers print them, so that editors find it.
 fn tell(error: &anyhow::Error) {
-    let mut text = format!("tenantry: {error:#}");
-    for cause in error.chain() {
-        if let Some(errors) = cause.downcast_ref::<ConfigErrors>() {
+    let text = match error.chain().find_map(|cause| cause.downcast_ref::<ConfigErrors>()) {
+        Some(errors) => {
             let count = errors.problems().len();
             let noun = if count == 1 { "problem" } else { "problems" };
-            text = format!("{errors}\ntenantry: the configuration has {count} {noun}");
-        } else if let Some(error) = cause.downcast_ref::<StoreError>()
-            && !error.remedy().is_empty()
-        {
-            text.push_str("; ");
-            text.push_str(error.remedy());
+            format!("{errors}\ntenantry: the configuration has {count} {noun}")
         }
-    }
+        None => format!("tenantry: {}", told(error)),
+    };
     // Nothing is left to tell if even this cannot be printed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -94,7 +94,7 @@ pub async fn run(config: &Path, args: RunArgs) -> anyhow::Result<Exit> {
             Ok(exit)
         }
         Err(start) => {
-            error!(message_id = event::FAILED, "cannot start: {start:#}");
+            error!(message_id = event::FAILED, "cannot start: {}", super::told(&start));
             // The journal has it; standard error, which may be the same place, need not say it again.
             Ok(Exit::of(&start))
         }

@@ -182,7 +182,10 @@ impl Backlog {
 
     fn store_failed(&mut self, error: &StoreError) {
         self.tree.troubled(Stage::Store, None, &error.trouble());
-        self.hold_until = Some(Instant::now() + self.store_pace.failed(None));
+        // A group of the writer's fails as one: that is one sign, not as many as there were blobs in it.
+        if self.hold_until.is_none() {
+            self.hold_until = Some(Instant::now() + self.store_pace.failed(None));
+        }
     }
 
     /// Forgets what held the retrievals: there is another token.

@@ -29,4 +29,5 @@ mod systemd;
 mod tls;
 mod token;
 mod verify;
+mod volume;
 mod world;

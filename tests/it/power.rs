@@ -2,90 +2,11 @@
 //! committed, and mounted again. Needs root, and a kernel with loop devices and ext4; else the test says why it is
 //! skipped, which CI accepts only if the kernel refuses root to mount. A drive whose cache lies is not modelled.
 
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
 use tenantry_simulator::{BlobSpec, ContentType, Feed, Scenario};
 
 use crate::phases::{Met, PARTITION, Phase, reach};
-use crate::skip::no_file_system;
+use crate::volume::Volume;
 use crate::world::{World, tenant, tenant_id};
-
-/// A file system of its own in a file.
-struct Disk {
-    image: PathBuf,
-    mounted: PathBuf,
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let command = Command::new(program).env("LC_ALL", "C").args(arguments).output();
-    let output = command.map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))
-}
-
-impl Disk {
-    fn new(dir: &Path) -> Result<Self, String> {
-        let disk = Self { image: dir.join("disk.img"), mounted: dir.join("store") };
-        let image = disk.image.to_str().unwrap();
-        std::fs::File::create(&disk.image)
-            .and_then(|file| file.set_len(16 << 30))
-            .map_err(|error| error.to_string())?;
-        std::fs::create_dir_all(&disk.mounted).unwrap();
-        // Cuts the power, later.
-        run("python3", &["--version"])?;
-        run("mkfs.ext4", &["-q", "-F", image])?;
-        disk.mount()?;
-        Ok(disk)
-    }
-
-    fn mount(&self) -> Result<(), String> {
-        // Frequent commits of the journal would hide what was not synced; five seconds is the default.
-        run("mount", &["-o", "loop,commit=5", self.image.to_str().unwrap(), self.mounted.to_str().unwrap()])
-    }
-
-    /// Gets ready to cut the power: what takes time is done before.
-    fn arm(&self) -> Switch {
-        let script = "import fcntl, os, struct, sys\n\
-                      fd = os.open(sys.argv[1], os.O_RDONLY)\n\
-                      print(flush=True)\n\
-                      sys.stdin.readline()\n\
-                      fcntl.ioctl(fd, 0x8004587D, struct.pack('I', 2))\n";
-        let mut process = Command::new("python3")
-            .args(["-c", script, self.mounted.to_str().unwrap()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = [0];
-        process.stdout.take().unwrap().read_exact(&mut ready).unwrap();
-        Switch(process)
-    }
-
-    fn unmount(&self) -> Result<(), String> {
-        run("umount", &[self.mounted.to_str().unwrap()])
-    }
-}
-
-/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: the file system stops as if the power were cut.
-struct Switch(Child);
-
-impl Switch {
-    fn cut(mut self) {
-        self.0.stdin.take().unwrap().write_all(b"\n").unwrap();
-        assert!(self.0.wait().unwrap().success(), "the power was not cut");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // After a failed test; in a good one it is unmounted.
-        let _ = run("umount", &["-l", self.mounted.to_str().unwrap()]);
-    }
-}
 
 /// Power cuts of a test: few in CI, more in the long run.
 fn rounds() -> u32 {
@@ -105,10 +26,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
          [daemon]\nstart_spread = \"0s\"\n",
     );
     world.set("store", "partition_size", PARTITION);
-    let disk = match Disk::new(world.dir.path()) {
-        Ok(disk) => disk,
-        Err(reason) => return no_file_system(&format!("no loop device with ext4 can be made here: {reason}")),
-    };
+    let Some(disk) = Volume::at(&world.store(), 16 << 30) else { return };
     let rounds = rounds();
     let mut met = Met::default();
     let mut random = fastrand::Rng::with_seed(u64::from(rounds));

@@ -392,6 +392,21 @@ impl Daemon {
         self.ended().await
     }
 
+    /// Waits until it answers, or has ended.
+    pub(crate) async fn started_or_ended(&mut self) -> Option<ExitStatus> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            if self.status().await.is_some() {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the daemon neither starts nor ends\n{}", self.log());
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let start = Instant::now();

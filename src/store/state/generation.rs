@@ -218,7 +218,8 @@ fn is_outdated(key: &[u8], value: &[u8], now: Timestamp) -> bool {
     }
 }
 
-/// Switches the pointer, durably. If this fails, either generation may be the one that the next start finds.
+/// Switches the pointer, durably. If this fails when it has been switched, either generation may be the one that the next
+/// start finds.
 pub(super) fn point_to(store: &Path, generation: Generation, since: Timestamp) -> Result<(), StoreError> {
     let path = store.join("state");
     let pointer = Pointer { directory: format!("state-{}", generation.0), since };
@@ -227,6 +228,14 @@ pub(super) fn point_to(store: &Path, generation: Generation, since: Timestamp) -
         return Ok(());
     }
     durable::write_file(&path, &text)
+}
+
+/// Whether the pointer may name this generation: it does, or cannot be read.
+pub(super) fn is_pointed_to(store: &Path, generation: Generation) -> bool {
+    match read_pointer(store) {
+        Ok(Pointed::At(pointed, _)) => pointed == generation,
+        Ok(Pointed::Nowhere(_)) | Err(_) => true,
+    }
 }
 
 /// Removes a generation that is no longer pointed to.

@@ -5,8 +5,8 @@
 //! completions and notes with the next group or within a second, a tenant's watermarks with its next batch or after ten
 //! minutes.
 //!
-//! After a failed write the answer to the group is the error, and the database is reopened with growing waits. The
-//! thread ends when the state is closed or dropped, or when the database turns out to be damaged.
+//! After a failed write the answer to the group is the error, and the database is reopened with waits that grow until a
+//! write succeeds. The thread ends when the state is closed or dropped, or when the database turns out to be damaged.
 //!
 //! Between groups it looks after the database's size, see [`super::generation`].
 
@@ -198,6 +198,7 @@ impl Writer {
             checked: now,
             looked: now,
             loose_due: None,
+            trouble: None,
             woken: Arc::clone(&woken),
             changes: Arc::clone(&changes),
         };
@@ -311,6 +312,8 @@ struct Thread {
     looked: Instant,
     /// When loose work is written even if no task comes.
     loose_due: Option<Instant>,
+    /// The waits since a write failed, until one succeeds.
+    trouble: Option<Backoff>,
     woken: Arc<AtomicBool>,
     changes: Arc<AtomicU64>,
 }
@@ -434,14 +437,19 @@ impl Thread {
             draft.watermark(*tenant, *content_type, watermark);
         }
         let Draft { batch, effects, changes_snapshot, damage, .. } = draft;
+        let idle = batch.is_empty();
         let committed = match damage.into_inner() {
             Some(damage) => Err(damage),
-            None => drafted.and_then(|()| if batch.is_empty() { Ok(()) } else { database.commit(batch) }),
+            None => drafted.and_then(|()| if idle { Ok(()) } else { database.commit(batch) }),
         };
         match &committed {
             Ok(()) => {
                 self.shared.loose().written(&watermarks, &notes);
                 self.take_note(&effects);
+                if !idle && let Some(trouble) = self.trouble.take() {
+                    let attempts = trouble.attempts();
+                    tracing::info!(message_id = event::STORE_WRITABLE, attempts, "the state can be written again");
+                }
                 if changes_snapshot {
                     self.changes.fetch_add(1, Ordering::AcqRel);
                 }
@@ -506,17 +514,11 @@ impl Thread {
         if matches!(error, StoreError::Damaged { .. }) {
             return Some(Stop::Failed(error));
         }
-        tracing::error!(
-            message_id = event::STORE_UNWRITABLE,
-            error = %error.trouble().cause,
-            remedy = error.remedy(),
-            "the state cannot be written; trying again"
-        );
-        self.database.close();
-        let mut backoff = Backoff::new(Stage::Store);
         let mut current = error;
         loop {
-            if let Some(stop) = self.refuse_for(backoff.failed(None), &current) {
+            self.database.close();
+            let wait = self.put_off(&current);
+            if let Some(stop) = self.refuse_for(wait, &current) {
                 return Some(stop);
             }
             let reopened =
@@ -524,28 +526,29 @@ impl Thread {
             match reopened {
                 Ok((books, _)) => {
                     self.shared.replace_books(books);
-                    tracing::info!(
-                        message_id = event::STORE_WRITABLE,
-                        attempts = backoff.attempts(),
-                        "the state can be written again"
-                    );
                     self.loose_due = Some(Instant::now());
                     return None;
                 }
                 Err(error @ StoreError::Damaged { .. }) => return Some(Stop::Failed(error)),
-                Err(error) => {
-                    if error.kind() != current.kind() || backoff.attempts().is_power_of_two() {
-                        tracing::warn!(
-                            error = %error.trouble().cause,
-                            attempts = backoff.attempts(),
-                            "the state still cannot be opened"
-                        );
-                    }
-                    self.database.close();
-                    current = error;
-                }
+                Err(error) => current = error,
             }
         }
+    }
+
+    /// Counts a failure, and says how long to wait. The journal hears of the first few, then with growing intervals.
+    fn put_off(&mut self, error: &StoreError) -> Duration {
+        let trouble = self.trouble.get_or_insert_with(|| Backoff::new(Stage::Store));
+        let wait = trouble.failed(None);
+        if trouble.attempts().is_power_of_two() {
+            tracing::error!(
+                message_id = event::STORE_UNWRITABLE,
+                error = %error.trouble().cause,
+                remedy = error.remedy(),
+                attempt = trouble.attempts(),
+                "the state cannot be written; trying again"
+            );
+        }
+        wait
     }
 
     /// Answers every task with the error, for this long.
@@ -601,9 +604,12 @@ impl Thread {
         let directory = next.directory(&self.store);
         let access = self.options.access();
         let copied = generation::copy(&self.store, &self.database, next, access, now)
-            .and_then(|()| Database::open(&directory, access));
+            .and_then(|()| Database::open(&directory, access))
+            .and_then(|database| generation::point_to(&self.store, next, now).map(|()| database));
         let database = match copied {
             Ok(database) => database,
+            // Nobody knows which of the two the next start finds, and only now do they hold the same.
+            Err(error) if generation::is_pointed_to(&self.store, next) => return Err(error),
             Err(error) => {
                 tracing::warn!(error = %error.trouble().cause, remedy = error.remedy(), "cannot copy the state; it stays where it is");
                 // The next copy has the same number.
@@ -615,8 +621,6 @@ impl Thread {
                 return Ok(());
             }
         };
-        // If this fails, nobody knows which of the two the next start finds, and only now do they hold the same.
-        generation::point_to(&self.store, next, now)?;
         let before = self.database.size_on_disk().unwrap_or_default();
         let old = self.database.directory().to_owned();
         *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = database.clone();

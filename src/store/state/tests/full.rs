@@ -9,6 +9,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::SIGXFSZ;
 
 use super::*;
+use crate::store::database::Doing;
+use crate::store::database::faults::{self, How};
 
 const DIRECTORY: &str = "TENANTRY_TEST_FULL_DISK";
 
@@ -71,4 +73,46 @@ fn a_full_disk_is_told_waited_out_and_moves_nothing() {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("recovered"), "{said}");
     assert!(!dir.path().join("aside").exists());
+}
+
+#[tokio::test]
+async fn the_waits_grow_until_a_write_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir);
+    let began = std::time::Instant::now();
+    faults::fail(dir.path(), Doing::Write, 4, How::Disk);
+    while faults::left(dir.path()) > 0 {
+        drop(state.enqueue(tenant(1), Tier::Poll, vec![blob("a", hours(1))], noon()).await);
+    }
+    while state.enqueue(tenant(1), Tier::Poll, vec![blob("b", hours(1))], noon()).await.is_err() {}
+    // A quarter of a second, a half, one and two, each less a fifth at most.
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    state.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_is_none_and_the_state_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    // The first copy cannot be written. The others can, but there is something in the place of the new pointer.
+    let copy = dir.path().join("state-2.new");
+    faults::fail(&copy, Doing::Write, 1, How::Disk);
+    let obstacle = dir.path().join("state.making");
+    let options = StateOptions { copy_every: Duration::ZERO, size_check: Duration::ZERO, ..StateOptions::new(noon()) };
+    open(&dir).close().await.unwrap();
+    std::fs::create_dir(&obstacle).unwrap();
+    let (state, events) = State::open(dir.path(), &options, &|| Ok(None)).unwrap();
+    assert_eq!(events, []);
+    let before = state.shared.database().directory().to_owned();
+    for name in ["a", "b", "c"] {
+        queue(&state, tenant(1), vec![blob(name, hours(1))]).await;
+    }
+    assert_eq!((state.shared.database().directory(), faults::left(&copy)), (&*before, 0));
+
+    std::fs::remove_dir(&obstacle).unwrap();
+    while state.shared.database().directory() == before {
+        state.settle().await.unwrap();
+    }
+    state.close().await.unwrap();
+    let state = open(&dir);
+    assert_eq!(take(&state, tenant(1), 9, noon()).await.len(), 3);
 }
