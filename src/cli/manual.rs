@@ -89,20 +89,33 @@ fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
 fn pages() -> io::Result<Vec<(String, String)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
-    let commands: Vec<_> = program.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
-    let names: Vec<_> = commands.iter().map(|command| format!("tenantry-{}", command.get_name())).collect();
-    let mut pages = vec![("tenantry.1".to_owned(), page(program, "tenantry", &names)?)];
+    let commands = with_subcommands(program.display_name("tenantry"));
+    let names: Vec<_> = commands.iter().map(name).collect();
+    let mut pages = Vec::new();
     for (command, name) in commands.into_iter().zip(&names) {
-        let title = name.clone();
-        pages.push((format!("{name}.1"), page(command.display_name(title.clone()), &title, &names)?));
+        pages.push((format!("{name}.1"), page(command, name, &names)?));
     }
     pages.push(("tenantry.toml.5".to_owned(), configuration(CONFIGURATION)));
     Ok(pages)
 }
 
+/// A command and all below it that are shown, each named by the whole way to it: `tenantry-store-backup`.
+fn with_subcommands(command: clap::Command) -> Vec<clap::Command> {
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let below: Vec<_> =
+        shown.map(|below| below.clone().display_name(format!("{}-{}", name(&command), below.get_name()))).collect();
+    let below = below.into_iter().flat_map(with_subcommands).collect::<Vec<_>>();
+    std::iter::once(command).chain(below).collect()
+}
+
+fn name(command: &clap::Command) -> String {
+    command.get_display_name().unwrap_or(command.get_name()).to_owned()
+}
+
 /// The page of the program or of one of its commands.
 fn page(command: clap::Command, name: &str, names: &[String]) -> io::Result<String> {
     let whole = name == "tenantry";
+    let has_subcommands = command.has_subcommands();
     let version = format!("tenantry {}", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command).title(name.to_uppercase()).section("1").source(version);
     let mut page = Vec::new();
@@ -111,9 +124,10 @@ fn page(command: clap::Command, name: &str, names: &[String]) -> io::Result<Stri
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    if whole {
+    if has_subcommands {
         man.render_subcommands_section(&mut page)?;
-    } else {
+    }
+    if !whole {
         man.render_extra_section(&mut page)?;
     }
     // The generator's name for what stands after the options in a command's help.
@@ -124,9 +138,8 @@ fn page(command: clap::Command, name: &str, names: &[String]) -> io::Result<Stri
         list(&mut page, "ENVIRONMENT", ENVIRONMENT);
     }
     let others = names.iter().filter(|other| *other != name).map(|other| format!("{}(1)", escaped(other)));
-    let first = (!whole).then(|| "tenantry(1)".to_owned());
     let last = ["tenantry.toml(5)", "systemctl(1)", "journalctl(1)"].map(str::to_owned);
-    let also: Vec<_> = first.into_iter().chain(others).chain(last).collect();
+    let also: Vec<_> = others.chain(last).collect();
     let _ = writeln!(page, ".SH \"SEE ALSO\"\n{}", also.join(", "));
     Ok(page)
 }
@@ -206,6 +219,12 @@ mod tests {
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
         for name in ["tenantry.1", "tenantry-run.1", "tenantry-export.1", "tenantry-completions.1", "tenantry.toml.5"] {
             assert!(names.contains(&name), "{name}: {names:?}");
+        }
+        // What is named as a page is one.
+        let (_, store) = pages.iter().find(|(name, _)| name == "tenantry-store.1").unwrap();
+        for below in ["stats", "backup", "restore"] {
+            assert!(names.contains(&format!("tenantry-store-{below}.1").as_str()), "{below}: {names:?}");
+            assert!(store.contains(&format!("tenantry\\-store\\-{below}(1)")), "{below}: {store}");
         }
         assert!(!names.iter().any(|name| name.contains("help") || name.contains("-man")), "{names:?}");
         for (name, text) in &pages {

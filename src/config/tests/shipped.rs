@@ -1,9 +1,10 @@
 //! The configuration files that are shipped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::*;
+use crate::cloud::PRESETS;
 
 /// The text with every key switched on that stands behind a `#`.
 fn switched_on(text: &str) -> String {
@@ -66,7 +67,7 @@ fn the_shipped_file_has_every_key_at_its_default() {
 
 #[test]
 fn every_shipped_example_is_valid_where_its_files_are() {
-    let mut seen = 0;
+    let mut clouds = BTreeSet::new();
     let mut folders = vec![shipped().join("examples")];
     let mut examples = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -115,7 +116,9 @@ fn every_shipped_example_is_valid_where_its_files_are() {
         let settings = folder.load().unwrap_or_else(|problems| panic!("{}: {problems:#?}", example.display()));
         assert_eq!(settings.warnings, [], "{}", example.display());
         assert!(!settings.tenants.is_empty(), "{}", example.display());
-        seen += 1;
+        clouds.extend(settings.tenants.iter().map(|tenant| tenant.cloud.name.clone()));
     }
-    assert!(seen >= 8, "{seen} examples");
+    for preset in PRESETS {
+        assert!(clouds.contains(preset), "no example has a tenant in {preset}");
+    }
 }
