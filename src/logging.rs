@@ -49,7 +49,8 @@ impl LogLevel {
 /// Reads a level such as `info`, or directives such as `info,tenantry::tenant=debug`. Libraries speak up from
 /// warnings on unless they are named.
 pub fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
-    let quiet = "sled=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,h2=warn";
+    // What sled meets, the store says itself, once and with a remedy; sled has a line for every attempt.
+    let quiet = "sled=off,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,h2=warn";
     let all = if directives.trim().is_empty() { format!("info,{quiet}") } else { format!("{quiet},{directives}") };
     EnvFilter::builder().parse(all)
 }
