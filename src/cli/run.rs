@@ -155,7 +155,7 @@ impl Daemon {
             order,
             stop_admin.clone(),
         )
-        .map_err(|error| socket::unusable(&settings.admin_socket(), &error))?;
+        .map_err(|error| socket::not_made(&settings.admin_socket(), &error))?;
         operator.open(admin.service());
         let admin = tokio::spawn(admin.serve());
         let registry = Arc::new(Registry::new(Shared {

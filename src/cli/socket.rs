@@ -230,6 +230,21 @@ pub(super) fn unusable(path: &Path, error: &io::Error) -> Ended {
     }
 }
 
+/// Why the daemon cannot make its socket at `path`.
+pub(super) fn not_made(path: &Path, error: &io::Error) -> Ended {
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Ended {
+            exit: Exit::Permission,
+            message: format!(
+                "cannot make the daemon's socket `{}`: {error}: run this as a service or as root, or set `socket` under \
+                 `[daemon]` to a path where this user may make it",
+                path.display()
+            ),
+        },
+        _ => unusable(path, error),
+    }
+}
+
 fn unavailable(message: String) -> anyhow::Error {
     Ended { exit: Exit::Unavailable, message }.into()
 }

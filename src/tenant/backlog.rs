@@ -105,8 +105,8 @@ impl Backlog {
             return;
         }
         match self.tree.store.take_queued(self.tree.tenant, LOT, self.tree.time.now()).await {
+            // That the state can be read says nothing of whether content can be written: the store's pace goes on.
             Ok(lot) => {
-                self.store_pace.succeeded();
                 // Fewer than asked for, of what is not only looked at again: that was all.
                 self.look = lot.len() == LOT || lot.iter().any(|entry| entry.again);
                 if lot.is_empty() {
@@ -136,7 +136,7 @@ impl Backlog {
                 self.strain.succeeded();
                 self.store_pace.succeeded();
             }
-            Ok(Outcome::PutOff) => self.store_pace.succeeded(),
+            Ok(Outcome::PutOff) => {}
             Ok(Outcome::Stale) => return Some((entry.blob.content_type, Word::Stale)),
             Ok(Outcome::Failed) => {
                 // Those that were under way together are one sign, not several.

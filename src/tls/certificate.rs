@@ -55,7 +55,7 @@ impl ListenerCertificate {
 
     /// `chain` begins with the certificate of `key`.
     fn new(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Self, TlsError> {
-        let (_, parsed) = X509Certificate::from_der(&chain[0]).map_err(|_| TlsError::BrokenCertificate)?;
+        let parsed = parsed(&chain[0])?;
         let time = |time: x509_parser::time::ASN1Time| {
             Timestamp::from_second(time.timestamp()).map_err(|_| TlsError::BadValidity)
         };
@@ -167,18 +167,23 @@ fn only(mut keys: Vec<Block>) -> Result<Arc<dyn SigningKey>, TlsError> {
     any_supported_type(&key).map_err(|_| TlsError::BrokenKey)
 }
 
-/// Which of the certificates the key belongs to.
+/// The whole of it, and nothing behind it.
+fn parsed<'a>(der: &'a CertificateDer<'static>) -> Result<X509Certificate<'a>, TlsError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], parsed)) => Ok(parsed),
+        _ => Err(TlsError::BrokenCertificate),
+    }
+}
+
+/// Which of the certificates the key belongs to. Callers read each of them, and some stop at the first that is odd: all
+/// must be right.
 fn position(certificates: &[CertificateDer<'static>], key: &dyn SigningKey) -> Result<usize, TlsError> {
     let public = key.public_key().ok_or(TlsError::BrokenKey)?;
-    let mut subject = None;
-    for (number, der) in certificates.iter().enumerate() {
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| TlsError::BrokenCertificate)?;
-        if parsed.public_key().raw == public.as_ref() {
-            return Ok(number);
-        }
-        subject.get_or_insert_with(|| parsed.subject().to_string());
-    }
-    Err(TlsError::Mismatch { subject: subject.unwrap_or_default() })
+    let certificates: Vec<_> = certificates.iter().map(parsed).collect::<Result<_, _>>()?;
+    certificates
+        .iter()
+        .position(|certificate| certificate.public_key().raw == public.as_ref())
+        .ok_or_else(|| TlsError::Mismatch { subject: certificates[0].subject().to_string() })
 }
 
 /// What the certificate calls the hosts that it is for.

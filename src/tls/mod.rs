@@ -182,7 +182,7 @@ fn blocks(bytes: &[u8]) -> Result<Vec<Block>, TlsError> {
 
 impl Block {
     fn is_certificate(&self) -> bool {
-        matches!(self.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE")
+        matches!(self.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE")
     }
 }
 

@@ -69,6 +69,7 @@ fn what_cannot_be_served_is_refused() {
     let both = [own.clone(), other.clone()].concat();
     let certificate = |text: &str| text.as_bytes().to_vec();
     let mismatch = TlsError::Mismatch { subject: "CN=listener".to_owned() };
+    let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let damaged = leaf[..leaf.len() / 2].to_owned();
     for (bytes, key, expected) in [
         (der, Some(own.as_str()), TlsError::NotPem),
@@ -84,11 +85,9 @@ fn what_cannot_be_served_is_refused() {
         (certificate(&leaf), Some(old), TlsError::EncryptedKey),
         (certificate(&leaf), Some(&openssh), TlsError::BrokenKey),
         (certificate(&leaf), Some(&other), mismatch),
-        (
-            certificate("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-            Some(&own),
-            TlsError::BrokenCertificate,
-        ),
+        (certificate(odd), Some(&own), TlsError::BrokenCertificate),
+        (certificate(&(leaf.clone() + odd)), Some(&own), TlsError::BrokenCertificate),
+        (certificate(&leaf.replace("CERTIFICATE", "TRUSTED CERTIFICATE")), Some(&own), TlsError::NoCertificate),
     ] {
         let read = ListenerCertificate::from_pem(&bytes, key.map(str::as_bytes));
         assert_eq!(read.unwrap_err(), expected);

@@ -17,7 +17,7 @@
 //! One that takes nothing at all for a quarter of an hour is disconnected, since it also holds the partition it reads.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,8 @@ pub struct Service {
 }
 
 impl AdminSocket {
-    /// Binds the socket. The store's lock is held by now, so that a socket file left there is nobody's.
+    /// Binds the socket. The store's lock is held by now, so that a socket file left there is nobody's. Its folder is made
+    /// if it is missing: who starts this by hand has nobody who made `/run/tenantry`.
     pub fn bind(
         path: &Path,
         store_path: &Path,
@@ -112,6 +113,9 @@ impl AdminSocket {
     ) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
             std::fs::remove_file(path)?;
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;

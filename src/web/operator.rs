@@ -171,6 +171,8 @@ async fn other_settings(current: &Serving, changes: &mut watch::Receiver<Serving
 /// Goes on with what the certificate's files hold whenever they have changed, and tells it.
 async fn renewals(serving: &watch::Sender<Serving>) {
     let mut renewal = Renewal::default();
+    // They are tried again, which is no news as long as the cause is the same.
+    let mut told = None;
     let mut looks = interval(tls::LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -182,13 +184,17 @@ async fn renewals(serving: &watch::Sender<Serving>) {
                     warn!(message_id = event::SETTING_WARNING, "{warning}");
                 }
                 renew(serving, read);
+                told = None;
             }
             Some(Err(problems)) => {
                 let problems = problems.to_string().replace('\n', "; ");
-                error!(
-                    message_id = event::LISTENER_CERTIFICATE_REFUSED,
-                    "the operators' listener keeps the certificate that it has, until what changed is mended: {problems}"
-                );
+                if told.as_ref() != Some(&problems) {
+                    error!(
+                        message_id = event::LISTENER_CERTIFICATE_REFUSED,
+                        "the operators' listener keeps the certificate that it has, until what changed is mended: {problems}"
+                    );
+                    told = Some(problems);
+                }
             }
             None => {}
         }

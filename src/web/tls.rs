@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
@@ -23,6 +23,8 @@ use crate::tls::Tls;
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// How often the files of a listener are looked at.
 pub(super) const LOOK: Duration = Duration::from_secs(5);
+/// How long after they could not be used they are read again although they have not changed.
+const AGAIN: Duration = Duration::from_mins(10);
 
 /// The caller's stream, once it is encrypted and the caller has shown what is demanded. `of` says who callers are.
 ///
@@ -44,8 +46,8 @@ where
 pub(super) struct Renewal {
     /// What the last look saw.
     seen: Option<Stamps>,
-    /// What was read last, whatever came of it.
-    judged: Option<Stamps>,
+    /// What could not be used when it was read last, and when that was: the cause may lie outside the files.
+    refused: Option<(Stamps, Instant)>,
 }
 
 impl Renewal {
@@ -56,21 +58,20 @@ impl Renewal {
     ) -> Option<Result<(ListenerTls, Vec<Problem>), ConfigErrors>> {
         let files = tls.clone();
         let seen = spawn_blocking(move || files.look()).await.ok()?;
-        if !self.is_due(tls.stamps(), seen) {
+        if !self.is_due(tls.stamps(), &seen) {
             return None;
         }
         let files = tls.clone();
-        spawn_blocking(move || files.read_again()).await.ok()
+        let read = spawn_blocking(move || files.read_again()).await.ok()?;
+        self.refused = read.is_err().then(|| (seen, Instant::now()));
+        Some(read)
     }
 
-    /// Whether files that were `read` and are `now` seen are to be read again, which then is taken for done.
-    fn is_due(&mut self, read: &Stamps, now: Stamps) -> bool {
-        let stands = self.seen.replace(now.clone()).is_some_and(|seen| seen == now);
-        if !stands || now == *read || self.judged.as_ref() == Some(&now) {
-            return false;
-        }
-        self.judged = Some(now);
-        true
+    /// Whether files that were `read` and are `now` seen are to be read again.
+    fn is_due(&mut self, read: &Stamps, now: &Stamps) -> bool {
+        let stands = self.seen.replace(now.clone()).is_some_and(|seen| seen == *now);
+        let refused = self.refused.as_ref().is_some_and(|(refused, at)| refused == now && at.elapsed() < AGAIN);
+        stands && now != read && !refused
     }
 }
 
@@ -101,19 +102,25 @@ mod tests {
         assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     }
 
-    #[test]
-    fn files_are_read_once_they_have_changed_and_stand_still() {
+    #[tokio::test(start_paused = true)]
+    async fn files_are_read_once_they_have_changed_and_stand_still() {
         let stamps = |sizes: &[u64]| Stamps::of_sizes(sizes);
         let (read, mut renewal) = (stamps(&[1, 1]), Renewal::default());
-        let mut due = |read: &Stamps, sizes: &[u64]| renewal.is_due(read, stamps(sizes));
-        assert!(!due(&read, &[1, 1]) && !due(&read, &[1, 1]), "as they were read");
-        assert!(!due(&read, &[2, 1]), "the certificate alone");
-        assert!(!due(&read, &[2, 2]), "and the key");
-        assert!(due(&read, &[2, 2]), "now they stand");
-        assert!(!due(&read, &[2, 2]), "they could not be used, and are not read again");
-        assert!(!due(&read, &[3, 2]) && due(&read, &[3, 2]), "until they change");
-        let read = stamps(&[3, 2]);
-        assert!(!due(&read, &[3, 2]), "they were used");
-        assert!(!due(&read, &[2, 2]) && due(&read, &[2, 2]), "what was there before is a change too");
+        let due = |renewal: &mut Renewal, read: &Stamps, sizes: &[u64]| renewal.is_due(read, &stamps(sizes));
+        assert!(!due(&mut renewal, &read, &[1, 1]) && !due(&mut renewal, &read, &[1, 1]), "as they were read");
+        assert!(!due(&mut renewal, &read, &[2, 1]), "the certificate alone");
+        assert!(!due(&mut renewal, &read, &[2, 2]), "and the key");
+        assert!(due(&mut renewal, &read, &[2, 2]), "now they stand");
+        renewal.refused = Some((stamps(&[2, 2]), Instant::now()));
+        assert!(!due(&mut renewal, &read, &[2, 2]), "they could not be used");
+        assert!(!due(&mut renewal, &read, &[3, 2]) && due(&mut renewal, &read, &[3, 2]), "until they change");
+        assert!(!due(&mut renewal, &read, &[2, 2]), "and come back");
+        tokio::time::advance(AGAIN).await;
+        assert!(due(&mut renewal, &read, &[2, 2]), "or the cause may have gone");
+        // Used; then a slow reload goes back to what it had read before.
+        renewal.refused = None;
+        let newer = stamps(&[3, 2]);
+        assert!(!due(&mut renewal, &newer, &[3, 2]) && !due(&mut renewal, &newer, &[3, 2]), "they were used");
+        assert!(due(&mut renewal, &read, &[3, 2]), "what is there is not what is shown");
     }
 }

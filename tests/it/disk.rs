@@ -7,7 +7,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tenantry_simulator::{BlobSpec, ContentType, Feed, Scenario, Tenant};
+use tenantry_simulator::{BlobSpec, ContentType, Endpoint, Feed, Scenario, Tenant};
 use uuid::Uuid;
 
 use crate::phases::PARTITION;
@@ -179,7 +179,7 @@ fn met(log: &str) -> BTreeMap<&'static str, usize> {
 
 /// Fills the disk up, but for so many KiB at a time, under a daemon whose partitions are of this size.
 #[expect(clippy::print_stderr, reason = "the figures belong to the test's output")]
-async fn fill_again_and_again(seed: u64, partition: &str, all_large: usize, all_left: &[u64]) {
+async fn fill_again_and_again(seed: u64, partition: &str, all_large: usize, all_left: &[u64], sites: &[&str]) {
     let Some((world, disk)) = small(Scenario::new(seed).tenant(busy(60)), "\"1 KiB\"", partition) else { return };
     let mut daemon = world.run();
     let (mut random, mut longest) = (fastrand::Rng::with_seed(seed), Duration::ZERO);
@@ -211,7 +211,11 @@ async fn fill_again_and_again(seed: u64, partition: &str, all_large: usize, all_
         longest = longest.max(resumed);
         eprintln!("{left} KiB left: {:?}, {resumed:?} after {was_full:?}", met(&daemon.log()[logged..]));
     }
-    eprintln!("full disks were met by {:?}, and at most {longest:?} later it went on", met(&daemon.log()));
+    let met = met(&daemon.log());
+    eprintln!("full disks were met by {met:?}, and at most {longest:?} later it went on");
+    for site in sites {
+        assert!(met.contains_key(site), "{site} is not among {met:?}");
+    }
     assert_nothing_was_lost(world, disk, daemon).await;
 }
 
@@ -220,7 +224,7 @@ async fn fill_again_and_again(seed: u64, partition: &str, all_large: usize, all_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full_at_once_loses_nothing_while_partitions_are_begun_and_sealed() {
     let left = [0, 4, 8, 12, 16, 20, 24, 32, 64, 4096, 8300, 9000];
-    fill_again_and_again(98, PARTITION, 3, &left).await;
+    fill_again_and_again(98, PARTITION, 3, &left, &["new partition", "seal"]).await;
 }
 
 /// Here it is that of a batch, of parts that are sent ahead, of the state.
@@ -228,7 +232,7 @@ async fn a_disk_that_is_full_at_once_loses_nothing_while_partitions_are_begun_an
 async fn a_disk_that_is_full_at_once_loses_nothing_while_blobs_are_stored() {
     let left = [0, 4, 64, 200, 512, 1024, 3000, 6000];
     // So many take more than what the database of a partition has allotted to itself ahead.
-    fill_again_and_again(106, "\"256 MiB\"", 12, &left).await;
+    fill_again_and_again(106, "\"256 MiB\"", 12, &left, &["content"]).await;
 }
 
 /// The state: nothing is retrieved, since more is to be kept free than there is, and the queue is all that grows.
@@ -389,7 +393,7 @@ async fn a_disk_that_is_mounted_read_only_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_refuses_everything_is_told_of_and_loses_nothing() {
     let Some((world, disk)) = small(Scenario::new(105).tenant(busy(60)), "\"1 KiB\"", PARTITION) else { return };
-    for _ in 0..3 {
+    for round in 0..3 {
         let mut daemon = world.run();
         let before = stored(&daemon.wait("it runs", |_| true).await);
         daemon.wait("it stores", |status| stored(status) > before).await;
@@ -404,6 +408,14 @@ async fn a_disk_that_refuses_everything_is_told_of_and_loses_nothing() {
                 && log[logged..].contains("check the disk and the file system (`dmesg`)")
         });
         told.await;
+        if round == 0 {
+            // What cannot be stored is not asked for at full speed: the waits grow.
+            let asked = || world.cloud.ledger().requests(tenant_id(1), Endpoint::Blob);
+            let (before, since) = (asked(), Instant::now());
+            daemon.wait("some time passes", |_| since.elapsed() > Duration::from_secs(20)).await;
+            let asked = asked() - before;
+            assert!(asked < 150, "{asked} requests in 20 seconds\n{}", daemon.log());
+        }
         // It ends when it is told to, with nothing to be written to.
         daemon.stop().await;
         disk.unmount().unwrap();

@@ -1,6 +1,7 @@
 //! Signals, reloads, and what the operator reads.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -253,4 +254,23 @@ async fn few_tenants_are_told_one_by_one_and_many_in_one_line() {
         let named = log.lines().filter(|line| line.contains("tenant-")).count();
         assert_eq!(named, each, "a healthy tenant is silent: {log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_it_by_hand_need_not_make_a_folder_for_the_socket() {
+    let world = World::new(Scenario::new(17).tenant(tenant(1, 1, 1.0)), "[daemon]\n");
+    let folder = world.dir.path().join("run").join("tenantry");
+    world.set("daemon", "socket", &format!("\"{}\"", folder.join("admin.sock").display()));
+    let daemon = world.run();
+    daemon.wait_log("started").await;
+    let status = world.tenantry(&["status", "--json"]);
+    assert!(status.status.success(), "{status:?}");
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(daemon.stop().await.success());
+    // Where it cannot be made, the path is named.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    let daemon = world.run();
+    daemon.wait_log("cannot start").await;
+    assert!(daemon.log().contains("admin.sock"), "{}", daemon.log());
 }

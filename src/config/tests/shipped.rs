@@ -116,7 +116,7 @@ fn every_shipped_example_is_valid_where_its_files_are() {
         let settings = folder.load().unwrap_or_else(|problems| panic!("{}: {problems:#?}", example.display()));
         assert_eq!(settings.warnings, [], "{}", example.display());
         assert!(!settings.tenants.is_empty(), "{}", example.display());
-        clouds.extend(settings.tenants.iter().map(|tenant| tenant.cloud.name.clone()));
+        clouds.extend(settings.tenants.values().map(|tenant| tenant.cloud.name.clone()));
     }
     for preset in PRESETS {
         assert!(clouds.contains(preset), "no example has a tenant in {preset}");

@@ -312,8 +312,8 @@ struct Thread {
     looked: Instant,
     /// When loose work is written even if no task comes.
     loose_due: Option<Instant>,
-    /// The waits since a write failed, until one succeeds.
-    trouble: Option<Backoff>,
+    /// The waits since a write failed, until one succeeds, and the kind of failure that was told last.
+    trouble: Option<(Backoff, String)>,
     woken: Arc<AtomicBool>,
     changes: Arc<AtomicU64>,
 }
@@ -446,7 +446,7 @@ impl Thread {
             Ok(()) => {
                 self.shared.loose().written(&watermarks, &notes);
                 self.take_note(&effects);
-                if !idle && let Some(trouble) = self.trouble.take() {
+                if !idle && let Some((trouble, _)) = self.trouble.take() {
                     let attempts = trouble.attempts();
                     tracing::info!(message_id = event::STORE_WRITABLE, attempts, "the state can be written again");
                 }
@@ -535,11 +535,14 @@ impl Thread {
         }
     }
 
-    /// Counts a failure, and says how long to wait. The journal hears of the first few, then with growing intervals.
+    /// Counts a failure, and says how long to wait. The journal hears of the first few, then with growing intervals, and of
+    /// another kind of failure at once.
     fn put_off(&mut self, error: &StoreError) -> Duration {
-        let trouble = self.trouble.get_or_insert_with(|| Backoff::new(Stage::Store));
+        let kind = error.trouble().kind;
+        let (trouble, told) = self.trouble.get_or_insert_with(|| (Backoff::new(Stage::Store), kind.clone()));
         let wait = trouble.failed(None);
-        if trouble.attempts().is_power_of_two() {
+        if trouble.attempts().is_power_of_two() || *told != kind {
+            *told = kind;
             tracing::error!(
                 message_id = event::STORE_UNWRITABLE,
                 error = %error.trouble().cause,
@@ -604,12 +607,17 @@ impl Thread {
         let directory = next.directory(&self.store);
         let access = self.options.access();
         let copied = generation::copy(&self.store, &self.database, next, access, now)
-            .and_then(|()| Database::open(&directory, access))
-            .and_then(|database| generation::point_to(&self.store, next, now).map(|()| database));
-        let database = match copied {
+            .and_then(|()| Database::open(&directory, access));
+        let pointed = match copied {
+            Ok(database) => match generation::point_to(&self.store, next, now) {
+                // Nobody knows which of the two the next start finds, and only now do they hold the same.
+                Err(error) if generation::is_pointed_to(&self.store, next) => return Err(error),
+                pointed => pointed.map(|()| database),
+            },
+            Err(error) => Err(error),
+        };
+        let database = match pointed {
             Ok(database) => database,
-            // Nobody knows which of the two the next start finds, and only now do they hold the same.
-            Err(error) if generation::is_pointed_to(&self.store, next) => return Err(error),
             Err(error) => {
                 tracing::warn!(error = %error.trouble().cause, remedy = error.remedy(), "cannot copy the state; it stays where it is");
                 // The next copy has the same number.
