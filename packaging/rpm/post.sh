@@ -1,4 +1,4 @@
-/usr/share/tenantry/choose-unit
+/usr/libexec/tenantry/choose-unit
 systemd-sysusers tenantry.conf >/dev/null 2>&1 || :
 install -d -m 0750 -g tenantry /etc/tenantry/credentials || :
 journalctl --update-catalog >/dev/null 2>&1 || :

@@ -6,6 +6,7 @@ mod clock;
 mod collect;
 mod commands;
 mod config;
+mod contents;
 mod crash;
 mod disk;
 mod isolation;
