@@ -2,8 +2,8 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-# All that .ci/run checks, in its order.
-ci: fmt clippy docs unused deny build-without-demo test
+# All that .ci/run checks, in its order; it reads this line.
+ci: fmt clippy docs unused deny build-without-demo packages test
 
 # The formatting is rustfmt's.
 fmt:

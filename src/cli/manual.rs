@@ -41,7 +41,10 @@ const FILES: &[(&str, &str)] = &[
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("TENANTRY_CONFIG", "The configuration file, where --config does not name one."),
     ("TENANTRY__SECTION__KEY", "Replaces one key of the configuration, as in TENANTRY__COLLECT__POLL_INTERVAL=2m."),
-    ("HTTPS_PROXY, NO_PROXY", "A proxy on the way to Microsoft, and the hosts that are reached without it."),
+    (
+        "HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+        "A proxy on the way to Microsoft (the first of the two that is set), and the hosts that are reached without it.",
+    ),
     ("NO_COLOR", "No colours, whatever the terminal can do."),
 ];
 
@@ -230,6 +233,15 @@ mod tests {
         for (name, text) in &pages {
             assert!(text.contains(".SH NAME") || text.contains(".SH \"NAME\""), "{name}: {text}");
             assert!(text.contains("SEE ALSO") && !text.contains("EXTRA"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_page_of_the_program_names_every_variable_of_a_proxy() {
+        let pages = pages().unwrap();
+        let (_, page) = &pages[0];
+        for variable in ["HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            assert!(page.contains(variable), "{variable}: {page}");
         }
     }
 
