@@ -186,17 +186,18 @@ impl TenantReport {
         (current.arriving, current.told_collecting) = (true, false);
     }
 
-    /// A stage works, with one content type or with all.
+    /// A stage works, with one content type or with all. If more than one had trouble, the line names the last of them.
     pub fn works(&self, stage: Stage, content_type: Option<ContentType>) {
         let mut current = self.current();
         // Success is the usual case: it costs a look-up.
         let Some(history) = current.troubles.get_mut(&stage) else { return };
         let Some(over) = history.well(content_type, Instant::now()).filter(|over| !over.trouble.shared) else { return };
-        let status = &current.status;
-        info!(message_id = event::TENANT_RECOVERED, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = over.trouble.kind, attempts = over.attempts, "works again");
+        let (status, content_type) = (&current.status, content_type.map(ContentType::as_str));
+        info!(message_id = event::TENANT_RECOVERED, tenant = %status.id, name = %status.name, stage = stage.as_str(), content_type, kind = over.trouble.kind, attempts = over.attempts, "works again");
     }
 
-    /// A stage met `trouble`, with one content type or with all.
+    /// A stage met `trouble`, with one content type or with all. The line stands for all types that meet the same, and
+    /// names the first of them.
     pub fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
         let now = Instant::now();
         let mut current = self.current();
@@ -211,12 +212,12 @@ impl TenantReport {
         if line == Line::Quiet || trouble.shared {
             return;
         }
-        let status = &current.status;
+        let (status, content_type) = (&current.status, content_type.map(ContentType::as_str));
         let (error_code, correlation_id) = (trouble.code.as_deref(), trouble.correlation_id.as_deref());
         if trouble.needs_operator {
-            error!(message_id = event::TENANT_NEEDS_OPERATOR, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, error_code, correlation_id, attempt, "{trouble}");
+            error!(message_id = event::TENANT_NEEDS_OPERATOR, tenant = %status.id, name = %status.name, stage = stage.as_str(), content_type, kind = trouble.kind, error_code, correlation_id, attempt, "{trouble}");
         } else {
-            warn!(message_id = event::TENANT_TROUBLED, tenant = %status.id, name = %status.name, stage = stage.as_str(), kind = trouble.kind, error_code, correlation_id, attempt, "{trouble}");
+            warn!(message_id = event::TENANT_TROUBLED, tenant = %status.id, name = %status.name, stage = stage.as_str(), content_type, kind = trouble.kind, error_code, correlation_id, attempt, "{trouble}");
         }
     }
 
