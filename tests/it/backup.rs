@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -217,5 +218,43 @@ async fn a_backup_of_which_a_byte_has_changed_is_refused_with_the_files_name() {
     let refused = refusal(&world.backup(&world.folder("")), 1);
     assert!(refused.contains("which is no part of a backup"), "{refused}");
     world.assert_store_is_sound().await;
+    world.assert_collected();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_behind_a_link_is_restored_to_where_the_link_leads() {
+    let world = World::of_two(104);
+    let mut daemon = world.run();
+    daemon.wait_collected(&world).await;
+    assert!(daemon.stop().await.success());
+    let folder = world.folder("backup");
+    said(&world.backup(&folder));
+    // As systemd keeps the state of a service whose user is dynamic.
+    let (link, private, damaged) = (world.store(), world.folder("private/store"), world.folder("private/damaged"));
+    fs::create_dir(world.folder("private")).unwrap();
+    fs::rename(&link, &private).unwrap();
+    symlink("private/store", &link).unwrap();
+
+    let names_it = format!("the store `{}` is in use", private.canonicalize().unwrap().display());
+    let refused = refusal(&world.restore(&folder), 1);
+    assert!(refused.contains(&names_it), "{refused}");
+    // The link alone was moved, and what it led to is what systemd would find.
+    fs::rename(&link, world.folder("moved")).unwrap();
+    let refused = refusal(&world.restore(&folder), 1);
+    assert!(refused.contains("private/store` is in use"), "{refused}");
+    fs::rename(world.folder("moved"), &link).unwrap();
+
+    fs::rename(&private, &damaged).unwrap();
+    let restored = said(&world.restore(&folder));
+    assert!(restored.contains("private/store` holds what was stored"), "{restored}");
+    assert!(link.is_symlink() && private.join("content").is_dir());
+    world.assert_store_is_sound().await;
+    world.assert_collected();
+
+    // Nothing is left of either: a directory of the path's own name, which systemd moves to its place.
+    fs::remove_file(&link).unwrap();
+    fs::remove_dir_all(&private).unwrap();
+    said(&world.restore(&folder));
+    assert!(!link.is_symlink() && !private.exists());
     world.assert_collected();
 }

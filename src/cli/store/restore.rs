@@ -16,8 +16,11 @@ use crate::store::{self, Restored};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Every file of the backup is compared with its SHA-256 before anything is written. `store.path` must be \
-                        missing or empty: nothing that is stored is ever replaced.\n\n\
-                        Examples:\n  systemctl stop tenantry && mv /var/lib/tenantry /var/lib/tenantry.damaged\n  \
+                        missing or empty: nothing that is stored is ever replaced. If it is a link, as systemd makes one \
+                        for a service whose user is dynamic, that is about what the link leads to: move that away, and \
+                        leave the link.\n\n\
+                        Examples:\n  systemctl stop tenantry\n  \
+                        mv /var/lib/private/tenantry /var/lib/private/tenantry.damaged\n  \
                         tenantry store restore /mnt/backup/tenantry && systemctl start tenantry"
 )]
 pub struct RestoreArgs {
@@ -42,12 +45,12 @@ pub(super) async fn restore(config: &Path, args: RestoreArgs) -> anyhow::Result<
     let (folder, path) = (args.folder, client.store.path.clone());
     let restore = move || store::restore(&folder, &path, &opening::lock_request("tenantry store restore"));
     let restored = tokio::task::spawn_blocking(restore).await.context("restoring panicked")?.map_err(told)?;
-    print_outcome(&render(&restored, &client.store.path))?;
+    print_outcome(&render(&restored))?;
     Ok(Exit::Done)
 }
 
-fn render(restored: &Restored, store: &Path) -> String {
-    let Restored { at, partitions, unsealed, blobs, records, stored } = restored;
+fn render(restored: &Restored) -> String {
+    let Restored { store, at, partitions, unsealed, blobs, records, stored } = restored;
     let day = |at: &jiff::Timestamp| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
     let span = stored.map_or_else(String::new, |(from, to)| format!(", stored from {} to {}", day(&from), day(&to)));
     let more = if *unsealed > 0 { " and what the last partition holds" } else { "" };

@@ -10,7 +10,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, lchown};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -27,6 +27,8 @@ const RESTORING: &str = ".restoring";
 /// What a store holds that was made out of a backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
+    /// Where it is: the store's path, or what that leads to.
+    pub store: PathBuf,
     /// The moment that the backup is of.
     pub at: Timestamp,
     /// How many partitions.
@@ -42,13 +44,14 @@ pub struct Restored {
 }
 
 /// Restores the backup in `folder` to the directory of a store that holds nothing. Blocking: reads everything twice.
-pub fn restore(folder: &Path, store: &Path, lock: &LockRequest) -> Result<Restored, BackupError> {
+pub fn restore(folder: &Path, path: &Path, lock: &LockRequest) -> Result<Restored, BackupError> {
+    let store = &place(path)?;
     let manifest = read_manifest(folder)?;
     if !is_half_restored(store)? {
         refuse_used(store)?;
     }
     check(folder, &manifest)?;
-    let restored = sum_up(folder, &manifest)?;
+    let restored = Restored { store: store.clone(), ..sum_up(folder, &manifest)? };
 
     let _lock = StoreLock::take(store, lock)?;
     let making = store.join(RESTORING);
@@ -63,6 +66,30 @@ pub fn restore(folder: &Path, store: &Path, lock: &LockRequest) -> Result<Restor
     durable::rename(&making.join("format"), &store.join("format"))?;
     durable::remove_directory(&making)?;
     Ok(restored)
+}
+
+/// Where the store with this path is, or has to be. systemd makes the path of a service whose user is dynamic a link to
+/// `private/` beside it. Whoever moved that directory away has left a link that leads nowhere; whoever moved the link has
+/// left the directory, and beside it systemd does not start the service with any other.
+fn place(path: &Path) -> Result<PathBuf, StoreError> {
+    // Without a slash at its end, which would stand for what a link leads to.
+    let path: PathBuf = path.components().collect();
+    let failed = |error| Err(StoreError::read(&path, error));
+    let above = path.parent().unwrap_or(Path::new(""));
+    match fs::read_link(&path) {
+        Ok(target) => match fs::canonicalize(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(above.join(target)),
+            Err(error) => failed(error),
+            Ok(there) => Ok(there),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let private = above.join("private").join(path.file_name().unwrap_or_default());
+            Ok(if private.is_dir() { private } else { path })
+        }
+        // It is no link.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(path),
+        Err(error) => failed(error),
+    }
 }
 
 fn read_manifest(folder: &Path) -> Result<Manifest, BackupError> {
