@@ -160,6 +160,19 @@ mod tests {
     }
 
     #[test]
+    fn the_catalogue_names_the_exit_codes_after_which_systemd_starts_nothing() {
+        let text = &catalogue()[FAILED];
+        for unit in ["tenantry.service", "tenantry-252.service"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit);
+            let unit = std::fs::read_to_string(path).unwrap();
+            let codes = unit.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus=")).unwrap();
+            for code in codes.split_whitespace() {
+                assert!(text.contains(&format!("{code})")), "{code}: {text}");
+            }
+        }
+    }
+
+    #[test]
     fn every_error_has_an_identity() {
         fn look(folder: &std::path::Path, missing: &mut Vec<String>) {
             for entry in std::fs::read_dir(folder).unwrap() {

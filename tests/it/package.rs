@@ -78,7 +78,7 @@ fn a_deb_under(suite: &str, start: &str) {
     let exists = |path: &str| fs::symlink_metadata(tree.join(path)).is_ok();
 
     // Installed: nothing runs before somebody has said what is to be collected.
-    machine.must(&["dpkg", "-i", "/opt/old.deb"]);
+    install(&machine, "/opt/old.deb");
     assert_eq!(machine.must(&["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "tenantry"]).trim(), "ii");
     assert_eq!([machine.property("UnitFileState"), machine.property("ActiveState")], ["disabled", "inactive"]);
     // By its name when it is started: the unit for this systemd was chosen.
@@ -89,19 +89,26 @@ fn a_deb_under(suite: &str, start: &str) {
 
     switch_on(&mut machine, &world, wanted);
 
-    // An upgrade restarts the service, and keeps what was edited and what was collected.
+    // An upgrade restarts the service, and keeps what was edited and what was collected. The new conffile is another one
+    // than the old one was before somebody edited it, and is put beside it.
     let process = machine.property("MainPID");
-    machine.must(&["dpkg", "-i", "/opt/new.deb"]);
+    install(&machine, "/opt/new.deb");
     assert!(machine.must(&["dpkg-query", "-W", "-f", "${Version}", "tenantry"]).ends_with("-2"));
     machine.wait("it was restarted", |machine| {
         machine.property("ActiveState") == "active" && machine.property("MainPID") != process
     });
     assert_eq!(fs::read_to_string(tree.join("etc/tenantry/tenantry.toml")).unwrap(), configuration(&world));
+    let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tenantry.toml")).unwrap();
+    let beside = fs::read_to_string(tree.join("etc/tenantry/tenantry.toml.dpkg-dist")).unwrap();
+    assert_eq!(beside.strip_prefix(&shipped), Some("# The second revision.\n"));
     assert_eq!(machine.must(&["tenantry", "export"]).lines().count(), wanted);
+
+    assert_the_unit_is_that_of_its_systemd(&machine, start);
+    restore_as_the_readme_says(&mut machine);
 
     // What the administrator has switched off stays off.
     machine.must(&["systemctl", "disable", "--now", "tenantry"]);
-    machine.must(&["dpkg", "-i", "--force-downgrade", "/opt/old.deb"]);
+    install(&machine, "/opt/old.deb");
     assert_eq!([machine.property("UnitFileState"), machine.property("ActiveState")], ["disabled", "inactive"]);
     machine.must(&["systemctl", "enable", "--now", "tenantry"]);
 
@@ -110,7 +117,7 @@ fn a_deb_under(suite: &str, start: &str) {
     assert_eq!(machine.property("ActiveState"), "inactive");
     assert!(exists("etc/tenantry/tenantry.toml") && exists("var/lib/private/tenantry/content"));
     assert!(!exists("usr/bin/tenantry") && !exists("usr/lib/systemd/system/tenantry.service"));
-    machine.must(&["dpkg", "-i", "/opt/new.deb"]);
+    install(&machine, "/opt/new.deb");
     machine.must(&["systemctl", "start", "tenantry"]);
     machine.wait_state("active");
     assert_eq!(machine.must(&["tenantry", "export"]).lines().count(), wanted);
@@ -124,6 +131,71 @@ fn a_deb_under(suite: &str, start: &str) {
     assert!(left.is_empty(), "{left:?}");
     assert!(!exists("etc/systemd/system/multi-user.target.wants/tenantry.service"));
     assert_eq!(machine.property("LoadState"), "not-found");
+}
+
+/// As an administrator does whom nobody asks what is to become of an edited conffile.
+#[track_caller]
+fn install(machine: &Machine, deb: &str) {
+    machine.must(&["dpkg", "-i", "--force-confold", "--force-downgrade", deb]);
+}
+
+/// By what a systemd says of its version; the one that is here is asked last.
+fn assert_the_unit_is_that_of_its_systemd(machine: &Machine, here: &str) {
+    let chosen = |version: &str| {
+        let says = format!("#!/bin/sh\necho 'systemd {version} ({version}.1)'\n");
+        put(machine.tree.path().join("opt/systemd/systemctl"), 0o755, says);
+        machine.must(&["env", "PATH=/opt/systemd:/usr/bin:/bin", "/usr/libexec/tenantry/choose-unit"]);
+        let unit = fs::read_to_string(machine.tree.path().join("usr/lib/systemd/system/tenantry.service")).unwrap();
+        unit.lines().find_map(|line| line.strip_prefix("Type=")).unwrap().to_owned()
+    };
+    // Growing waits are of 254: with 253 that unit would start each second what fails again.
+    let wanted = [("252", "notify"), ("253", "notify"), ("254", "notify-reload"), ("257", "notify-reload")];
+    for (version, unit) in wanted {
+        assert_eq!(chosen(version), unit, "{version}");
+    }
+    machine.must(&["/usr/libexec/tenantry/choose-unit"]);
+    assert!(machine.must(&["systemctl", "cat", "tenantry"]).contains(&format!("\nType={here}\n")));
+}
+
+/// A backup, the store gone, and a store out of the backup: by the lines that the README has for it.
+fn restore_as_the_readme_says(machine: &mut Machine) {
+    let tree = machine.tree.path().to_owned();
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, lines) = readme.split_once("    tenantry store backup").unwrap();
+    let (lines, _) = lines.split_once("\n\n").unwrap();
+    let exported = |machine: &Machine| {
+        let export = machine.must(&["tenantry", "export"]);
+        export.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = exported(machine);
+    let process = machine.property("MainPID");
+    fs::create_dir(tree.join("mnt/backup")).unwrap();
+    machine.must(&["sh", "-exc", &format!("tenantry store backup{lines}")]);
+    machine.wait("it runs on what was restored", |machine| {
+        machine.property("ActiveState") == "active" && !["0", &process].contains(&machine.property("MainPID").as_str())
+    });
+    assert_eq!(exported(machine), before);
+    let (link, private) = (tree.join("var/lib/tenantry"), tree.join("var/lib/private/tenantry"));
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("private/tenantry"));
+    assert!(private.join("content").is_dir() && private.with_extension("damaged").join("content").is_dir());
+    // Written to by the service since: its files are its own.
+    machine.must(&["tenantry", "verify", "--store-only"]);
+
+    // The link alone moved away: refused with the name of what would be in systemd's way.
+    machine.must(&["systemctl", "stop", "tenantry"]);
+    fs::rename(&link, tree.join("var/lib/moved")).unwrap();
+    let refused = machine.command(&["tenantry", "store", "restore", "/mnt/backup/tenantry"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("`/var/lib/private/tenantry` is in use"), "{}", text(&refused));
+    // Neither link nor directory: systemd moves what is restored to its place.
+    fs::remove_file(tree.join("var/lib/moved")).unwrap();
+    fs::remove_dir_all(&private).unwrap();
+    machine.must(&["tenantry", "store", "restore", "/mnt/backup/tenantry"]);
+    machine.must(&["systemctl", "start", "tenantry"]);
+    assert_eq!(exported(machine), before);
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("private/tenantry"));
+    fs::remove_dir_all(private.with_extension("damaged")).unwrap();
+    fs::remove_dir_all(tree.join("mnt/backup")).unwrap();
 }
 
 #[test]
