@@ -23,6 +23,7 @@ mod power;
 mod pretence;
 mod read;
 mod reload;
+mod sandbox;
 mod skip;
 mod soak;
 mod soundness;

@@ -6,14 +6,16 @@ use std::path::Path;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tenantry_simulator::{Effect, Endpoint, ErrorBody, Fault, Scenario, When};
+use serde_json::Value;
+use tenantry_simulator::{ContentType, Effect, Endpoint, ErrorBody, Fault, Scenario};
 
 use crate::machine::{Machine, put, text, trees};
+use crate::sandbox::Outside;
 use crate::skip::not_here;
-use crate::world::{World, tenant};
+use crate::world::{World, tenant, tenant_id};
 
 /// Everything as a package puts it, but for the simulated cloud in the configuration and shorter waits.
-fn install(world: &World, unit: &str) -> impl FnOnce(&Path) {
+fn install(world: &World, outside: &Outside, unit: &str) -> impl FnOnce(&Path) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let config = fs::read_to_string(&world.config).unwrap().replace("path = \"store\"\n", "");
     let config = config.replace("\"app.", "\"credentials/app.").replace("[store]\n", "");
@@ -35,20 +37,19 @@ fn install(world: &World, unit: &str) -> impl FnOnce(&Path) {
         }
         let sooner = "[Service]\nWatchdogSec=4s\nRestartSec=200ms\n";
         put(tree.join("etc/systemd/system/tenantry.service.d/test.conf"), 0o644, sooner);
+        outside.install(tree);
     }
 }
 
 fn a_life_under(suite: &str, unit: &str) {
     let Some(trees) = trees() else { return };
-    let world = World::new(Scenario::new(41).tenant(tenant(1, 5, 1.0)), "");
-    let refuse_lists = || {
-        let effect = Effect::Status { status: 503, body: ErrorBody::Empty, retry_after_s: None };
-        let on = vec![Endpoint::List];
-        world.cloud.control().add_fault(Fault { tenant: None, on, content_type: None, when: When::Always, effect });
-    };
-    refuse_lists();
+    let world = World::new(Scenario::new(41).tenant(tenant(1, 5, 1.0)).tenant(tenant(2, 5, 1.0)), "");
+    world.configure(&[(tenant_id(1), "tenant-1".to_owned())], "");
+    let effect = Effect::Status { status: 503, body: ErrorBody::Empty, retry_after_s: None };
+    world.cloud.control().add_fault(Fault::new(effect).on([Endpoint::List]));
+    let outside = Outside::open();
     let name = format!("tenantry-{suite}-{}", std::process::id());
-    let mut machine = match Machine::boot(&trees.join(suite), &name, install(&world, unit)) {
+    let mut machine = match Machine::boot(&trees.join(suite), &name, install(&world, &outside, unit)) {
         Ok(machine) => machine,
         // The kernel refuses root, as in a container that may not make containers: nothing that CI could install.
         Err(refused) => return not_here(&refused),
@@ -74,11 +75,13 @@ fn a_life_under(suite: &str, unit: &str) {
     assert_who_may_do_what(&machine);
     assert_what_the_journal_holds(&machine);
     reload(&mut machine);
+    assert_what_the_journal_holds_of_troubles(&mut machine, &world);
     hang_and_crash(&mut machine);
 
     // An orderly end, and a configuration that no restart can mend.
     machine.must(&["systemctl", "stop", "tenantry"]);
     assert_eq!(machine.property("Result"), "success", "{}", machine.journal());
+    outside.assert_probed(&machine);
     let config = machine.config();
     let good = fs::read_to_string(&config).unwrap();
     fs::write(&config, "nonsense").unwrap();
@@ -128,8 +131,53 @@ fn assert_what_the_journal_holds(machine: &Machine) {
     assert_eq!([&collecting["NAME"], &collecting["PRIORITY"], &collecting["_TRANSPORT"]], ["tenant-1", "6", "journal"]);
     let troubled = &machine.entries("MESSAGE_ID=032d514a4af5420db064b79aadee3d47")[0];
     assert_eq!([&troubled["STAGE"], &troubled["PRIORITY"], &troubled["ATTEMPT"]], ["list", "4", "1"]);
+    // One line for all of its types, which names one.
+    assert!(troubled["CONTENT_TYPE"].as_str().unwrap().starts_with("Audit."), "{troubled}");
     let explained = machine.run(&["journalctl", "-u", "tenantry", "-x", "--no-pager"]);
     assert!(explained.contains("Subject: The tenant tenant-1 has a passing trouble"), "{explained}");
+}
+
+/// The fields of what Microsoft refuses: one content type of a tenant, and another tenant as a whole.
+fn assert_what_the_journal_holds_of_troubles(machine: &mut Machine, world: &World) {
+    let control = world.cloud.control();
+    let effect = Effect::Af { code: "AF50000".to_owned(), status: 500, message: None };
+    let exchange = Fault::new(effect).on([Endpoint::List]).content_type(ContentType::Exchange);
+    control.add_fault(exchange.tenant(tenant_id(1)));
+    control.add_fault(Fault::new(Effect::Entra { code: 7_000_229, retry_after_s: None }).tenant(tenant_id(2)));
+    let config = machine.config();
+    let one = fs::read_to_string(&config).unwrap();
+    let second = format!("[[tenants]]\nid = \"{}\"\nname = \"tenant-2\"\ncloud = \"simulated\"\n", tenant_id(2));
+    fs::write(&config, format!("{one}{second}")).unwrap();
+    machine.must(&["systemctl", "reload", "tenantry"]);
+
+    let fields = |entry: &Value| {
+        ["TENANT", "NAME", "STAGE", "PRIORITY", "ERROR_CODE"].map(|field| entry[field].as_str().unwrap().to_owned())
+    };
+    let (first, other) = (tenant_id(1).to_string(), tenant_id(2).to_string());
+    machine.wait("the code is a field", |machine| !machine.entries("ERROR_CODE=AADSTS7000229").is_empty());
+    let refused = &machine.entries("ERROR_CODE=AADSTS7000229")[0];
+    assert_eq!(fields(refused), [&*other, "tenant-2", "token", "3", "AADSTS7000229"]);
+    let correlation = refused["CORRELATION_ID"].as_str().unwrap();
+    assert!(correlation.parse::<uuid::Uuid>().is_ok(), "{refused}");
+    assert!(refused["MESSAGE"].as_str().unwrap().contains("adminconsent"), "{refused}");
+    assert_eq!(refused["CONTENT_TYPE"], Value::Null, "it is about all of them");
+    assert_eq!(machine.entries(&format!("CORRELATION_ID={correlation}")).len(), 1);
+
+    machine.wait("the content type is a field", |machine| {
+        machine.entries("CONTENT_TYPE=Audit.Exchange").iter().any(|entry| entry["ERROR_CODE"] == "AF50000")
+    });
+    let entries = machine.entries("CONTENT_TYPE=Audit.Exchange");
+    let troubled = entries.iter().find(|entry| entry["ERROR_CODE"] == "AF50000").unwrap();
+    assert_eq!(fields(troubled), [&*first, "tenant-1", "list", "4", "AF50000"]);
+
+    // The other one goes before it is collected.
+    fs::write(&config, &one).unwrap();
+    machine.must(&["systemctl", "reload", "tenantry"]);
+    control.clear_faults();
+    machine.wait("the end of it is told, with the type", |machine| {
+        let over = machine.entries("MESSAGE_ID=bcb749fe2d064bb39a17b0338435b42d");
+        over.iter().any(|entry| entry["CONTENT_TYPE"] == "Audit.Exchange" && entry["NAME"] == "tenant-1")
+    });
 }
 
 /// A reload that is good, and one that is not.
