@@ -48,8 +48,8 @@ async fn killed_at_random_moments_it_loses_nothing_and_stores_nothing_twice() {
     let rounds = rounds(8);
     let mut met = Met::default();
     // What is checked after a kill is all that is there: a store that has lived through this many makes room for a new one.
-    for first in (0..rounds).step_by(20) {
-        be_killed(first..rounds.min(first + 20), &mut met).await;
+    for first in (0..rounds).step_by(10) {
+        be_killed(first..rounds.min(first + 10), &mut met).await;
     }
     met.conclude("SIGKILL", rounds);
 }
