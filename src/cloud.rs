@@ -77,6 +77,18 @@ impl Cloud {
         url
     }
 
+    /// Where an authorization code is traded, whosever it is: for all organisations (v2), or for everyone (v1, as
+    /// Microsoft's 2019 page has it). Also the `aud` of the client assertion there.
+    #[must_use]
+    pub fn shared_token_endpoint(&self, endpoint: TokenEndpoint) -> Url {
+        let mut url = self.authority.clone();
+        url.set_path(match endpoint {
+            TokenEndpoint::V2 => "/organizations/oauth2/v2.0/token",
+            TokenEndpoint::V1 => "/common/oauth2/token",
+        });
+        url
+    }
+
     /// The time that this cloud's hosts tell.
     #[must_use]
     pub fn time(&self, time: &ServiceTime) -> Arc<ServiceTime> {
@@ -120,6 +132,9 @@ mod tests {
             cloud.token_endpoint(tenant, TokenEndpoint::V1).as_str(),
             "https://login.microsoftonline.us/11111111-2222-3333-4444-555555555555/oauth2/token"
         );
+        let shared = |endpoint| cloud.shared_token_endpoint(endpoint).to_string();
+        assert_eq!(shared(TokenEndpoint::V2), "https://login.microsoftonline.us/organizations/oauth2/v2.0/token");
+        assert_eq!(shared(TokenEndpoint::V1), "https://login.microsoftonline.us/common/oauth2/token");
     }
 
     #[test]

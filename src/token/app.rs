@@ -26,7 +26,7 @@ use tracing::{error, info};
 
 use super::entra::{APP_UNKNOWN, Scope};
 use super::rollover::Rollover;
-use super::{Credential, TokenError};
+use super::{Applicant, Credential, TokenError};
 use crate::clock::ServiceTime;
 use crate::event;
 use crate::report::Trouble;
@@ -87,6 +87,16 @@ impl AppAlarms {
         self.living().iter().filter_map(|app| app.alarm()).collect()
     }
 
+    /// Which certificates of an app its authority refuses, as its tenants have found out.
+    pub(super) fn rollover(&self, who: &Applicant) -> Arc<Rollover> {
+        let authority = who.authority();
+        let is_its = |key: &AppKey| {
+            key.client_id == who.client_id && key.authority == authority && key.credential == who.credential
+        };
+        let found = self.living().into_iter().find(|app| is_its(&app.key));
+        found.map_or_else(Arc::default, |app| Arc::clone(&app.rollover))
+    }
+
     fn living(&self) -> Vec<Arc<AppHealth>> {
         let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         apps.iter().filter_map(Weak::upgrade).collect()
@@ -126,7 +136,7 @@ struct AppHealth {
     time: Arc<ServiceTime>,
     members: AtomicUsize,
     next_id: AtomicU64,
-    rollover: Rollover,
+    rollover: Arc<Rollover>,
     standing: Mutex<Standing>,
     /// Who does not know the app; `None` once any tenant had a token.
     strangers: Mutex<Option<BTreeSet<MemberId>>>,
@@ -281,7 +291,7 @@ impl AppHealth {
             time,
             members: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
-            rollover: Rollover::default(),
+            rollover: Arc::default(),
             strangers: Mutex::new(Some(BTreeSet::new())),
             standing: Mutex::new(Standing::Unsure { complaint: None, turn: None }),
             turns: watch::Sender::new(0),

@@ -388,8 +388,8 @@ fn by_error(error: Option<&str>) -> Verdict {
 /// What the table's sentences are about.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The tenant's id.
-    pub tenant: TenantId,
+    /// The tenant's id; `None` before a sign-in has told whose it is.
+    pub tenant: Option<TenantId>,
     /// The app's client id.
     pub client: &'a str,
     /// The cloud's name in the configuration.
@@ -406,9 +406,10 @@ pub struct Subject<'a> {
 #[must_use]
 pub fn fill(sentence: &str, subject: &Subject<'_>) -> String {
     let Subject { tenant, client, cloud, authority, audience, thumbprint } = subject;
-    let tenant = tenant.to_string();
     // "Grant tenant-wide admin consent to an application": the address that needs no redirect URI.
-    let consent = format!("{authority}/{tenant}/adminconsent?client_id={client}");
+    let path = tenant.map_or_else(|| "organizations".to_owned(), |tenant| tenant.to_string());
+    let consent = format!("{authority}/{path}/adminconsent?client_id={client}");
+    let tenant = tenant.map_or_else(|| "of the account that signed in".to_owned(), |tenant| tenant.to_string());
     [
         ("{tenant}", tenant.as_str()),
         ("{client}", client),
@@ -429,7 +430,7 @@ mod tests {
     use super::*;
 
     const SUBJECT: Subject<'_> = Subject {
-        tenant: TenantId::from_bytes([0x11; 16]),
+        tenant: Some(TenantId::from_bytes([0x11; 16])),
         client: "client",
         cloud: "worldwide",
         authority: "https://login.microsoftonline.com",
@@ -548,6 +549,12 @@ mod tests {
 
     #[test]
     fn sentences_name_what_they_are_about() {
+        let unknown = Subject { tenant: None, ..SUBJECT };
+        assert_eq!(
+            fill("the tenant {tenant} has not consented", &unknown),
+            "the tenant of the account that signed in has not consented"
+        );
+        assert!(fill(CONSENT, &unknown).contains("https://login.microsoftonline.com/organizations/adminconsent?"));
         assert!(fill(UPLOAD, &SUBJECT).contains("thumbprint 0A1B to the app registration client"));
         assert!(fill(CONSENT, &SUBJECT).contains(
             "https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/adminconsent?client_id=client"

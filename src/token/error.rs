@@ -88,6 +88,11 @@ impl TokenError {
         self.because(format!("none of the tenants that were asked for knows the app {client_id}"))
     }
 
+    /// Whether the same question can be asked again at once: another certificate signs, or by the right time.
+    pub(super) fn is_overcome(&self) -> bool {
+        self.scope == Scope::Passing && matches!(self.kind, "certificate_refused" | "clock") && self.asked.is_none()
+    }
+
     pub(super) const fn scope(&self) -> Scope {
         self.scope
     }

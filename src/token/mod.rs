@@ -8,7 +8,9 @@
 //! - [`assertion`]: the signed statement that proves possession of a certificate's key.
 //! - `endpoint`, `answer`: the token endpoint on the wire, and what it answered.
 //! - [`entra`]: the table of Entra's refusals: whom they concern, what happened, what to do.
-//! - `request`: one question to Entra.
+//! - [`applicant`]: an app at an authority: proves itself, asks, and says what a refusal means, whatever is asked for.
+//! - `request`: the question for a tenant's token.
+//! - [`redeem`]: an authorization code, traded for what the authority says.
 //! - `rollover`: which of several certificates signs while Entra does not know all of them.
 //! - [`renewal`]: when a token is renewed. Pure.
 //! - [`app`]: what is wrong with an app is wrong for all of its tenants; it is said and probed once.
@@ -26,7 +28,9 @@ mod answer;
 pub mod entra;
 pub mod renewal;
 mod error;
+pub mod applicant;
 mod request;
+pub mod redeem;
 mod rollover;
 pub mod app;
 pub mod source;
@@ -34,8 +38,10 @@ pub mod source;
 pub(crate) mod testing;
 
 pub use app::{AppAlarm, AppAlarms};
+pub use applicant::Applicant;
 pub use certificate::{Certificate, CertificateError};
 pub use credential::{Credential, Signing};
 pub use error::TokenError;
+pub use redeem::{Redeemed, Redeemer, Redemption};
 pub use request::TokenRequest;
 pub use source::{AccessToken, TokenSource, TokenStatus};
