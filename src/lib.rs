@@ -32,6 +32,7 @@
 //! - [`clock`]: the host's time and the service's, cloud by cloud. Nothing else asks what time it is.
 //! - [`retry`]: what to do after an error, and how long to wait.
 //! - [`cloud`]: the table of clouds. Nothing else knows a host name.
+//! - [`permissions`]: what an app registration asks customers for.
 //! - [`secret`]: texts that must never be seen.
 //! - [`http`]: the one place where HTTP clients are built; what headers say of time; room for what is read as a whole.
 //! - [`tls`]: what a listener of ours shows and demands: certificates, keys and CAs as bytes.
@@ -58,6 +59,7 @@ pub mod content;
 pub mod clock;
 pub mod retry;
 pub mod cloud;
+pub mod permissions;
 pub mod secret;
 pub mod http;
 pub mod tls;

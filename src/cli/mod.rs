@@ -5,6 +5,7 @@
 //! What it returns as an error is printed once, here, on standard error, with all its causes; standard output
 //! carries results only, and [`out`] is the only way to it.
 
+pub mod cert;
 pub mod check;
 mod count;
 #[cfg(feature = "demo")]
@@ -73,6 +74,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Check the configuration and print what is in effect, secrets redacted
     Check(check::CheckArgs),
+    /// Make the app's certificate, show those in use, print the app registration's manifest
+    Cert(cert::CertArgs),
     /// Let the running daemon read its configuration again
     Reload(reload::ReloadArgs),
     /// Show how each tenant is doing
@@ -124,6 +127,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&config, &args),
+            Command::Cert(args) => cert::cert(&config, &args),
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,

@@ -3,6 +3,7 @@
 //! One [`TokenSource`] per (cloud, tenant, app, audience) holds the one token that everything which speaks for that
 //! tenant uses. It lives in memory only.
 //!
+//! - [`x509`]: what a certificate says to everyone.
 //! - [`certificate`]: a certificate and its key, read from PEM or PKCS#12 and checked.
 //! - [`credential`]: what an app proves itself with: certificates, or a client secret.
 //! - [`assertion`]: the signed statement that proves possession of a certificate's key.
@@ -20,6 +21,7 @@
 //! that is still valid outlives a failed renewal and a change of the app's credential; no secret, key, assertion or token appears in `Debug`, an error
 //! or a log line.
 
+pub mod x509;
 pub mod certificate;
 pub mod credential;
 pub mod assertion;
@@ -45,3 +47,4 @@ pub use error::TokenError;
 pub use redeem::{Redeemed, Redeemer, Redemption};
 pub use request::TokenRequest;
 pub use source::{AccessToken, TokenSource, TokenStatus};
+pub use x509::PublicCertificate;

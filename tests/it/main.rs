@@ -2,6 +2,7 @@
 
 mod activity;
 mod backup;
+mod cert;
 mod clock;
 mod collect;
 mod commands;
