@@ -48,9 +48,9 @@ impl State {
                 .any(|secret| !secret.value.is_empty() && text == secret.value)
         };
         let credential_in = |fields: &std::collections::HashMap<String, String>| {
-            fields
-                .iter()
-                .any(|(name, value)| matches!(name.as_str(), "client_secret" | "client_assertion") || is_secret(value))
+            fields.iter().any(|(name, value)| {
+                matches!(name.as_str(), "client_secret" | "client_assertion" | "code_verifier") || is_secret(value)
+            })
         };
         let bearer = authorization.split_once(' ').map_or("", |(_, token)| token.trim());
         let mut leaks = Vec::new();

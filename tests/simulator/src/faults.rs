@@ -20,6 +20,14 @@ pub enum Endpoint {
     Token,
     /// Metadata documents of Entra.
     Metadata,
+    /// Entra's signing keys.
+    Keys,
+    /// Entra's sign-in pages.
+    SignIn,
+    /// Entra's pages for admin consent.
+    AdminConsent,
+    /// A machine's own token service (IMDS or App Service).
+    ManagedIdentity,
     /// `subscriptions/start`.
     Start,
     /// `subscriptions/stop`.
@@ -42,7 +50,10 @@ impl Endpoint {
     /// Whether it belongs to the Activity API.
     #[must_use]
     pub fn is_activity(self) -> bool {
-        !matches!(self, Self::Token | Self::Metadata)
+        !matches!(
+            self,
+            Self::Token | Self::Metadata | Self::Keys | Self::SignIn | Self::AdminConsent | Self::ManagedIdentity
+        )
     }
 }
 
@@ -53,7 +64,7 @@ pub struct Fault {
     /// The tenant in the path; `None`: every tenant.
     #[serde(default)]
     pub tenant: Option<Uuid>,
-    /// The kinds of request; empty: all of them, token and metadata requests included.
+    /// The kinds of request; empty: all of them, Entra's included.
     #[serde(default)]
     pub on: Vec<Endpoint>,
     /// The content type of a start, list or blob request; `None`: every type.

@@ -61,11 +61,12 @@ pub use control::{Command, Control, Outcome};
 pub use faults::{
     BadEntry, BadJson, Effect, Endpoint, ErrorBody, Fault, LeftOut, Point, Throttle, ThrottleShape, When,
 };
-pub use ledger::{Ledger, Remark, Seen, TenantBook, TokenRequest};
+pub use ledger::{ConsentAsked, Ledger, Redemption, Remark, Seen, SignIn, TenantBook, TokenRequest, Verdict};
 pub use records::{Departure, Insert, Recipe};
 pub use scenario::{
-    ACTIVITY_READ, ACTIVITY_READ_DLP, App, Consent, Der, Entra, Feed, Gzip, Quirks, Scenario, Secret, Service, Tenant,
-    TenantMismatch,
+    ACTIVITY_READ, ACTIVITY_READ_DLP, App, CONSUMERS, Consent, ConsentError, Der, Entra, Federated, Feed, Forgery,
+    Gzip, Issuer, Jwk, ManagedIdentity, PERSONAL_ACCOUNT, Person, Quirks, Replication, Scenario, Secret, Service,
+    TOKEN_EXCHANGE, Tenant, TenantMismatch,
 };
 pub use world::{Host, SubscriptionStatus};
 
