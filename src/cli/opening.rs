@@ -146,6 +146,7 @@ pub(super) async fn stopped_status(client: &Client) -> anyhow::Result<StatusSnap
         host_ahead_by_seconds: None,
         sentence: "the daemon does not run; this is what the store knows".to_owned(),
         pause: None,
+        warnings: Vec::new(),
         tenants: Vec::new(),
     };
     let store = to_read(client, "tenantry status").await?;

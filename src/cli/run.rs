@@ -230,7 +230,9 @@ impl Daemon {
                     self.end_reload(reload, settings);
                     certificates.reset_immediately();
                 }
-                _ = certificates.tick() => expiry::tell(&self.settings, &self.operator.settings(), self.time.now()),
+                _ = certificates.tick() => {
+                    expiry::tell(&self.settings, &self.operator.settings(), &report, self.time.now());
+                }
                 proof = &mut proof, if !ready => {
                     ready = true;
                     if proof.is_ok() {

@@ -61,6 +61,11 @@ pub(super) fn render(snapshot: &StatusSnapshot, room: Room) -> String {
         let by = span(ahead.abs());
         lines.extend(wrap(&format!("this host's clock is {by} {side} Microsoft's: set it right"), "", room.columns));
     }
+    for warning in &snapshot.warnings {
+        // It names a file, and must not steer a terminal.
+        let warning: String = warning.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
+        lines.extend(wrap(&format!("warning: {warning}"), "", room.columns));
+    }
     if snapshot.tenants.is_empty() {
         return lines.join("\n");
     }
@@ -332,6 +337,7 @@ mod tests {
             host_ahead_by_seconds: None,
             sentence: "a long one".to_owned(),
             pause: None,
+            warnings: Vec::new(),
             tenants: (1..=tenants).map(tenant).collect(),
         }
     }

@@ -103,6 +103,11 @@ impl Report {
         *pause = why.map(|trouble| TroubleStatus { trouble, since, attempts: 1 });
     }
 
+    /// What a person should do before it becomes a trouble, in place of what was told before.
+    pub fn warn(&self, warnings: Vec<String>) {
+        *self.all.warnings() = warnings;
+    }
+
     /// What waits to be retrieved, of all tenants.
     #[must_use]
     pub fn waiting(&self) -> QueueDepth {
@@ -134,6 +139,7 @@ impl Report {
             host_ahead_by_seconds: self.time.host_ahead_by().map(|ahead| ahead.as_secs()),
             sentence: sentence(&tenants, pause.as_ref()),
             pause,
+            warnings: self.all.warnings().clone(),
             tenants,
         }
     }

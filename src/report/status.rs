@@ -73,6 +73,9 @@ pub struct StatusSnapshot {
     /// Why nothing is retrieved, from any tenant.
     #[serde(default)]
     pub pause: Option<TroubleStatus>,
+    /// What a person should do before it becomes a trouble: certificates that expire soon, or have expired.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// In the order of their ids.
     pub tenants: Vec<TenantStatus>,
 }

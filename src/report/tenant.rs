@@ -41,6 +41,8 @@ pub(super) struct All {
     totals: Mutex<Totals>,
     /// Why nothing is retrieved. Taken after a tenant's own lock, never before.
     pause: Mutex<Option<TroubleStatus>>,
+    /// What a person should do in time. Taken after a tenant's own lock, never before.
+    warnings: Mutex<Vec<String>>,
     /// Seconds from availability to stored.
     pub(super) lag: Histogram,
 }
@@ -49,7 +51,8 @@ impl All {
     pub(super) fn new() -> Self {
         let lag = HistogramOpts::new(LAG.0, LAG.1).buckets(LAG_BUCKETS.to_vec());
         let lag = Histogram::with_opts(lag).expect("the name and the buckets are well formed");
-        Self { quiet: AtomicBool::new(false), totals: Mutex::default(), pause: Mutex::default(), lag }
+        let (totals, pause, warnings) = Default::default();
+        Self { quiet: AtomicBool::new(false), totals, pause, warnings, lag }
     }
 
     pub(super) fn totals(&self) -> MutexGuard<'_, Totals> {
@@ -58,6 +61,10 @@ impl All {
 
     pub(super) fn pause(&self) -> MutexGuard<'_, Option<TroubleStatus>> {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn warnings(&self) -> MutexGuard<'_, Vec<String>> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -94,6 +94,7 @@ mod tests {
                 host_ahead_by_seconds: None,
                 sentence: String::new(),
                 pause: None,
+                warnings: Vec::new(),
                 tenants,
             };
             let readiness = Readiness::of(&status);

@@ -73,6 +73,7 @@ mod tests {
             host_ahead_by_seconds: None,
             sentence: String::new(),
             pause: None,
+            warnings: Vec::new(),
             tenants,
         }
     }
