@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::unwritten;
-use crate::cli::out::OutputError;
 use crate::cli::{Ended, Exit};
 
 /// Everyone may read a certificate,
@@ -64,10 +63,10 @@ impl Place {
             |text: &str, path: &Path, mode| made(&self.folder, text, mode).map_err(|error| unwritten(path, error));
         let key = made(key, &self.key, PRIVATE)?;
         let certificate = made(certificate, &self.certificate, PUBLIC)?;
-        self.name(key, &self.key)?;
-        if let Err(error) = self.name(certificate, &self.certificate) {
+        key.persist_noclobber(&self.key).map_err(|error| self.unnamed(&self.key, error.error))?;
+        if let Err(error) = certificate.persist_noclobber(&self.certificate) {
             fs::remove_file(&self.key).map_err(|error| unwritten(&self.key, error))?;
-            return Err(error);
+            return Err(self.unnamed(&self.certificate, error.error));
         }
         File::open(&self.folder)
             .and_then(|folder| folder.sync_all())
@@ -75,15 +74,11 @@ impl Place {
         Ok(())
     }
 
-    /// Gives a file the name it is meant for, unless somebody has taken it meanwhile.
-    fn name(&self, file: NamedTempFile, path: &Path) -> anyhow::Result<()> {
-        match file.persist_noclobber(path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                self.is_free()?;
-                Err(unwritten(path, error.error).into())
-            }
-            Err(error) => Err(OutputError::new(format!("`{}`", path.display()), error.error).into()),
+    /// A file did not get the name it is meant for: somebody has taken it meanwhile, perhaps.
+    fn unnamed(&self, path: &Path, error: io::Error) -> anyhow::Error {
+        match self.is_free() {
+            Err(taken) if error.kind() == io::ErrorKind::AlreadyExists => taken.into(),
+            _ => unwritten(path, error).into(),
         }
     }
 }
