@@ -77,6 +77,18 @@ impl Cloud {
         url
     }
 
+    /// Whom a federated token must be for, so that this cloud's authority takes it in place of an assertion ("Workload
+    /// identity federation"; "National clouds").
+    #[must_use]
+    pub fn exchange_audience(&self) -> &'static str {
+        let host = self.authority.host_str().unwrap_or_default();
+        match host.rsplit('.').next() {
+            Some("us") => "api://AzureADTokenExchangeUSGov",
+            Some("cn") => "api://AzureADTokenExchangeChina",
+            _ => "api://AzureADTokenExchange",
+        }
+    }
+
     /// Where an authorization code is traded, whosever it is: for all organisations (v2), or for everyone (v1, as
     /// Microsoft's 2019 page has it). Also the `aud` of the client assertion there.
     #[must_use]
@@ -135,6 +147,20 @@ mod tests {
         let shared = |endpoint| cloud.shared_token_endpoint(endpoint).to_string();
         assert_eq!(shared(TokenEndpoint::V2), "https://login.microsoftonline.us/organizations/oauth2/v2.0/token");
         assert_eq!(shared(TokenEndpoint::V1), "https://login.microsoftonline.us/common/oauth2/token");
+    }
+
+    #[test]
+    fn federated_tokens_are_for_the_authority_of_their_cloud() {
+        for (authority, audience) in [
+            ("https://login.microsoftonline.com", "api://AzureADTokenExchange"),
+            ("https://login.microsoftonline.us", "api://AzureADTokenExchangeUSGov"),
+            ("https://login.partner.microsoftonline.cn", "api://AzureADTokenExchangeChina"),
+            ("http://127.0.0.1:1", "api://AzureADTokenExchange"),
+        ] {
+            let authority = authority.parse().unwrap();
+            let cloud = Cloud { authority, ..Cloud::preset("worldwide").unwrap() };
+            assert_eq!(cloud.exchange_audience(), audience);
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ const APP: &[&str] = &[
     "pkcs12_password_file",
     "client_secret_file",
     "client_secret",
+    "federated_token_file",
+    "managed_identity",
 ];
 
 /// All of them, in the order in which a reader expects them.
@@ -155,7 +157,8 @@ mod tests {
             (
                 "colour",
                 "unknown key; the keys of `[app]` are `client_id`, `publisher_id`, `signing`, `certificate_file`, \
-                 `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file` and `client_secret`",
+                 `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file`, `client_secret`, \
+                 `federated_token_file` and `managed_identity`",
             ),
         ] {
             assert_eq!(app.unknown_key(key), message, "{key}");

@@ -72,6 +72,8 @@ pub struct App {
     pub credential: Credential,
     /// The files that the credential was read from, in order.
     pub files: Vec<CredentialFile>,
+    /// The keys that the platform's variables filled in, and their names.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// A file that a credential was read from.

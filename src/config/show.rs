@@ -14,7 +14,7 @@ use super::{ListenerTls, duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
 use crate::store::Keep;
 use crate::tls::Authorities;
-use crate::token::{Certificate, Credential, Signing};
+use crate::token::{Certificate, Credential, Federated, Signing};
 
 /// How long before its end a certificate is worth a warning: enough for two people in two organisations.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -178,9 +178,14 @@ fn expiry(app: &App, now: Timestamp) -> Option<Problem> {
 
 fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
     writeln!(out, "[{}]", app.section())?;
-    writeln!(out, "client_id = {}", quoted(&app.client_id))?;
+    // Where a value comes from that no file of ours has.
+    let origin = |key: &str| {
+        let variable = app.variables.iter().find(|(filled, _)| *filled == key);
+        variable.map_or_else(String::new, |(_, variable)| format!(" # from the environment variable {variable}"))
+    };
+    writeln!(out, "client_id = {}{}", quoted(&app.client_id), origin("client_id"))?;
     if let Some(publisher_id) = app.publisher_id {
-        writeln!(out, "publisher_id = {}", quoted(&publisher_id.to_string()))?;
+        writeln!(out, "publisher_id = {}{}", quoted(&publisher_id.to_string()), origin("publisher_id"))?;
     }
     match &app.credential {
         Credential::Certificates { signing, .. } => {
@@ -191,14 +196,27 @@ fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
             writeln!(out, "signing = {}", quoted(signing))?;
         }
         Credential::Secret(_) if app.files.is_empty() => writeln!(out, "client_secret = \"[redacted]\"")?,
-        Credential::Secret(_) => {}
+        Credential::Federated(Federated::Identity(identity)) => {
+            writeln!(out, "managed_identity = {}", quoted(&identity.name()))?;
+            let variable = app.variables.iter().find(|(key, _)| *key == "managed_identity");
+            let named = variable.map_or_else(String::new, |(_, name)| format!(" (environment variable {name})"));
+            writeln!(out, "# its tokens come from {}{named}", identity.service())?;
+        }
+        Credential::Secret(_) | Credential::Federated(Federated::File(_)) => {}
     }
-    for key in ["certificate_file", "private_key_file", "pkcs12_file", "pkcs12_password_file", "client_secret_file"] {
+    for key in [
+        "certificate_file",
+        "private_key_file",
+        "pkcs12_file",
+        "pkcs12_password_file",
+        "client_secret_file",
+        "federated_token_file",
+    ] {
         let files: Vec<_> =
             app.files.iter().filter(|file| file.key == key).map(|file| quoted_path(&file.path)).collect();
         match files.as_slice() {
             [] => {}
-            [file] => writeln!(out, "{key} = {file}")?,
+            [file] => writeln!(out, "{key} = {file}{}", origin(key))?,
             files => writeln!(out, "{key} = [{}]", files.join(", "))?,
         }
     }

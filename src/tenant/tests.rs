@@ -207,6 +207,7 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         publisher_id: Some(PUBLISHER),
         credential: Credential::Secret(Secret::from("s3cret".to_owned())),
         files: Vec::new(),
+        variables: Vec::new(),
     };
     let tenant = |id: &Uuid| Tenant {
         id: (*id).into(),

@@ -40,6 +40,9 @@ const FIRST_PROBE: Duration = Duration::from_mins(5);
 /// The longest: a token that was due for renewal at 45 minutes of an hour outlives one such wait, so a tenant whose
 /// credential is good after all collects without a gap.
 const LONGEST_PROBE: Duration = Duration::from_mins(15);
+/// What is found out on this host (a file that is missing) is looked at sooner: nobody else is asked.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
+const LONGEST_LOOK: Duration = Duration::from_mins(2);
 /// After a probe that met other trouble (a timeout, say) the next one follows soon.
 const NEXT_PROBE: Duration = Duration::from_mins(1);
 /// For how long a tenant that has met the trouble lets others probe first.
@@ -284,6 +287,15 @@ impl Drop for Permit {
     }
 }
 
+/// How soon to ask again.
+fn pace(error: &TokenError) -> Backoff {
+    if error.is_local() {
+        Backoff::between(FIRST_LOOK, LONGEST_LOOK)
+    } else {
+        Backoff::between(FIRST_PROBE, LONGEST_PROBE)
+    }
+}
+
 impl AppHealth {
     fn new(key: AppKey, time: Arc<ServiceTime>) -> Self {
         Self {
@@ -393,6 +405,9 @@ impl AppHealth {
                 // What was sent before the alarm is one of its causes, not a probe.
                 if sent >= alarm.raised && alarm.probing {
                     alarm.probing = false;
+                    if alarm.error.is_local() != error.is_local() {
+                        alarm.pace = pace(&error);
+                    }
                     alarm.error = error.clone();
                     if alarm.failed.len() >= self.members() {
                         alarm.failed.clear();
@@ -418,7 +433,7 @@ impl AppHealth {
     fn raise(&self, standing: &mut Standing, by: MemberId, error: TokenError) -> TokenError {
         let now = Instant::now();
         let error = error.of_app();
-        let mut pace = Backoff::between(FIRST_PROBE, LONGEST_PROBE);
+        let mut pace = pace(&error);
         let next_probe = now + pace.failed(error.asked());
         let mut history = History::default();
         self.say(&mut history, &error, now);

@@ -6,6 +6,7 @@
 //! **Invariant:** this is the only place that holds a proof (a secret or a fresh assertion) beside an answer, and what
 //! leaves it is what was asked for, or an error in which the proof does not occur.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,8 +15,9 @@ use url::Url;
 use super::answer::{NoGrant, Refusal};
 use super::endpoint::{Incoming, Outgoing, Proof, Transport};
 use super::entra::{self, CERTIFICATE_REFUSED, OUTSIDE_TIME_RANGE, Scope, Subject, Verdict};
+use super::federated::Claims;
 use super::rollover::Rollover;
-use super::{Certificate, Credential, TokenError, assertion};
+use super::{Certificate, Credential, Federated, TokenError, assertion};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::Cloud;
 use crate::content::TenantId;
@@ -56,6 +58,8 @@ struct Proven {
     proof: Proof,
     /// What signed it.
     certificate: Option<Arc<Certificate>>,
+    /// What it says of itself, if it is somebody else's.
+    claims: Option<Claims>,
     signed_at: Timestamp,
     /// Whether that is the service's time, and not this host's.
     by_service: bool,
@@ -82,6 +86,7 @@ impl Applicant {
         // and after an hour without any answer, there is only the host's.
         let signed_at = confirmed.unwrap_or_else(|| wire.clock.now());
         let certificate = rollover.choose(&self.credential, signed_at);
+        let mut claims = None;
         let proof = match &self.credential {
             Credential::Secret(secret) => Proof::Secret(secret.clone()),
             Credential::Certificates { signing, .. } => {
@@ -89,8 +94,13 @@ impl Applicant {
                 let assertion = assertion::sign(certificate, *signing, &self.client_id, url, signed_at);
                 Proof::Assertion(assertion.map_err(TokenError::unsigned)?)
             }
+            Credential::Federated(federated) => {
+                let borrowed = federated.token(self.cloud.exchange_audience(), signed_at).await?;
+                claims = Some(borrowed.claims);
+                Proof::Assertion(borrowed.token)
+            }
         };
-        Ok(Proven { proof, certificate, signed_at, by_service: confirmed.is_some() })
+        Ok(Proven { proof, certificate, claims, signed_at, by_service: confirmed.is_some() })
     }
 }
 
@@ -147,6 +157,10 @@ impl Wire {
             NoGrant::Unusable(unusable) => TokenError::unusable(unusable, &subject),
             NoGrant::Refused(refusal) => {
                 let verdict = entra::judge(refusal.status, refusal.json, refusal.error.as_deref(), &refusal.codes);
+                if let (Credential::Federated(federated), Some(claims)) = (&who.credential, &proven.claims) {
+                    let error = foreign_token(who, (federated, claims), refusal, verdict, &incoming, &subject).await;
+                    return Err(error.or_correlation_id(request_id));
+                }
                 match (verdict.scope, verdict.code, &proven.certificate) {
                     (Scope::App, Some(OUTSIDE_TIME_RANGE), _) => {
                         self.outside_time(refusal, &verdict, &incoming, &subject, &proven)
@@ -191,6 +205,37 @@ impl Wire {
             self.clock.now()
         )
     }
+}
+
+/// Entra refuses, and what proved the app is somebody else's token: if that is why, what it says of itself is told.
+async fn foreign_token(
+    who: &Applicant,
+    (federated, claims): (&Federated, &Claims),
+    refusal: Box<Refusal>,
+    verdict: Verdict,
+    incoming: &Incoming,
+    subject: &Subject<'_>,
+) -> TokenError {
+    let verdict = verdict.of_foreign_token();
+    let error = TokenError::refused(refusal, &verdict, subject, incoming.retry_after);
+    if !verdict.kind.starts_with("federated_") {
+        return error;
+    }
+    federated.refused().await;
+    let mut cause = error.trouble().cause;
+    let wanted = who.cloud.exchange_audience();
+    // A `String` takes everything that is written to it.
+    let _ = match verdict.kind {
+        "federated_expired" => {
+            let theirs = incoming.date.map_or_else(|| "not told".to_owned(), |date| format!("{date:.0}"));
+            let (validity, origin) = (claims.validity(), federated.origin());
+            write!(cause, ": {validity}, and Entra's clock says {theirs}; it comes from {origin}")
+        }
+        // An identity's tokens name their audience by another of its names; it was asked for rightly.
+        _ if claims.is_for(wanted) || matches!(federated, Federated::Identity(_)) => write!(cause, "; it has {claims}"),
+        _ => write!(cause, "; it has {claims}, and this cloud wants the audience `{wanted}`"),
+    };
+    error.because(cause)
 }
 
 /// Entra does not know the certificate that signed: the app's trouble if there is no other one to sign with.

@@ -106,7 +106,7 @@ impl Transport for reqwest::Client {
     fn post(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, TransportError>> {
         let client = self.clone();
         Box::pin(async move {
-            let mut response = client
+            let response = client
                 .post(outgoing.url)
                 .header(ACCEPT, "application/json")
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -115,16 +115,21 @@ impl Transport for reqwest::Client {
                 .send()
                 .await
                 .map_err(TransportError::NoAnswer)?;
-            let mut incoming = read_headers(response.status().as_u16(), response.headers(), outgoing.now);
-            while let Some(chunk) = response.chunk().await.map_err(TransportError::BrokeOff)? {
-                if incoming.body.len() + chunk.len() > LARGEST_ANSWER {
-                    return Err(TransportError::TooLong);
-                }
-                incoming.body.extend_from_slice(&chunk);
-            }
-            Ok(incoming)
+            receive(response, outgoing.now).await
         })
     }
+}
+
+/// The whole of an answer, within the limit; `now` is for one that tells no time.
+pub(super) async fn receive(mut response: reqwest::Response, now: Timestamp) -> Result<Incoming, TransportError> {
+    let mut incoming = read_headers(response.status().as_u16(), response.headers(), now);
+    while let Some(chunk) = response.chunk().await.map_err(TransportError::BrokeOff)? {
+        if incoming.body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(TransportError::TooLong);
+        }
+        incoming.body.extend_from_slice(&chunk);
+    }
+    Ok(incoming)
 }
 
 fn read_headers(status: u16, headers: &HeaderMap, now: Timestamp) -> Incoming {

@@ -2,15 +2,19 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::Service;
 use super::answer::{Refusal, Unusable};
 use super::assertion::AssertionError;
 use super::endpoint::TransportError;
 use super::entra::{Scope, Subject, Verdict, fill};
+use super::federated::Unfit;
+use super::identity::IdentityError;
 use super::renewal::LONGEST_ASKED;
 use crate::report::Trouble;
 use crate::retry::Advice;
@@ -42,6 +46,10 @@ pub(super) enum Problem {
     Unusable(Unusable),
     #[error("there is no certificate to sign with")]
     NoCertificate,
+    #[error("the federated token cannot be used")]
+    File(#[source] Unfit),
+    #[error("the managed identity has no token")]
+    Identity(#[source] IdentityError),
     #[error("the last request was less than half a minute ago")]
     TooSoon,
     #[error("the request ended without a result")]
@@ -91,6 +99,11 @@ impl TokenError {
     /// Whether the same question can be asked again at once: another certificate signs, or by the right time.
     pub(super) fn is_overcome(&self) -> bool {
         self.scope == Scope::Passing && matches!(self.kind, "certificate_refused" | "clock") && self.asked.is_none()
+    }
+
+    /// Whether it was found out on this host, so that trying again costs nobody anything.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(&*self.problem, Problem::File(_) | Problem::Identity(_))
     }
 
     pub(super) const fn scope(&self) -> Scope {
@@ -225,6 +238,70 @@ impl TokenError {
         let trouble =
             Trouble::for_operator("certificate_missing", "the app has no certificate to sign with", "configure one");
         Self::new(Problem::NoCertificate, "certificate_missing", Scope::App, None, trouble)
+    }
+
+    /// There is no token in the file that should have one.
+    pub(super) fn federated_file(path: &Path, unfit: Unfit) -> Self {
+        let (kind, remedy) = match &unfit {
+            Unfit::Missing => (
+                "federated_token_missing",
+                "see to it that the platform puts the token there (a projected volume), or correct `federated_token_file`",
+            ),
+            Unfit::Denied | Unfit::Special | Unfit::Failed(_) => (
+                "federated_token_unreadable",
+                "let the user that runs tenantry read it, or correct `federated_token_file`",
+            ),
+            Unfit::Empty | Unfit::TooLarge | Unfit::NoJwt => (
+                "federated_token_malformed",
+                "see to it that the file holds the issuer's token (a JWT) and nothing else",
+            ),
+        };
+        let mut cause = format!("the federated token file `{}` {unfit}", path.display());
+        if let Unfit::Failed(error) = &unfit {
+            _ = write!(cause, " ({error})");
+        }
+        let trouble = Trouble::for_operator(kind, cause, remedy);
+        Self::new(Problem::File(unfit), kind, Scope::App, None, trouble)
+    }
+
+    /// The host's managed identity has no token for us.
+    pub(super) fn managed_identity(error: IdentityError, name: &str, service: &Service) -> Self {
+        let what = match &error {
+            IdentityError::Transport(TransportError::NoAnswer(_)) => "is not reached",
+            IdentityError::Refused(refusal, _) if refusal.status == 404 || refusal.status == 410 => "is not ready",
+            IdentityError::Refused(refusal, _) if refusal.status == 429 => "asks for fewer requests",
+            IdentityError::Refused(refusal, _) if refusal.status >= 500 => "is unavailable for the moment",
+            IdentityError::Refused(refusal, _) if !refusal.json => "did not answer as it should",
+            IdentityError::Refused(..) => "refuses a token",
+            _ => "gave no token",
+        };
+        let mut cause = format!("{service} {what} for the managed identity {name}");
+        match (&error, innermost(&error)) {
+            (IdentityError::Refused(..) | IdentityError::Unusable(_) | IdentityError::NoJwt, _) => {
+                _ = write!(cause, ": {error}");
+            }
+            (_, Some(innermost)) => _ = write!(cause, " ({innermost})"),
+            _ => {}
+        }
+        let (kind, scope, after, remedy) = match (&error, error.advice()) {
+            (IdentityError::Transport(TransportError::NoAnswer(_)) | IdentityError::Client(_), _) => (
+                "managed_identity_unreachable",
+                Scope::App,
+                None,
+                "run this on an Azure host, let it reach that address without a proxy, or choose another credential",
+            ),
+            (_, Advice::Retry { after }) => {
+                ("managed_identity_busy", Scope::Passing, after, "if it stays, look at the host's agent")
+            }
+            _ => (
+                "managed_identity_refused",
+                Scope::App,
+                None,
+                "assign this user-assigned identity to the host, and check the id in `managed_identity`",
+            ),
+        };
+        let trouble = Trouble { needs_operator: scope == Scope::App, ..Trouble::for_operator(kind, cause, remedy) };
+        Self::new(Problem::Identity(error), kind, scope, after, trouble)
     }
 
     pub(super) fn too_soon() -> Self {

@@ -5,7 +5,8 @@
 //!
 //! - [`x509`]: what a certificate says to everyone.
 //! - [`certificate`]: a certificate and its key, read from PEM or PKCS#12 and checked.
-//! - [`credential`]: what an app proves itself with: certificates, or a client secret.
+//! - [`credential`]: what an app proves itself with: certificates, a client secret, or tokens of somebody else.
+//! - [`federated`]: those tokens; [`identity`]: the host's managed identity, which is one of their sources.
 //! - [`assertion`]: the signed statement that proves possession of a certificate's key.
 //! - `endpoint`, `answer`: the token endpoint on the wire, and what it answered.
 //! - [`entra`]: the table of Entra's refusals: whom they concern, what happened, what to do.
@@ -24,6 +25,8 @@
 pub mod x509;
 pub mod certificate;
 pub mod credential;
+pub mod federated;
+pub mod identity;
 pub mod assertion;
 mod endpoint;
 mod answer;
@@ -44,6 +47,8 @@ pub use applicant::Applicant;
 pub use certificate::{Certificate, CertificateError};
 pub use credential::{Credential, Signing};
 pub use error::TokenError;
+pub use federated::Federated;
+pub use identity::{Identity, ManagedIdentity, Service};
 pub use redeem::{Redeemed, Redeemer, Redemption};
 pub use request::TokenRequest;
 pub use source::{AccessToken, TokenSource, TokenStatus};

@@ -1,5 +1,6 @@
 //! The configuration from outside: files in, settings or problems out.
 
+mod federated;
 mod listener;
 mod refusals;
 mod shipped;

@@ -108,6 +108,7 @@ fn every_shipped_example_is_valid_where_its_files_are() {
                     "pfx" => ARCHIVE.clone(),
                     "password" => b"right\n".to_vec(),
                     "secret" => b"hunter2".to_vec(),
+                    "token" => b"e30.e30.c2ln".to_vec(),
                     other => panic!("{}: what is a .{other}?", path.display()),
                 };
                 folder.private(here.join(word).to_str().unwrap(), content);

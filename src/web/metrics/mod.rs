@@ -45,7 +45,7 @@ impl Certificates {
     pub fn of(settings: &Settings) -> Self {
         let expiry = |credential: &Credential| match credential {
             Credential::Certificates { list, .. } => list.iter().map(|certificate| certificate.not_after()).max(),
-            Credential::Secret(_) => None,
+            Credential::Secret(_) | Credential::Federated(_) => None,
         };
         let mut all: Vec<_> =
             settings.apps.values().filter_map(|app| Some((app.section(), expiry(&app.credential)?))).collect();
