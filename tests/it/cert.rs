@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tenantry_simulator::{App, Cloud, Scenario};
+use tenantry_simulator::{App, BlobSpec, Cloud, ContentType, Scenario};
 
 use crate::skip::skip;
 use crate::world::{APP, AUDIENCE, PUBLISHER, World, tenant, tenant_id};
@@ -283,4 +284,79 @@ async fn a_tenant_is_collected_with_a_certificate_that_was_made_here() {
     daemon.wait_collected(&world).await;
     assert!(daemon.stop().await.success());
     world.assert_collected();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collecting_goes_on_while_one_certificate_takes_the_place_of_another() {
+    let world = World::new(Scenario::new(142).tenant(tenant(1, 1, 1.0)).token_lifetime(Duration::from_secs(50)), "");
+    let folder = world.dir.path();
+    let der = |name: &str| {
+        let file = fs::read(folder.join(name)).unwrap();
+        tenantry::token::PublicCertificate::read(&file).unwrap().remove(0).der().to_vec()
+    };
+    let mut daemon = world.run();
+    daemon.wait_collected(&world).await;
+
+    // As an operator does it: make one, upload it beside the old one, name both, reload.
+    done(&tenantry(folder, &["cert", "new", "--name", "new", "--bits", "2048"]));
+    world.cloud.control().set_app(App::new(APP).certificate(der("app.crt")).certificate(der("new.crt")));
+    let text = fs::read_to_string(&world.config).unwrap();
+    let text =
+        text.replace("\"app.crt\"", "[\"app.crt\", \"new.crt\"]").replace("\"app.key\"", "[\"app.key\", \"new.key\"]");
+    fs::write(&world.config, text).unwrap();
+    let shown = done(&world.tenantry(&["cert", "show", "--json"]));
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["certificates"][0]["file"].as_str().unwrap().ends_with("new.crt"), "the newest signs first: {shown}");
+    done(&world.tenantry(&["reload"]));
+    let before = world.cloud.ledger().token_requests.len();
+    daemon.wait("a token by the new one", |_| world.cloud.ledger().token_requests.len() > before).await;
+
+    // The old one is withdrawn; the tokens that it got end within a minute.
+    world.cloud.control().set_app(App::new(APP).certificate(der("new.crt")));
+    let before = world.cloud.ledger().token_requests.len();
+    daemon.wait("another token by the new one", |_| world.cloud.ledger().token_requests.len() > before).await;
+    world.cloud.control().add_blobs(BlobSpec::new(tenant_id(1), ContentType::Exchange).count(2));
+    daemon.wait_collected(&world).await;
+    assert!(daemon.stop().await.success());
+    let refused = world.cloud.ledger().token_requests.iter().filter_map(|request| request.refused).collect::<Vec<_>>();
+    assert_eq!(refused, <[u32; 0]>::default());
+    world.assert_collected();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_soon_is_told_by_status_metrics_and_journal() {
+    let world = World::new(Scenario::new(143).tenant(tenant(1, 1, 1.0)), "[operator]\nlisten = \"127.0.0.1:0\"\n");
+    let folder = world.dir.path();
+    done(&tenantry(folder, &["cert", "new", "--name", "short", "--bits", "2048", "--days", "29"]));
+    let file = fs::read(folder.join("short.crt")).unwrap();
+    let short = tenantry::token::PublicCertificate::read(&file).unwrap().remove(0);
+    world.cloud.control().set_app(App::new(APP).certificate(short.der()));
+    let text = fs::read_to_string(&world.config).unwrap();
+    fs::write(&world.config, text.replace("app.crt", "short.crt").replace("app.key", "short.key")).unwrap();
+    let mut daemon = world.run();
+    let status = daemon.wait("the warning", |status| status["warnings"][0].is_string()).await;
+    let told = status["warnings"][0].as_str().unwrap().to_owned();
+    for words in ["short.crt", "app.certificate_file", short.sha1_hex(), "in 28 days", "make a new one"] {
+        assert!(told.contains(words), "`{words}` is not in {told}");
+    }
+    let shown = done(&world.tenantry(&["status"]));
+    assert!(shown.replace('\n', " ").contains("warning: ") && shown.contains(short.sha1_hex()), "{shown}");
+    daemon.wait_log("expires at").await;
+    assert!(daemon.log().contains(&told), "the journal has the same words: {}", daemon.log());
+    let metrics = metrics(&daemon.operator().await).await;
+    let line =
+        format!("tenantry_certificate_expiry_timestamp_seconds{{app=\"app\"}} {}", short.not_after().as_second());
+    assert!(metrics.contains(&line), "`{line}` is not in\n{metrics}");
+    // Once it is replaced, nothing is told any more.
+    let text = fs::read_to_string(&world.config).unwrap();
+    fs::write(&world.config, text.replace("short.crt", "app.crt").replace("short.key", "app.key")).unwrap();
+    done(&world.tenantry(&["reload"]));
+    daemon.wait("the end of the warning", |status| status["warnings"].as_array().is_some_and(Vec::is_empty)).await;
+    assert!(daemon.stop().await.success());
+}
+
+#[expect(clippy::disallowed_methods, reason = "the ban keeps requests to Microsoft in one place; this is a test's own")]
+async fn metrics(operator: &str) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.get(format!("{operator}/metrics")).send().await.unwrap().text().await.unwrap()
 }
