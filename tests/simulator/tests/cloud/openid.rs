@@ -1,5 +1,5 @@
-//! A certified client of others signs somebody in at the simulated cloud, and refuses what it forges: proof that its
-//! OpenID Connect is that of the standards.
+//! A certified client of others signs somebody in at the simulated cloud, and refuses what it forges: proof that sign-in
+//! there is what the standards say.
 
 use std::process::Command;
 

@@ -287,6 +287,41 @@ fn keys_change_and_old_ones_are_withdrawn() {
 }
 
 #[test]
+fn metadata_and_keys_can_lead_astray() {
+    let cloud = Cloud::start(two_tenants()).unwrap();
+    let metadata = format!("{}/organizations/v2.0/.well-known/openid-configuration", cloud.authority_url());
+    cloud.control().add_fault(Fault::new(Effect::ForeignMetadata).on([Endpoint::Metadata]));
+    let document = get(&metadata).json();
+    for name in ["jwks_uri", "token_endpoint"] {
+        let path = if name == "jwks_uri" { "discovery/v2.0/keys" } else { "oauth2/v2.0/token" };
+        assert_eq!(document[name], format!("{}/organizations/{path}", cloud.foreign_url()));
+    }
+    assert_eq!(document["issuer"], format!("{}/{{tenantid}}/v2.0", cloud.authority_url()));
+    cloud.control().add_fault(Fault::new(Effect::OddKeys).on([Endpoint::Keys]));
+    let keys = get(&format!("{}/common/discovery/v2.0/keys", cloud.authority_url())).json();
+    let kinds: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|key| key["kty"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["unheard-of", "EC", "RSA", "RSA", "RSA", "RSA"]);
+    assert!(key_of(&cloud, &id_token(&cloud, ADMIN)).is_some(), "the sound ones are there still");
+}
+
+#[test]
+fn the_app_can_be_told_any_error() {
+    let cloud = Cloud::start(two_tenants()).unwrap();
+    let blocked = Effect::Entra { code: 53003, retry_after_s: None };
+    cloud.control().add_fault(Fault::new(blocked).on([Endpoint::SignIn, Endpoint::AdminConsent]));
+    let told = back(&get(&sign_in(&cloud, "organizations", &[])));
+    assert!(told["error"] == "invalid_grant" && told["error_description"].starts_with("AADSTS53003: "), "{told:?}");
+    let app = APP.to_string();
+    let consent = |uri: &str| {
+        let parameters = query(&[("client_id", &app), ("redirect_uri", uri), ("scope", "x"), ("state", "s")]);
+        get(&format!("{}/organizations/v2.0/adminconsent?{parameters}", cloud.authority_url()))
+    };
+    let told = back(&consent(BACK));
+    assert!(told["admin_consent"] == "True" && told["error_description"].starts_with("AADSTS53003: "), "{told:?}");
+    assert_eq!(code_on(&consent("https://attacker.example/")), 53003, "nobody is sent there");
+}
+
+#[test]
 fn each_forgery_is_what_it_says() {
     let cloud = Cloud::start(two_tenants()).unwrap();
     cloud.control().set_entra(|entra| entra.wids = true);
