@@ -171,7 +171,9 @@ def check_sign_in(simulator, registered):
     claims = result.get("id_token_claims", {})
     expect("MSAL learns who signed in", claims.get("tid") == TENANT, result)
     expect("... from a token of that tenant's issuer", claims["iss"] == f"{AUTHORITY}{TENANT}/v2.0", claims)
-    expect("... and gets a refresh token, having asked for offline_access", "refresh_token" in result, result)
+    account = app.get_accounts()[0]
+    renewed = app.acquire_token_silent(["https://manage.office.com/ActivityFeed.Read"], account, force_refresh=True)
+    expect("... and gets other tokens by the refresh token", bool(renewed) and "access_token" in renewed, renewed)
     try:
         refusal = app.acquire_token_by_auth_code_flow(flow, answer)
     except ValueError as error:

@@ -164,6 +164,35 @@ fn a_code_is_good_once_for_who_asked_for_it() {
 }
 
 #[test]
+fn a_refresh_token_gives_new_tokens_to_its_client() {
+    let other = Uuid::from_u128(5);
+    let cloud = Cloud::start(two_tenants().app(App::new(other).secret("other"))).unwrap();
+    let url = sign_in(&cloud, "organizations", &[("scope", "openid offline_access")]);
+    let code = back(&click(&url, &[("account", ADMIN)]))["code"].clone();
+    let first = redeem(&cloud, "organizations", &code, &[]).json();
+    let refresh = |client: Uuid, secret: &str, token: &str| {
+        let client = client.to_string();
+        let fields = [
+            ("client_id", client.as_str()),
+            ("client_secret", secret),
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("scope", "openid https://manage.office.com/ActivityFeed.Read"),
+        ];
+        token_request(&cloud, "organizations/oauth2/v2.0/token", &fields)
+    };
+    let token = first["refresh_token"].as_str().unwrap();
+    let second = refresh(APP, SECRET, token).json();
+    let claims = part(second["id_token"].as_str().unwrap(), 1);
+    assert!(claims["tid"] == json!(TENANT) && claims["nonce"].is_null(), "{claims}");
+    assert_eq!(part(second["access_token"].as_str().unwrap(), 1)["aud"], "https://manage.office.com");
+    assert!(first["refresh_token"].is_string() && second["refresh_token"].is_null());
+    assert_eq!(aadsts(&refresh(other, "other", token)), 70000);
+    assert_eq!(aadsts(&refresh(APP, "wrong", token)), 7_000_215);
+    assert_eq!(aadsts(&refresh(APP, SECRET, "guess")), 70000);
+}
+
+#[test]
 fn a_certificate_proves_the_app_at_this_very_address() {
     let identity = Identity::new(30);
     let app = App::new(APP).certificate(identity.der.clone()).redirect_uri(BACK);
