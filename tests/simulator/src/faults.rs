@@ -232,7 +232,8 @@ pub enum Effect {
         #[serde(default)]
         message: Option<String>,
     },
-    /// An error of the token endpoint, with the status and `error` that go with the code.
+    /// An error of the token endpoint, with the status and `error` that go with the code. On the way to a page it is
+    /// what the app is told by the browser.
     Entra {
         /// The number after AADSTS.
         code: u32,
@@ -296,6 +297,10 @@ pub enum Effect {
     NextPageHeader(String),
     /// The next-page link has neither scheme nor host.
     RelativeNextPage,
+    /// Metadata name the foreign host's keys and token endpoint.
+    ForeignMetadata,
+    /// The signing keys have others among them: of another kind, without a name, without an issuer.
+    OddKeys,
     /// A redirect to the foreign host.
     Redirect {
         /// The status.

@@ -1,12 +1,12 @@
-//! A simulated Microsoft cloud: the Entra ID token endpoint and the whole Office 365 Management Activity API, faults and
-//! quirks included.
+//! A simulated Microsoft cloud: Entra ID with sign-in, admin consent and tokens, the token services of Azure's machines,
+//! and the whole Office 365 Management Activity API, faults and quirks included.
 //!
 //! It stands in for Microsoft in Tenantry's tests, its demo and its benchmarks, and shares no protocol code with the
 //! daemon, so that one misunderstanding cannot hide in both.
 //!
 //! - [`Scenario`]: what the cloud holds when it starts; plain data.
 //! - [`Cloud`]: a running cloud on loopback ports, with its own threads.
-//! - [`Control`]: changes the running cloud: blobs, tenants, [`Fault`]s, consent, clocks.
+//! - [`Control`]: changes the running cloud: blobs, tenants, people, keys, [`Fault`]s, [`Forgery`], consent, clocks.
 //! - [`Ledger`]: what it has offered and seen, to compare a collector's result with.
 //!
 //! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity` (the two services), `records` (made-up

@@ -91,6 +91,8 @@ pub(crate) struct State {
     pub(crate) tenants: BTreeMap<Uuid, TenantState>,
     /// Authorization codes given out.
     pub(crate) codes: HashMap<String, Code>,
+    /// Refresh tokens given out.
+    pub(crate) refresh_tokens: HashMap<String, Code>,
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) managed_identities: Vec<ManagedIdentity>,
     pub(crate) identity_header: String,
@@ -246,6 +248,7 @@ impl State {
             apps: scenario.apps.iter().map(|a| (a.client_id, Arc::new(Registration::new(a)))).collect(),
             tenants: BTreeMap::new(),
             codes: HashMap::new(),
+            refresh_tokens: HashMap::new(),
             issuers: scenario.issuers,
             managed_identities: scenario.managed_identities,
             identity_header: if scenario.identity_header.is_empty() {

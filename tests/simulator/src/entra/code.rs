@@ -121,13 +121,18 @@ fn digested(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()))
 }
 
+/// Text that nobody can guess, as long as a code of Entra.
+fn opaque() -> String {
+    let mut bytes = [0; SIZE];
+    // The library fails only where the system has no randomness at all.
+    rand::fill(&mut bytes).expect("the system gives random bytes");
+    format!("1.{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
 impl State {
     /// Gives out a code.
     pub(super) fn issue(&mut self, code: Code) -> String {
-        let mut bytes = [0; SIZE];
-        // The library fails only where the system has no randomness at all.
-        rand::fill(&mut bytes).expect("the system gives random bytes");
-        let text = format!("1.{}", URL_SAFE_NO_PAD.encode(bytes));
+        let text = opaque();
         self.codes.insert(text.clone(), code);
         text
     }
@@ -139,6 +144,20 @@ impl State {
         code.check(redeemer, lifetime)?;
         code.redeemed = true;
         Ok(code.clone())
+    }
+
+    /// Gives out a refresh token for what a code stood for.
+    pub(super) fn issue_refresh_token(&mut self, code: &Code) -> String {
+        let text = opaque();
+        // The nonce was for the one sign-in.
+        self.refresh_tokens.insert(text.clone(), Code { nonce: None, ..code.clone() });
+        text
+    }
+
+    /// What a client's refresh token stands for.
+    pub(super) fn refreshed(&self, text: &str, client: Uuid) -> Result<Code, Refusal> {
+        let known = self.refresh_tokens.get(text).filter(|code| code.client == client);
+        known.cloned().ok_or_else(|| Refusal::new(70000))
     }
 }
 

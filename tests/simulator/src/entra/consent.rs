@@ -104,6 +104,11 @@ fn attend(world: &World, request: &Request, asking: &Asking, note: &mut ConsentA
     (signed_in(response, &account), ended)
 }
 
+/// Sends the browser back with a refusal.
+pub(super) fn told(world: &World, asking: &Asking, refusal: &Refusal) -> Response {
+    asking.back(Mode::Query, declined(world, asking, None, refusal))
+}
+
 /// The fields of a consent that was given.
 fn granted(asking: &Asking, tenant: Uuid, roles: &[String]) -> Vec<(&'static str, String)> {
     let mut fields = vec![("admin_consent", "True".to_owned()), ("tenant", tenant.to_string())];

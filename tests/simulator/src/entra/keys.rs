@@ -140,6 +140,20 @@ impl Keyring {
     }
 }
 
+/// Puts keys among others that are of no use for an `id_token`, or that lack what such a key should have.
+pub(crate) fn add_odd_keys(keys: &mut Vec<Value>) {
+    let mut nameless = keys.first().cloned().unwrap_or_default();
+    let mut unowned = nameless.clone();
+    if let (Some(nameless), Some(unowned)) = (nameless.as_object_mut(), unowned.as_object_mut()) {
+        nameless.remove("kid");
+        unowned.remove("issuer");
+        unowned.insert("kid".to_owned(), json!("unowned"));
+    }
+    let curve = json!({ "kty": "EC", "use": "sig", "crv": "P-256", "kid": "curve", "x": "AA", "y": "AA" });
+    let unknown = json!({ "kty": "unheard-of", "kid": 7 });
+    keys.splice(0..0, [unknown, curve, nameless, unowned]);
+}
+
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};

@@ -55,10 +55,11 @@ mod token;
 pub(crate) use access_token::{Claims, read as read_access_token};
 pub(crate) use code::Code;
 pub(crate) use consent::Replicating;
-pub(crate) use keys::Keyring;
+pub(crate) use keys::{Keyring, add_odd_keys};
 pub(crate) use machine::{Service as MachineService, answer as answer_machine};
 pub(crate) use refusal::Refusal;
 
+use asking::Asking;
 use uuid::Uuid;
 
 use crate::faults::Endpoint;
@@ -189,6 +190,21 @@ pub(crate) fn answer(world: &World, request: &Request, route: &Route) -> Respons
         }
         Document::Keys => Response::json(200, &world.keys.document(&metadata::authority(world, request))),
         Document::InstanceDiscovery => metadata::instances(world, request),
+    }
+}
+
+/// Sends a browser back to the app with an error; a dead end if the app is not to be told.
+pub(crate) fn turned_away(world: &World, request: &Request, refusal: &Refusal) -> Response {
+    let route = Route::of(&request.path);
+    let asking = route.as_ref().map(|route| match route.document {
+        Document::AdminConsent(version) => (&route.tenant, version, true),
+        _ => (&route.tenant, 2, false),
+    });
+    let asked = asking.map(|(segment, version, consent)| (Asking::of(world, request, segment, version), consent));
+    match asked {
+        Some((Ok(asking), true)) => consent::told(world, &asking, refusal),
+        Some((Ok(asking), false)) => asking.back(asking.mode(), asking.error(refusal)),
+        _ => page::refused(refusal, world.clock.now()),
     }
 }
 

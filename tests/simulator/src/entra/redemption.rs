@@ -1,7 +1,5 @@
-//! Redeeming an authorization code: tokens for somebody who has signed in.
+//! Redeeming an authorization code, or the refresh token that came of one: tokens for somebody who has signed in.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -11,7 +9,7 @@ use super::code::{Code, Redeemer};
 use super::id_token::{self, Statement};
 use super::refusal::Refusal;
 use super::registration::Registration;
-use super::token::{Asked, answered, is_resource};
+use super::token::{Asked, Proof, answered, is_resource};
 use crate::http::Response;
 use crate::ledger::Redemption;
 use crate::world::World;
@@ -63,8 +61,28 @@ impl Asked<'_> {
             let text = format!("a code of the v{} endpoint, redeemed at v{}", code.version, self.version);
             world.lock().book.warning(self.now, text);
         }
+        self.tokens(world, &code, app_id, &app, proof)
+    }
+
+    /// New tokens without anybody signing in.
+    pub(super) fn refresh(&mut self, world: &World, directory: Directory) -> Result<Response, Refusal> {
+        let (client_id, app_id, app) = self.client(world, directory)?;
+        let text = self.required("refresh_token")?;
+        let proof = self.authenticate(world, &client_id, &app)?;
+        let code = world.lock().refreshed(&text, app_id)?;
+        self.tokens(world, &code, app_id, &app, proof)
+    }
+
+    fn tokens(
+        &mut self,
+        world: &World,
+        code: &Code,
+        app_id: Uuid,
+        app: &Registration,
+        proof: Proof,
+    ) -> Result<Response, Refusal> {
         self.note.tenant = Some(code.account.tenant);
-        let (resource, scope) = self.delegated(&code, &app);
+        let (resource, scope) = self.delegated(code, app);
         if resource != GRAPH && !is_resource(world, &resource) {
             return Err(Refusal::new(500_011));
         }
@@ -75,7 +93,7 @@ impl Asked<'_> {
         let statement = Statement {
             account: &code.account,
             client: app_id,
-            app: &app,
+            app,
             nonce: code.nonce.as_deref(),
             version: self.version,
             authority: &self.authority,
@@ -83,9 +101,17 @@ impl Asked<'_> {
             wids: entra.wids,
             signed: self.version != 1 || entra.v1_signs,
         };
-        let has_identity = self.version == 1 || code.scope.split_whitespace().any(|part| part == "openid");
+        let has_identity = self.version == 1 || scope.split_whitespace().any(|part| part == "openid");
         let id_token = has_identity.then(|| id_token::write(&world.keys, &statement, entra.forgery));
-        Ok(self.with_person(world, &claims, &scope, id_token))
+        let mut body = self.body(world, &claims);
+        body["scope"] = json!(scope);
+        if let Some(id_token) = id_token {
+            body["id_token"] = json!(id_token);
+        }
+        if self.version == 1 || scope.split_whitespace().any(|part| part == "offline_access") {
+            body["refresh_token"] = json!(world.lock().issue_refresh_token(code));
+        }
+        Ok(answered(&body))
     }
 
     /// Resource and scope of a token for a person.
@@ -95,21 +121,10 @@ impl Asked<'_> {
             let scope = app.required_roles.iter().filter(|role| !role.ends_with(".All")).cloned().collect::<Vec<_>>();
             return (resource.cloned().unwrap_or_else(|| GRAPH.to_owned()), scope.join(" "));
         }
-        let named = code.scope.split_whitespace().filter(|part| part.contains("://"));
+        // "The scopes requested in this leg must be equivalent to or a subset of the scopes requested in the first leg."
+        let scope = self.form.get("scope").filter(|text| !text.is_empty()).unwrap_or(&code.scope);
+        let named = scope.split_whitespace().filter(|part| part.contains("://"));
         let resource = named.clone().find_map(|part| part.rsplit_once('/')).map_or(GRAPH, |(resource, _)| resource);
-        (resource.to_owned(), code.scope.clone())
-    }
-
-    /// The answer to a code.
-    fn with_person(&self, world: &World, claims: &Claims, scope: &str, id_token: Option<String>) -> Response {
-        let mut body = self.body(world, claims);
-        body["scope"] = json!(scope);
-        if let Some(id_token) = id_token {
-            body["id_token"] = json!(id_token);
-        }
-        if self.version == 1 || scope.split_whitespace().any(|part| part == "offline_access") {
-            body["refresh_token"] = json!(format!("1.{}", STANDARD.encode(Uuid::new_v4())));
-        }
-        answered(&body)
+        (resource.to_owned(), scope.clone())
     }
 }

@@ -107,6 +107,7 @@ impl Asked<'_> {
         self.note.grant.clone_from(&grant);
         match (grant.as_str(), directory) {
             ("authorization_code", _) => self.authorization_code(world, directory),
+            ("refresh_token", _) => self.refresh(world, directory),
             (_, Directory::Tenant(tenant)) => {
                 if self.required("grant_type")? != "client_credentials" {
                     let text = format!("The app requested an unsupported grant type '{grant}'.");

@@ -164,6 +164,35 @@ fn a_code_is_good_once_for_who_asked_for_it() {
 }
 
 #[test]
+fn a_refresh_token_gives_new_tokens_to_its_client() {
+    let other = Uuid::from_u128(5);
+    let cloud = Cloud::start(two_tenants().app(App::new(other).secret("other"))).unwrap();
+    let url = sign_in(&cloud, "organizations", &[("scope", "openid offline_access")]);
+    let code = back(&click(&url, &[("account", ADMIN)]))["code"].clone();
+    let first = redeem(&cloud, "organizations", &code, &[]).json();
+    let refresh = |client: Uuid, secret: &str, token: &str| {
+        let client = client.to_string();
+        let fields = [
+            ("client_id", client.as_str()),
+            ("client_secret", secret),
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("scope", "openid https://manage.office.com/ActivityFeed.Read"),
+        ];
+        token_request(&cloud, "organizations/oauth2/v2.0/token", &fields)
+    };
+    let token = first["refresh_token"].as_str().unwrap();
+    let second = refresh(APP, SECRET, token).json();
+    let claims = part(second["id_token"].as_str().unwrap(), 1);
+    assert!(claims["tid"] == json!(TENANT) && claims["nonce"].is_null(), "{claims}");
+    assert_eq!(part(second["access_token"].as_str().unwrap(), 1)["aud"], "https://manage.office.com");
+    assert!(first["refresh_token"].is_string() && second["refresh_token"].is_null());
+    assert_eq!(aadsts(&refresh(other, "other", token)), 70000);
+    assert_eq!(aadsts(&refresh(APP, "wrong", token)), 7_000_215);
+    assert_eq!(aadsts(&refresh(APP, SECRET, "guess")), 70000);
+}
+
+#[test]
 fn a_certificate_proves_the_app_at_this_very_address() {
     let identity = Identity::new(30);
     let app = App::new(APP).certificate(identity.der.clone()).redirect_uri(BACK);
@@ -284,6 +313,41 @@ fn keys_change_and_old_ones_are_withdrawn() {
     let down = Effect::Status { status: 503, body: ErrorBody::Html, retry_after_s: None };
     cloud.control().add_fault(Fault::new(down).on([Endpoint::Keys]));
     assert_eq!((get(keys).status, get(&metadata).status), (503, 200));
+}
+
+#[test]
+fn metadata_and_keys_can_lead_astray() {
+    let cloud = Cloud::start(two_tenants()).unwrap();
+    let metadata = format!("{}/organizations/v2.0/.well-known/openid-configuration", cloud.authority_url());
+    cloud.control().add_fault(Fault::new(Effect::ForeignMetadata).on([Endpoint::Metadata]));
+    let document = get(&metadata).json();
+    for name in ["jwks_uri", "token_endpoint"] {
+        let path = if name == "jwks_uri" { "discovery/v2.0/keys" } else { "oauth2/v2.0/token" };
+        assert_eq!(document[name], format!("{}/organizations/{path}", cloud.foreign_url()));
+    }
+    assert_eq!(document["issuer"], format!("{}/{{tenantid}}/v2.0", cloud.authority_url()));
+    cloud.control().add_fault(Fault::new(Effect::OddKeys).on([Endpoint::Keys]));
+    let keys = get(&format!("{}/common/discovery/v2.0/keys", cloud.authority_url())).json();
+    let kinds: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|key| key["kty"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["unheard-of", "EC", "RSA", "RSA", "RSA", "RSA"]);
+    assert!(key_of(&cloud, &id_token(&cloud, ADMIN)).is_some(), "the sound ones are there still");
+}
+
+#[test]
+fn the_app_can_be_told_any_error() {
+    let cloud = Cloud::start(two_tenants()).unwrap();
+    let blocked = Effect::Entra { code: 53003, retry_after_s: None };
+    cloud.control().add_fault(Fault::new(blocked).on([Endpoint::SignIn, Endpoint::AdminConsent]));
+    let told = back(&get(&sign_in(&cloud, "organizations", &[])));
+    assert!(told["error"] == "invalid_grant" && told["error_description"].starts_with("AADSTS53003: "), "{told:?}");
+    let app = APP.to_string();
+    let consent = |uri: &str| {
+        let parameters = query(&[("client_id", &app), ("redirect_uri", uri), ("scope", "x"), ("state", "s")]);
+        get(&format!("{}/organizations/v2.0/adminconsent?{parameters}", cloud.authority_url()))
+    };
+    let told = back(&consent(BACK));
+    assert!(told["admin_consent"] == "True" && told["error_description"].starts_with("AADSTS53003: "), "{told:?}");
+    assert_eq!(code_on(&consent("https://attacker.example/")), 53003, "nobody is sent there");
 }
 
 #[test]
