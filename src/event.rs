@@ -78,6 +78,14 @@ events! {
     PARTITION_BEGUN = "8318dc6836df4cabbf7c12beb668c0b0";
     /// A partition was dropped.
     PARTITION_DROPPED = "3aebeeb22944482a9ff6e08b32f634a3";
+    /// A tenant is being erased.
+    PURGE_BEGUN = "6232f3b7791849cdabb3d4220e3a75c9";
+    /// It has been erased; the line is the receipt.
+    PURGE_DONE = "d0d452f3b14845a292040ee803d5b3f4";
+    /// A partition cannot be written anew without it.
+    PURGE_INCOMPLETE = "24cca5e8d97b41ab9430d25304fad081";
+    /// There is too little room to go on erasing.
+    PURGE_WAITS = "6eabfeeab2234cd2bf8a5e0cf769912f";
     /// The operators' listener cannot be opened.
     LISTENER_CLOSED = "be140f078d7a45cca4e741599bfdda6a";
     /// The certificate of a listener expires soon, or has expired.

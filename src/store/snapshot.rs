@@ -9,15 +9,16 @@
 //! versions. It can exceed what a database holds in one piece; who writes it cuts it.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::database::{Batch, Database};
 use super::error::StoreError;
-use super::state::keys::kind;
+use super::state::keys::{self, kind};
 use super::state::records::{self, Undecodable};
+use crate::content::TenantId;
 
 /// How many dead letters a snapshot holds.
 pub(super) const LETTERS: usize = 500;
@@ -65,6 +66,23 @@ pub(super) fn take(database: &Database, now: Timestamp) -> Result<Vec<u8>, Store
         why: error.to_string(),
     })?;
     Ok(packed)
+}
+
+/// The same without the rows of tenants that are gone.
+pub(super) fn without(bytes: Vec<u8>, is_gone: impl Fn(TenantId) -> bool) -> Result<Vec<u8>, Undecodable> {
+    split(bytes, is_gone).map(|(rest, _)| rest)
+}
+
+/// The same, and whose rows they were.
+pub(super) fn split(
+    bytes: Vec<u8>,
+    is_gone: impl Fn(TenantId) -> bool,
+) -> Result<(Vec<u8>, BTreeSet<TenantId>), Undecodable> {
+    let (gone, rest): (Vec<_>, Vec<_>) =
+        unpack(&bytes)?.into_iter().partition(|Row(key, _)| keys::tenant(key).is_some_and(&is_gone));
+    let owners: BTreeSet<_> = gone.iter().filter_map(|Row(key, _)| keys::tenant(key)).collect();
+    let bytes = if owners.is_empty() { bytes } else { pack(&rest).map_err(|error| Undecodable(error.to_string()))? };
+    Ok((bytes, owners))
 }
 
 /// What to write into a new state.

@@ -25,7 +25,7 @@ mod queue;
 pub(in crate::store) mod records;
 mod writer;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +68,8 @@ pub(super) struct StateOptions {
     pub(super) copy_every: Duration,
     /// How many deferred entries of a tenant are kept in memory.
     pub(super) remembered: usize,
+    /// Tenants that were purged while the state could not be written.
+    pub(super) purged: BTreeSet<TenantId>,
 }
 
 impl StateOptions {
@@ -80,6 +82,7 @@ impl StateOptions {
             copy_above: 64 << 20,
             copy_every: Duration::from_hours(7 * 24),
             remembered: book::REMEMBERED,
+            purged: BTreeSet::new(),
         }
     }
 
@@ -231,6 +234,9 @@ impl State {
     ) -> Result<(Self, Vec<Event>), StoreError> {
         let mut events = Vec::new();
         let found = generation::open(store, options.access(), options.now, snapshot, &mut events)?;
+        for tenant in &options.purged {
+            writer::purge(&found.database, *tenant)?;
+        }
         let (books, unreadable) = queue::read_books(&found.database, options.remembered)?;
         let any = |kind| Ok::<_, StoreError>(found.database.scan_prefix([kind])?.next().transpose()?.is_some());
         let letters = any(kind::LETTER)? || any(kind::REFUSED)?;
@@ -560,6 +566,16 @@ impl State {
         self.writer.snapshot_changes()
     }
 
+    /// Removes all that is a tenant's, durably, what is pending included. Nobody works for it any more.
+    pub(super) async fn purge(&self, tenant: TenantId) -> Result<(), StoreError> {
+        self.ask(|answer| Task::Purge { tenant, answer }).await
+    }
+
+    /// Copies the state, so that the files that held what was removed are gone.
+    pub(super) async fn copy(&self) -> Result<(), StoreError> {
+        self.ask(|answer| Task::Copy { answer }).await
+    }
+
     /// Waits until everything set, completed and noted before is durable.
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
         self.ask(|answer| Task::Settle { answer }).await
@@ -622,6 +638,11 @@ impl Shared {
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Tenant::new(self.remembered))))
+    }
+
+    /// Forgets a tenant.
+    fn forget(&self, tenant: TenantId) {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
     }
 
     /// Puts what was read from the database in the place of what memory has, except for what only memory knows.

@@ -39,6 +39,10 @@ pub(in crate::store) mod kind {
     pub(in crate::store) const NOTE: u8 = b'N';
 }
 
+/// What a tenant has, of every kind.
+pub(in crate::store) const OF_TENANTS: [u8; 7] =
+    [kind::QUEUE, kind::AGAIN, kind::WATERMARK, kind::WAIT, kind::LETTER, kind::REFUSED, kind::NOTE];
+
 /// Bytes of the kind and the tenant.
 pub(in crate::store) const HEAD: usize = 17;
 

@@ -6,7 +6,7 @@ mod copies;
 mod damage;
 mod full;
 mod killed;
-mod model;
+pub(super) mod model;
 mod walking;
 mod young;
 
