@@ -16,7 +16,10 @@ use super::super::tests::model::copy_of_a_moment;
 use super::super::tests::{
     blob, body, exported, fetched, noise, open_at, options, put, record_id, stored_body, tenant, time,
 };
-use super::super::{BlobHeader, Query, QueueDepth, Store, StoreError, Verification, Wait, WaitKey, Watermark};
+use super::super::{
+    BlobHeader, Enrolled, Enrolment, Invite, InviteId, InviteStage, Query, QueueDepth, Store, StoreError, Verification,
+    Wait, WaitKey, Watermark,
+};
 use super::*;
 use crate::content::{ContentType, Tier};
 
@@ -86,6 +89,32 @@ async fn fill_state(store: &Store, of: TenantId) {
     store.refuse(of, Tier::Poll, vec![(wrong, "listed wrongly".to_owned())]).await.unwrap();
     store.set_watermark(of, KINDS[0], Watermark { listed_to: Some(time(NOW)), ..Watermark::default() });
     store.set_note(of, Some(format!("note of {of}").into_bytes()));
+    let enrolment = Enrolment {
+        tenant: of,
+        name: name(of, 106),
+        cloud: "worldwide".to_owned(),
+        app: String::new(),
+        content_types: KINDS.into(),
+        how: Enrolled::Consent,
+        at: time(NOW),
+    };
+    store.enrol(enrolment).await.unwrap();
+    store.hold(of, Some(time(NOW))).await.unwrap();
+    let stages = [InviteStage::Open, InviteStage::Done { tenant: of, at: time(NOW) }];
+    for (tenant, stage) in [Some(of), None].into_iter().zip(stages) {
+        let invite = Invite {
+            id: InviteId::of(format!("{of} {tenant:?}").as_bytes()),
+            name: name(of, 107),
+            tenant,
+            cloud: "worldwide".to_owned(),
+            app: String::new(),
+            content_types: KINDS.into(),
+            made: time(NOW),
+            expires: time(NOW),
+            stage,
+        };
+        store.put_invite(invite).await.unwrap();
+    }
     store.put_snapshot().await.unwrap();
 }
 
@@ -103,6 +132,9 @@ struct Shown {
     waits: usize,
     letters: u64,
     note: Option<Vec<u8>>,
+    enrolled: bool,
+    held: bool,
+    invites: usize,
     known: Vec<bool>,
 }
 
@@ -132,8 +164,17 @@ async fn shown(store: &Store, of: TenantId) -> Shown {
         waits: store.waits(of).await.unwrap().len(),
         letters: store.dead_letters(of).await.unwrap(),
         note: store.notes().await.unwrap().remove(&of),
+        enrolled: store.enrolments().await.unwrap().iter().any(|one| one.tenant == of),
+        held: store.held().await.unwrap().contains_key(&of),
+        invites: invites_of(store, of).await,
         known,
     }
+}
+
+async fn invites_of(store: &Store, of: TenantId) -> usize {
+    let invites = store.invites().await.unwrap();
+    let is_done = |one: &Invite| matches!(one.stage, InviteStage::Done { tenant, .. } if tenant == of);
+    invites.iter().filter(|one| one.tenant == Some(of) || is_done(one)).count()
 }
 
 fn nothing() -> Shown {
@@ -149,6 +190,9 @@ fn nothing() -> Shown {
         waits: 0,
         letters: 0,
         note: None,
+        enrolled: false,
+        held: false,
+        invites: 0,
         known: vec![false; 4],
     }
 }
@@ -254,6 +298,7 @@ async fn a_purged_tenant_is_hidden_at_once_and_off_the_disk_in_the_end() {
     let (before, heads, parts) = (others(&store).await, verified(&store).heads, parts(&store));
     let mine = shown(&store, purged()).await;
     assert_eq!((mine.blobs.len(), mine.letters, mine.known.contains(&false)), (9, 2, false));
+    assert_eq!((mine.enrolled, mine.held, mine.invites, mine.waits, mine.watermarks), (true, true, 2, 1, 1));
     assert!(traces(dir.path(), &parts).len() >= 5, "in each partition and in the state");
     let size = size_of_old(dir.path());
 

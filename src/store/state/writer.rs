@@ -26,7 +26,7 @@ use super::super::{Enqueued, QueueEntry, Refused, Watermark};
 use super::draft::{Draft, Effect};
 use super::generation::{self, Found, Generation};
 use super::keys::{self, Place, kind};
-use super::{DeadLetter, Shared, StateOptions, queue};
+use super::{DeadLetter, Shared, StateOptions, queue, records};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 use crate::event;
 use crate::retry::{Backoff, Stage};
@@ -92,7 +92,8 @@ pub(super) enum Task {
     },
     /// Puts a value, or removes it.
     Put {
-        tenant: TenantId,
+        /// Whose it is, if it is anybody's.
+        tenant: Option<TenantId>,
         key: Vec<u8>,
         value: Option<Vec<u8>>,
         answer: Answer<()>,
@@ -783,21 +784,30 @@ fn loose_ends(
         draft.complete(*tenant, *place)?;
     }
     for (tenant, note) in notes {
-        draft.set(*tenant, keys::head(kind::NOTE, *tenant), note.clone())?;
+        draft.set(Some(*tenant), keys::head(kind::NOTE, *tenant), note.clone())?;
     }
     Ok(())
 }
 
 /// Removes all that is a tenant's, durably, piece by piece: each piece is gone or there, and the next attempt goes on.
 pub(super) fn purge(database: &Database, tenant: TenantId) -> Result<(), StoreError> {
-    for kind in keys::OF_TENANTS {
+    let prefixes = keys::OF_TENANTS.map(|kind| keys::head(kind, tenant));
+    for prefix in prefixes.into_iter().chain([vec![kind::INVITE]]) {
         loop {
-            let rows = database.scan_prefix(keys::head(kind, tenant))?.take(REMOVALS);
-            let keys = rows.map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
-            if keys.is_empty() {
+            let mut theirs = Vec::new();
+            for row in database.scan_prefix(&prefix)? {
+                let (key, value) = row?;
+                if records::owner(&key, &value, |of| of == tenant).is_some() {
+                    theirs.push(key);
+                }
+                if theirs.len() >= REMOVALS {
+                    break;
+                }
+            }
+            if theirs.is_empty() {
                 break;
             }
-            remove(database, keys.iter())?;
+            remove(database, theirs.iter())?;
         }
     }
     Ok(())

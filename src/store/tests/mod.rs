@@ -7,6 +7,7 @@ mod damage;
 mod full;
 mod killed;
 pub(super) mod model;
+mod register;
 mod walking;
 mod young;
 
