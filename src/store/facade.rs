@@ -55,6 +55,8 @@ struct Inner {
     snapshots: Mutex<Option<Snapshots>>,
     /// Held by who works on a purge.
     purging: Arc<tokio::sync::Mutex<()>>,
+    /// Held by who begins the partition behind a cut.
+    cutting: tokio::sync::Mutex<()>,
     /// Whether the store is being closed: who works on a purge breaks off.
     closing: watch::Sender<bool>,
     // Dropped last: until then nobody else may open any of it.
@@ -90,8 +92,8 @@ impl Store {
         lock: StoreLock,
     ) -> Self {
         let (snapshots, lock) = (Mutex::new(snapshots), Mutex::new(Some(lock)));
-        let (purging, closing) = (Arc::default(), watch::Sender::new(false));
-        Self(Arc::new(Inner { content, state, time, snapshots, purging, closing, lock }))
+        let (purging, cutting, closing) = (Arc::default(), tokio::sync::Mutex::default(), watch::Sender::new(false));
+        Self(Arc::new(Inner { content, state, time, snapshots, purging, cutting, closing, lock }))
     }
 
     /// Writes what is under way and closes the databases.
@@ -149,6 +151,10 @@ impl Store {
 
     pub(super) fn purging(&self) -> &Arc<tokio::sync::Mutex<()>> {
         &self.0.purging
+    }
+
+    pub(super) fn cutting(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.cutting
     }
 
     pub(super) fn closing(&self) -> watch::Receiver<bool> {

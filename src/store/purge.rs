@@ -257,7 +257,6 @@ impl Store {
         if let Err(error) = self.leave_the_cut_behind().await {
             tracing::debug!(%error, "the partition behind the cut is begun later");
         }
-        self.holdings().purges().tell();
         let record = self.holdings().purges().get(id).ok_or(StoreError::Closed)?;
         Ok(Purge::of(record, self.holdings()))
     }

@@ -61,6 +61,8 @@ impl Writer {
                 newest.pending.remove(&upload.blob);
             }
         }
+        // Whoever has asked may not wait for the answer.
+        purges.tell();
         if new {
             tracing::info!(message_id = event::PURGE_BEGUN, %tenant, purge = id, "a tenant is being purged: nothing of it is shown any more, and it is erased in the background");
         }

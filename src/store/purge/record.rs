@@ -117,6 +117,8 @@ struct Known {
     records: Vec<Record>,
     /// Up to which ordinal a tenant is hidden, and how often it was purged.
     cuts: HashMap<TenantId, (u32, u32)>,
+    /// The last cut.
+    last: Option<u32>,
 }
 
 impl Known {
@@ -127,7 +129,8 @@ impl Known {
             *through = record.through.max(*through);
             *times += 1;
         }
-        Self { records, cuts }
+        let last = records.iter().map(|record| record.through).max();
+        Self { records, cuts, last }
     }
 }
 
@@ -175,7 +178,7 @@ impl Purges {
 
     /// Whether a partition with this ordinal stands before a cut: nothing more is to be stored in it.
     pub(crate) fn end(&self, ordinal: u32) -> bool {
-        self.known().records.iter().any(|record| ordinal <= record.through)
+        self.known().last.is_some_and(|last| ordinal <= last)
     }
 
     /// How often a tenant was purged: what was begun before the last time is none of its present life.

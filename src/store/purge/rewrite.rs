@@ -55,11 +55,15 @@ impl Inventory {
         self.erased.is_empty() && self.blobs.is_empty() && self.snapshot.is_none()
     }
 
-    /// Finds out what is hidden here: `hidden` says by which purge.
+    /// Finds out what there is of those who are `hidden` here, each by a purge.
     pub(super) fn take(tree: &Tree, hidden: &BTreeMap<TenantId, u32>) -> Result<Self, StoreError> {
         let mut found = Self::default();
         found.take_heads(tree, hidden)?;
         found.take_snapshot(tree, hidden)?;
+        // A head is written with the first blob: without one there is no need to read everything.
+        if found.is_empty() {
+            return Ok(found);
+        }
         let undecodable = found.take_headers(tree, hidden)?;
         let named = found.blobs.len();
         found.take_indices(tree, hidden)?;
@@ -86,6 +90,8 @@ impl Inventory {
                 let erasure = self.of(tenant, purge);
                 erasure.start = (head.start.length > 0).then(|| to_hex(&head.start.link));
                 erasure.end = Some(to_hex(&head.now.link));
+            } else if tree.database.scan_prefix(keys::header_prefix(tenant))?.next().transpose()?.is_some() {
+                self.of(tenant, purge);
             }
         }
         Ok(())

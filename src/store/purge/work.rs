@@ -145,6 +145,7 @@ impl Store {
 
     /// Begins the partition behind the cut, if that has not been done, with a snapshot of the state as it is now.
     pub(super) async fn leave_the_cut_behind(&self) -> Result<(), StoreError> {
+        let _once = self.cutting().lock().await;
         let newest = self.holdings().partitions.newest();
         if newest.is_some_and(|newest| self.holdings().purges().end(newest.ordinal)) {
             self.roll().await?;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::clock::{ServiceTime, SetClock};
+use crate::store::{Folder, send_at_rest};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_goes_on_from_wherever_it_was_cut_off() {
@@ -56,6 +57,19 @@ async fn a_purge_goes_on_from_wherever_it_was_cut_off() {
         verified(&reading);
         assert_eq!(exported(&reading, &Query::default()).len(), 2 * before[0].exported.len(), "{phase}, read");
         reading.close().await.unwrap();
+
+        if phase == "between the renames" {
+            let folder = tempfile::tempdir().unwrap();
+            let mut to = Folder::open(folder.path()).unwrap();
+            let have = to.have().unwrap();
+            send_at_rest(copy.path(), &remains::lock(), &have, &mut |bytes| to.push(&bytes)).unwrap();
+            to.finish().unwrap();
+            let into = tempfile::tempdir().unwrap();
+            let restored = remains::restored(folder.path(), into.path());
+            assert_eq!(others(&restored).await[0].exported, before[0].exported);
+            assert_eq!(shown(&restored, purged()).await, nothing());
+            restored.close().await.unwrap();
+        }
 
         let store = open_at(copy.path(), NOW);
         assert_eq!(shown(&store, purged()).await, nothing(), "{phase}");

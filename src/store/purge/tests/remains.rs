@@ -117,10 +117,13 @@ async fn back_up(store: &Store, folder: &Path) {
     to.finish().unwrap();
 }
 
-fn restored(folder: &Path, to: &Path) -> Store {
+pub(super) fn lock() -> LockRequest {
     let holder = Holder { pid: std::process::id(), purpose: "test".to_owned(), since: time(NOW) };
-    let lock = LockRequest { holder, wait: std::time::Duration::ZERO, urgent: false };
-    restore(folder, to, &lock).unwrap();
+    LockRequest { holder, wait: std::time::Duration::ZERO, urgent: false }
+}
+
+pub(super) fn restored(folder: &Path, to: &Path) -> Store {
+    restore(folder, to, &lock()).unwrap();
     open_at(to, NOW)
 }
 
