@@ -43,7 +43,8 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("TENANTRY__SECTION__KEY", "Replaces one key of the configuration, as in TENANTRY__COLLECT__POLL_INTERVAL=2m."),
     (
         "HTTPS_PROXY, ALL_PROXY, NO_PROXY",
-        "A proxy on the way to Microsoft (the first of the two that is set), and the hosts that are reached without it.",
+        "A proxy on the way to Microsoft (the first of the two that is set), and the hosts that are reached without it, \
+         unless `[network]` of the configuration says otherwise.",
     ),
     ("NO_COLOR", "No colours, whatever the terminal can do."),
 ];

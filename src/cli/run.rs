@@ -120,6 +120,7 @@ struct Daemon {
     report: Arc<Report>,
     time: Arc<ServiceTime>,
     store: Store,
+    http: Http,
     registry: Arc<Registry>,
     systemd: Systemd,
     /// Why the last new configuration was refused, if it was.
@@ -136,7 +137,7 @@ impl Daemon {
     async fn start(config: &Path, settings: Settings, allow_removal: bool, level: LogLevel) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
         let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
-        let http = Http::new().map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
+        let http = Http::new(&settings.network).map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
         let stop_admin = CancellationToken::new();
         // Before the store: that a long opening is a start and no hang can be seen then.
         let operator = OperatorListener::start(&settings, stop_admin.clone());
@@ -161,7 +162,7 @@ impl Daemon {
         let registry = Arc::new(Registry::new(Shared {
             store: store.clone(),
             report: Arc::clone(&report),
-            http,
+            http: http.clone(),
             time: Arc::clone(&time),
             clock,
             apps: AppAlarms::new(),
@@ -184,6 +185,7 @@ impl Daemon {
             report,
             time,
             store,
+            http,
             registry,
             systemd: Systemd::default(),
             refused: None,
@@ -309,6 +311,9 @@ impl Daemon {
     fn follow(&mut self, settings: Settings, request: &ReloadRequest) -> anyhow::Result<Reloaded> {
         if !self.allow_removal && !request.allow_removal {
             settings.removal_guard(&self.settings)?;
+        }
+        if settings.network != self.settings.network {
+            self.http.follow(&settings.network)?;
         }
         for warning in &settings.warnings {
             warn!(message_id = event::SETTING_WARNING, "{warning}");

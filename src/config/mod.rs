@@ -22,6 +22,7 @@ mod environment;
 mod file;
 mod listener;
 mod merged;
+mod network;
 mod operator;
 mod problem;
 mod schema;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 
 pub use client::{Client, KnownTenant, load_client};
 pub use listener::{ListenerTls, Stamps};
+pub use network::{Network, Proxy, ProxyCredentials, Roots, Route, Setting};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
     App, Collect, CredentialFile, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant,
@@ -74,8 +76,10 @@ pub fn load_with(
     let mut findings = Findings::default();
     let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
     let variables = environment::used(environment.iter().map(|(name, value)| (name, value)));
+    let proxies = network::Variables::of(&environment);
     let (merged, files) = sources(file, environment, &mut findings);
-    let settings = Settings { variables, ..validate(&merged, &files, &mut findings) };
+    let settings = validate(&merged, &files, &mut findings);
+    let settings = Settings { variables, network: network::network(&merged, &proxies, &mut findings), ..settings };
     let Findings { problems, warnings, .. } = findings;
     if problems.is_empty() {
         return Ok(Settings { warnings, ..settings });
@@ -168,6 +172,7 @@ fn validate(merged: &merged::Merged, files: &[Arc<Path>], findings: &mut Finding
         tenants,
         cloud_apps: clouds.apps.into_iter().map(|(cloud, app)| (cloud, app.value)).collect(),
         clouds: clouds.known,
+        network: Network::default(),
         token: sections::token(merged, pace, findings),
         collect: sections::collect(merged, pace, findings),
         store: sections::store(merged, pace, findings),

@@ -41,6 +41,11 @@ pub(super) const SECTIONS: &[Section] = &[
         shape: Shape::Named,
         keys: &["app", "authority", "management", "graph", "management_audience", "graph_audience"],
     },
+    Section {
+        name: "network",
+        shape: Shape::Table,
+        keys: &["proxy", "proxy_credentials_file", "no_proxy", "root_certificates_file"],
+    },
     Section { name: "token", shape: Shape::Table, keys: &["endpoint", "renew_after"] },
     Section {
         name: "collect",
@@ -167,8 +172,8 @@ mod tests {
             ("clientid", "unknown section; did you mean `client_id`? it belongs to `[app]`"),
             (
                 "output",
-                "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, `collect`, `store`, \
-                 `log`, `daemon` and `operator`",
+                "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, `token`, `collect`, \
+                 `store`, `log`, `daemon` and `operator`",
             ),
         ] {
             assert_eq!(unknown_section(name), message, "{name}");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{ListenerTls, Problem};
+use super::{ListenerTls, Network, Problem};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId, WHOLE_AFTER};
 pub use crate::logging::LogFormat;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub tenants: BTreeMap<TenantId, Tenant>,
     /// The presets and the `[clouds.NAME]` with hosts of their own.
     pub clouds: BTreeMap<String, Arc<Cloud>>,
+    /// `[network]`.
+    pub network: Network,
     /// `[token]`.
     pub token: TokenSettings,
     /// `[collect]`.
@@ -352,6 +354,7 @@ mod tests {
             apps: BTreeMap::new(),
             tenants: (1..=tenants).map(tenant).map(|tenant| (tenant.id, tenant)).collect(),
             clouds: BTreeMap::new(),
+            network: Network::default(),
             token: TokenSettings::default(),
             collect: Collect::default(),
             store: StoreSettings::default(),

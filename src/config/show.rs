@@ -2,15 +2,17 @@
 //!
 //! **Invariant:** no secret is written; a secret that stands in a file leads to the file's name.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::network::{ENVIRONMENT, OFF};
 use super::problem::{Place, Problem};
 use super::sections::{FOREVER, UNLIMITED};
-use super::settings::{App, CredentialFile, LogFormat, Settings};
-use super::{ListenerTls, duration, size};
+use super::settings::{App, CredentialFile, LogFormat, Settings, Tenant};
+use super::{ListenerTls, Proxy, Setting, duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
 use crate::store::Keep;
 use crate::tls::Authorities;
@@ -59,6 +61,7 @@ impl Settings {
             }
             writeln!(out)?;
         }
+        self.write_network(out)?;
         let endpoint = match self.token.endpoint {
             TokenEndpoint::V2 => "v2",
             TokenEndpoint::V1 => "v1",
@@ -117,12 +120,62 @@ impl Settings {
         writeln!(out, "tenant_labels = {}", operator.tenant_labels)
     }
 
+    /// `[network]`, and how each of the hosts is reached that tenants have to do with.
+    fn write_network(&self, out: &mut String) -> std::fmt::Result {
+        let network = &self.network;
+        let own = network.proxy.as_ref().filter(|proxy| matches!(proxy.from, Setting::Key(_)));
+        let named = own.map_or(if network.off { OFF } else { ENVIRONMENT }, Proxy::shown);
+        writeln!(out, "[network]\nproxy = {}", quoted(named))?;
+        for (key, file) in network.files() {
+            writeln!(out, "{key} = {}", quoted_path(file))?;
+        }
+        if let Some(Proxy { direct, direct_from: Setting::Key(_), .. }) = &network.proxy {
+            let hosts: Vec<_> = direct.iter().map(|host| quoted(host)).collect();
+            writeln!(out, "no_proxy = [{}]", hosts.join(", "))?;
+        }
+        for root in network.roots.iter().flat_map(|roots| roots.authorities.subjects()) {
+            writeln!(out, "# believes {}", one_line(root))?;
+        }
+        for (variable, key) in &network.overruled {
+            writeln!(out, "# {variable} of the environment is not used, since `{key}` is set")?;
+        }
+        let of = |tenant: &Tenant| [tenant.cloud.authority.clone(), tenant.cloud.management.clone()];
+        let hosts: BTreeSet<_> = self.tenants.values().filter(|tenant| tenant.enabled).flat_map(of).collect();
+        for host in hosts {
+            let route = one_line(&network.route(&host).to_string());
+            writeln!(out, "# {} is reached {route}", host.as_str().trim_end_matches('/'))?;
+        }
+        writeln!(out)
+    }
+
     /// The apps' certificates that need a person at `now`: expired, about to expire, or not valid yet. An app that has a
     /// certificate which outlasts them is not mentioned. An expired certificate is not an error of the
     /// configuration: it concerns one app, and the others go on.
     #[must_use]
     pub fn expiries(&self, now: Timestamp) -> Vec<Problem> {
-        self.apps.values().filter_map(|app| expiry(app, now)).collect()
+        self.apps.values().filter_map(|app| app.expiry(now)).collect()
+    }
+}
+
+impl App {
+    /// The same of this app alone.
+    #[must_use]
+    pub fn expiry(&self, now: Timestamp) -> Option<Problem> {
+        let Credential::Certificates { list, .. } = &self.credential else { return None };
+        let told = |certificate: &Certificate| {
+            let name = format!("`{}` (SHA-1 thumbprint {})", certificate.subject(), certificate.sha1_hex());
+            let renew = "make a new one, add it to the app registration, and name it here";
+            ending(&name, (certificate.not_before(), certificate.not_after()), now, renew)
+        };
+        if list.iter().any(|certificate| told(certificate).is_none()) {
+            return None;
+        }
+        let certificate = self.credential.certificate(now)?;
+        let message = told(certificate)?;
+        let thumbprint = certificate.sha256_hex();
+        let own = self.files.iter().find(|file| file.certificate.as_deref() == Some(thumbprint));
+        let CredentialFile { key, path, .. } = own.or_else(|| self.files.first())?;
+        Some(Problem::new(Place::file(path, None), format!("{}.{key}", self.section()), message))
     }
 }
 
@@ -156,24 +209,6 @@ fn ending(name: &str, (begins, ends): (Timestamp, Timestamp), now: Timestamp, re
     } else {
         None
     }
-}
-
-fn expiry(app: &App, now: Timestamp) -> Option<Problem> {
-    let Credential::Certificates { list, .. } = &app.credential else { return None };
-    let told = |certificate: &Certificate| {
-        let name = format!("`{}` (SHA-1 thumbprint {})", certificate.subject(), certificate.sha1_hex());
-        let renew = "make a new one, add it to the app registration, and name it here";
-        ending(&name, (certificate.not_before(), certificate.not_after()), now, renew)
-    };
-    if list.iter().any(|certificate| told(certificate).is_none()) {
-        return None;
-    }
-    let certificate = app.credential.certificate(now)?;
-    let message = told(certificate)?;
-    let thumbprint = certificate.sha256_hex();
-    let own = app.files.iter().find(|file| file.certificate.as_deref() == Some(thumbprint));
-    let CredentialFile { key, path, .. } = own.or_else(|| app.files.first())?;
-    Some(Problem::new(Place::file(path, None), format!("{}.{key}", app.section()), message))
 }
 
 fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {

@@ -312,8 +312,8 @@ mod tests {
             [
                 "t.toml:5:8: this is not TOML: string values must be quoted, expected literal string",
                 "t.toml:3: app.clientid: unknown key; did you mean `client_id`?",
-                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
-                 `collect`, `store`, `log`, `daemon` and `operator`",
+                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, \
+                 `token`, `collect`, `store`, `log`, `daemon` and `operator`",
             ]
         );
         let mut findings = Findings::default();
@@ -394,8 +394,8 @@ mod tests {
                 "t.toml:8: apps.one.signing_key: unknown key; the keys of `[apps.NAME]` are `client_id`, `publisher_id`, \
                  `signing`, `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, \
                  `client_secret_file` and `client_secret`",
-                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
-                 `collect`, `store`, `log`, `daemon` and `operator`",
+                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, \
+                 `token`, `collect`, `store`, `log`, `daemon` and `operator`",
                 "t.toml:4: store: write it as `[store]` with keys below",
                 "t.toml:14: tenants[1].clod: unknown key; did you mean `cloud`?",
             ]

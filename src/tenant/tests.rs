@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Registry, Shared};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::cloud::{Cloud, TokenEndpoint};
-use crate::config::{App, Collect, Daemon, Log, Operator, Settings, StoreSettings, Tenant, TokenSettings};
+use crate::config::{App, Collect, Daemon, Log, Network, Operator, Settings, StoreSettings, Tenant, TokenSettings};
 use crate::content::{ContentType, TenantId};
 use crate::http::{Http, Timeouts};
 use crate::report::{Report, TenantState, TenantStatus};
@@ -221,6 +221,7 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         apps: BTreeMap::from([(String::new(), Arc::new(app))]),
         tenants: tenants.iter().map(tenant).map(|tenant| (tenant.id, tenant)).collect(),
         clouds: BTreeMap::from([("simulated".to_owned(), Arc::clone(&cloud))]),
+        network: Network::default(),
         token: TokenSettings { endpoint: TokenEndpoint::V2, ..TokenSettings::default() },
         collect: Collect { poll_interval: Duration::from_millis(300), ..Collect::default() },
         store: StoreSettings::default(),

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::cloud::TokenEndpoint;
-use crate::http::headers;
+use crate::http::{Pool, headers};
 use crate::secret::Secret;
 
 /// Larger than any answer of Entra by far.
@@ -113,9 +113,9 @@ pub(super) trait Transport: fmt::Debug + Send + Sync + 'static {
     fn post(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, TransportError>>;
 }
 
-impl Transport for reqwest::Client {
+impl Transport for Pool {
     fn post(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, TransportError>> {
-        let client = self.clone();
+        let client = self.client();
         Box::pin(async move {
             let mut response = client
                 .post(outgoing.url)

@@ -12,6 +12,7 @@ use super::assertion::AssertionError;
 use super::endpoint::TransportError;
 use super::entra::{Scope, Subject, Verdict, fill};
 use super::renewal::LONGEST_ASKED;
+use crate::http::fault::{Fault, root_cause};
 use crate::report::Trouble;
 use crate::retry::Advice;
 
@@ -88,7 +89,9 @@ impl TokenError {
         self.because(format!("none of the tenants that were asked for knows the app {client_id}"))
     }
 
-    pub(super) const fn scope(&self) -> Scope {
+    /// Whom it concerns.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
         self.scope
     }
 
@@ -184,23 +187,28 @@ impl TokenError {
 
     /// Entra cannot be reached, or its answer cannot be read to the end.
     pub(super) fn unreachable(error: TransportError, subject: &Subject<'_>) -> Self {
-        let (kind, what) = match &error {
-            TransportError::NoAnswer(source) if source.is_timeout() => ("timeout", "did not answer in time"),
-            TransportError::NoAnswer(source) if source.is_connect() => ("unreachable", "cannot be reached"),
-            TransportError::NoAnswer(_) => ("connection", "gave no answer"),
-            TransportError::BrokeOff(_) => ("broken_off", "broke its answer off"),
-            TransportError::TooLong => ("too_long", "sent an answer that is too long to be Entra's"),
+        let fault = match &error {
+            TransportError::NoAnswer(source) => Some(Fault::of(source, false)),
+            TransportError::BrokeOff(_) | TransportError::TooLong => None,
+        };
+        let (kind, what) = match (fault, &error) {
+            (Some(Fault::Dns), _) => ("dns", "cannot be found by its name"),
+            (Some(Fault::Proxy), _) => ("proxy", "cannot be reached, since the proxy does not connect us"),
+            (Some(Fault::Tls), _) => ("tls", "cannot be spoken to by TLS"),
+            (Some(Fault::Connect), _) => ("unreachable", "cannot be reached"),
+            (Some(Fault::NoAnswer | Fault::Stalled), _) => ("timeout", "did not answer in time"),
+            (Some(Fault::BrokenOff | Fault::Protocol), _) => ("connection", "gave no answer"),
+            (None, TransportError::TooLong) => ("too_long", "sent an answer that is too long to be Entra's"),
+            (None, _) => ("broken_off", "broke its answer off"),
         };
         let mut cause = format!("{} {what}", subject.authority);
-        if let Some(innermost) = innermost(&error) {
-            _ = write!(cause, " ({innermost})");
+        if let Some(root) = root_cause(&error) {
+            _ = write!(cause, " ({root})");
         }
-        let trouble = Trouble {
-            remedy: "if it does not pass, check the network, DNS, the proxy, and that this host trusts the proxy's \
-                     certificates"
-                .to_owned(),
-            ..Trouble::passing(kind, cause)
-        };
+        let remedy = fault.map(Fault::remedy).filter(|remedy| !remedy.is_empty());
+        let remedy =
+            remedy.unwrap_or("if it does not pass, check the network and what is on the way (proxy, firewall)");
+        let trouble = Trouble { remedy: remedy.to_owned(), ..Trouble::passing(kind, cause) };
         Self::new(Problem::Transport(error), kind, Scope::Passing, None, trouble)
     }
 
@@ -255,9 +263,4 @@ impl TokenError {
         trouble.correlation_id.get_or_insert_with(|| id.to_string());
         self
     }
-}
-
-/// The last of the errors that caused `error`: "connection refused" says more than "error sending request".
-fn innermost(error: &dyn Error) -> Option<String> {
-    std::iter::successors(error.source(), |error| (*error).source()).last().map(ToString::to_string)
 }

@@ -35,6 +35,7 @@ use super::entra::Scope;
 use super::renewal::{self, FLOOR, LONGEST_ASKED, LONGEST_REMEMBERED};
 use super::request::{Asker, TokenRequest};
 use crate::clock::{ServiceTime, SharedClock};
+use crate::http::Pool;
 use crate::report::Trouble;
 use crate::retry::{Backoff, Stage};
 
@@ -214,7 +215,7 @@ impl TokenSource {
     #[must_use]
     pub fn new(
         request: TokenRequest,
-        http: reqwest::Client,
+        http: Pool,
         clock: SharedClock,
         time: Arc<ServiceTime>,
         apps: &Arc<AppAlarms>,

@@ -1,6 +1,7 @@
 //! The configuration from outside: files in, settings or problems out.
 
 mod listener;
+mod network;
 mod refusals;
 mod shipped;
 
@@ -158,7 +159,7 @@ fn every_problem_of_every_source_is_reported_at_once() {
     assert_eq!(
         problems,
         [
-            "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
+            "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, `token`, \
              `collect`, `store`, `log`, `daemon` and `operator`",
             "t.toml:5: app.publisher: unknown key; did you mean `publisher_id`?",
             "t.toml:7: collect.poll_interval: 1s is too low: each poll is a request per tenant and content type, and \

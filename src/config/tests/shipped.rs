@@ -46,14 +46,19 @@ fn the_shipped_file_has_every_key_at_its_default() {
     // Apps, tenants and clouds have no defaults to compare; the rest is loaded with every key set.
     let how: toml::Table = all
         .into_iter()
-        .filter(|(name, _)| ["token", "collect", "store", "log", "daemon", "operator"].contains(&name.as_str()))
+        .filter(|(name, _)| {
+            ["network", "token", "collect", "store", "log", "daemon", "operator"].contains(&name.as_str())
+        })
         .collect();
     let folder = Folder::with(&how.to_string());
+    folder.private("proxy.password", "user:password\n");
+    folder.write("roots.pem", &OTHER.certificate);
     folder.private("operator.token", "a token of some length".replace(' ', "-"));
     folder.private("operator.pem", &GOOD.certificate);
     folder.private("operator.key", &GOOD.key);
     folder.private("operators-ca.pem", &OTHER.certificate);
     let settings = folder.load().unwrap();
+    assert_eq!(Network { roots: None, ..settings.network.clone() }, Network::default());
     assert_eq!(settings.token, TokenSettings::default());
     assert_eq!(settings.collect, Collect::default());
     assert_eq!(settings.store, StoreSettings::default());
