@@ -21,11 +21,11 @@
 //! 7. A token goes only to the host it was issued for; redirects are not followed.
 //! 8. Memory is bounded, whatever the size of a blob, a backlog or the number of tenants.
 //! 9. Secrets have no `Display`, a silent `Debug`, and are never stored.
-//! 10. What needs a person is said in the same words in the journal and in `status`, with what to do.
+//! 10. What needs a person is said in the same words in the journal, in `status` and by `doctor`, with what to do.
 //!
 //! # The parts, in reading order
 //!
-//! Dependencies point one way: `cli → web, tenant → token, activity, store → report, retry, clock, content`. Nothing
+//! Dependencies point one way: `cli → web, doctor, tenant → token, activity, store → report, retry, clock, content`. Nothing
 //! lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
@@ -33,7 +33,8 @@
 //! - [`retry`]: what to do after an error, and how long to wait.
 //! - [`cloud`]: the table of clouds. Nothing else knows a host name.
 //! - [`secret`]: texts that must never be seen.
-//! - [`http`]: the one place where HTTP clients are built; what headers say of time; room for what is read as a whole.
+//! - [`http`]: the one place where HTTP clients are built; whose certificates are believed, and how the way to a service
+//!   fails; what headers say of time; room for what is read as a whole.
 //! - [`tls`]: what a listener of ours shows and demands: certificates, keys and CAs as bytes.
 //! - [`config`]: the configuration as written, merged and validated.
 //! - [`token`]: certificates, client assertions, the token endpoint and the renewal loop.
@@ -43,6 +44,7 @@
 //! - [`report`]: what the operator is told.
 //! - [`tenant`]: one supervised task tree per tenant: listing, retrieval, subscriptions.
 //! - [`upkeep`]: looking after the disk.
+//! - [`doctor`]: why no data arrives, link by link.
 //! - [`export`]: records as text, the same for the daemon and the command line.
 //! - [`web`]: the admin socket, and the operators' listener.
 //! - [`logging`], [`lifecycle`]: the journal; signals, systemd, an orderly end.
@@ -69,6 +71,7 @@ pub mod event;
 pub mod report;
 pub mod tenant;
 pub mod upkeep;
+pub mod doctor;
 pub mod export;
 pub mod web;
 pub mod logging;

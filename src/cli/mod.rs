@@ -9,6 +9,7 @@ pub mod check;
 mod count;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod exit;
 pub mod export;
 mod expiry;
@@ -77,6 +78,8 @@ pub enum Command {
     Reload(reload::ReloadArgs),
     /// Show how each tenant is doing
     Status(status::StatusArgs),
+    /// Find out why no data arrives, and what to do about it
+    Doctor(doctor::DoctorArgs),
     /// Write collected records to a file or standard output
     Export(export::ExportArgs),
     /// Follow new records as they are stored
@@ -126,6 +129,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Check(args) => check::check(&config, &args),
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
+            Command::Doctor(args) => doctor::doctor(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
             Command::Verify(args) => verify::verify(&config, args).await,

@@ -20,6 +20,7 @@ use super::reloading::{self, Answer, Reload, Reloads};
 use super::{Ended, Exit, expiry, heartbeat, opening, socket};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::config::{self, Settings, StoreSettings};
+use crate::doctor::Doctor;
 use crate::event;
 use crate::http::Http;
 use crate::lifecycle::{self, Lifecycle, Request, Systemd};
@@ -30,6 +31,7 @@ use crate::tenant::{Registry, Shared};
 use crate::token::AppAlarms;
 use crate::upkeep;
 use crate::web::admin::AdminSocket;
+use crate::web::doctor::Surgery;
 use crate::web::operator::OperatorListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
 
@@ -137,7 +139,8 @@ impl Daemon {
     async fn start(config: &Path, settings: Settings, allow_removal: bool, level: LogLevel) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
         let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
-        let http = Http::new(&settings.network).map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
+        let http =
+            Http::new(&settings.network).map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
         let stop_admin = CancellationToken::new();
         // Before the store: that a long opening is a start and no hang can be seen then.
         let operator = OperatorListener::start(&settings, stop_admin.clone());
@@ -148,25 +151,26 @@ impl Daemon {
         let report = Report::new(Arc::clone(&time));
         // One caller at a time: the next one waits for its turn.
         let (order, orders) = mpsc::channel(1);
+        let registry = Arc::new(Registry::new(Shared {
+            store: store.clone(),
+            report: Arc::clone(&report),
+            http: http.clone(),
+            time: Arc::clone(&time),
+            clock: Arc::clone(&clock),
+            apps: AppAlarms::new(),
+        }));
         let admin = AdminSocket::bind(
             &settings.admin_socket(),
             &settings.store.path,
             Arc::clone(&report),
             store.clone(),
             order,
+            Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry)),
             stop_admin.clone(),
         )
         .map_err(|error| socket::not_made(&settings.admin_socket(), &error))?;
         operator.open(admin.service());
         let admin = tokio::spawn(admin.serve());
-        let registry = Arc::new(Registry::new(Shared {
-            store: store.clone(),
-            report: Arc::clone(&report),
-            http: http.clone(),
-            time: Arc::clone(&time),
-            clock,
-            apps: AppAlarms::new(),
-        }));
         registry.apply(&settings);
         info!(
             message_id = event::STARTED,

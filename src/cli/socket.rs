@@ -19,9 +19,11 @@ use super::out::notice;
 use super::{Ended, Exit};
 use crate::config::{self, Client};
 use crate::content::TenantId;
+use crate::doctor::Diagnosis;
 use crate::http;
 use crate::report::StatusSnapshot;
 use crate::web::admin::{Info, TailRequest};
+use crate::web::doctor::DoctorRequest;
 use crate::web::reload::{ReloadRequest, Reloaded};
 
 /// How long the head of an answer may take; it takes milliseconds.
@@ -136,6 +138,12 @@ impl RunningDaemon {
     /// Asks for a value.
     pub(super) async fn get<T: DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
         json(&self.socket, what, ask(&self.socket, ANSWER, self.client.get(address(what))).await?).await
+    }
+
+    /// Asks why no data arrives, which takes as long as the slowest of the answers that are waited for.
+    pub(super) async fn examine(&self, request: &DoctorRequest) -> anyhow::Result<Diagnosis> {
+        let request = self.client.post(address("doctor")).json(request);
+        json(&self.socket, "doctor", ask(&self.socket, Duration::MAX, request).await?).await
     }
 
     /// Asks for a value that takes as long as reading the store.

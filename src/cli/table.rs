@@ -8,7 +8,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Lin
 use jiff::Timestamp;
 
 use super::count::{count, span};
-use crate::report::{StatusSnapshot, TenantState, TenantStatus};
+use crate::report::{StatusSnapshot, TenantState, TenantStatus, clock_trouble};
 
 /// The room that there is.
 #[derive(Debug, Clone, Copy)]
@@ -56,10 +56,8 @@ const GAP: usize = 2;
 /// All of it, as it fits; the last line has no end.
 pub(super) fn render(snapshot: &StatusSnapshot, room: Room) -> String {
     let mut lines = wrap(&summary(snapshot), "", room.columns);
-    if let Some(ahead) = snapshot.host_ahead_by_seconds.filter(|ahead| ahead.abs() >= 60) {
-        let side = if ahead > 0 { "ahead of" } else { "behind" };
-        let by = span(ahead.abs());
-        lines.extend(wrap(&format!("this host's clock is {by} {side} Microsoft's: set it right"), "", room.columns));
+    if let Some(clock) = snapshot.host_ahead_by_seconds.and_then(clock_trouble) {
+        lines.extend(wrap(&clock.to_string(), "", room.columns));
     }
     if snapshot.tenants.is_empty() {
         return lines.join("\n");

@@ -26,7 +26,7 @@ use tracing::info;
 
 pub use self::status::{ContentStatus, StatusSnapshot, StoredToday, TenantState, TenantStatus, Totals, TroubleStatus};
 pub use self::tenant::TenantReport;
-pub use self::trouble::Trouble;
+pub use self::trouble::{Trouble, clock_trouble, span};
 
 use self::tenant::{All, Note};
 
@@ -79,6 +79,12 @@ impl Report {
         let tenant = tenants.entry(id).or_insert_with(new);
         tenant.rename(name);
         tenant.clone()
+    }
+
+    /// The part of a tenant that is known.
+    #[must_use]
+    pub fn known(&self, id: TenantId) -> Option<TenantReport> {
+        self.tenants().get(&id).cloned()
     }
 
     /// There will be so many tenants, and some of them start if `start` says so. Told before any of them does.

@@ -226,6 +226,17 @@ impl TenantReport {
         self.current().troubles.clear();
     }
 
+    /// The troubles that go on, as they were met last, in the order of the stages.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<(Stage, Option<ContentType>, Trouble)> {
+        let current = self.current();
+        let stage = |stage: Stage| {
+            let slots = current.troubles.get(&stage).into_iter().flat_map(History::slots);
+            slots.map(move |(content_type, slot)| (stage, content_type, slot.trouble.clone()))
+        };
+        Stage::ALL.into_iter().flat_map(stage).collect()
+    }
+
     /// Whether a stage has trouble that goes on.
     #[must_use]
     pub fn has_trouble(&self, stage: Stage) -> bool {

@@ -24,7 +24,7 @@
 //! - `waits`: those of them that outlive the process.
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
-//! retrievals), `driver`, `supervisor`, [`registry`].
+//! retrievals), `driver`, `supervisor`, [`registry`]. A [`patient`] is what of all this is shown to a doctor.
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
 //! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
@@ -47,8 +47,10 @@ mod retrieve;
 mod backlog;
 mod driver;
 mod supervisor;
+pub mod patient;
 pub mod registry;
 
+pub use self::patient::{Means, Patient};
 pub use self::registry::{Changes, Registry, Shared};
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::patient::{Means, Patient};
 use super::plan;
 use super::slots::Slots;
 use super::supervisor::supervise;
@@ -228,6 +229,35 @@ impl Registry {
             );
         }
         changes
+    }
+
+    /// The tenants, for whoever looks for a cause. Their names are those of the report.
+    #[must_use]
+    pub fn patients(&self) -> Vec<Patient> {
+        let books = self.books();
+        let patient = |(id, entry): (&TenantId, &Entry)| {
+            let report = self.shared.report.known(*id)?;
+            let means = entry.running.as_ref().map(|running| Means {
+                token: running.tree.token.clone(),
+                client: running.tree.client.clone(),
+                gate: running.tree.gate.clone(),
+            });
+            Some(Patient {
+                tenant: *id,
+                name: report.name(),
+                cloud: Arc::clone(&entry.order.identity.cloud),
+                app: Arc::clone(&entry.order.identity.app),
+                content_types: entry.order.content_types.clone(),
+                means,
+                report: Some(report),
+            })
+        };
+        books.tenants.iter().filter_map(patient).collect()
+    }
+
+    /// Lets the apps that are refused be asked about again, each by one tenant.
+    pub fn look_again(&self) {
+        self.shared.apps.look_again();
     }
 
     /// Whether retrievals begin. What is listed is queued all the same, so that it is known what waits.

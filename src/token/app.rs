@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::entra::{APP_UNKNOWN, Scope};
+use super::renewal::FLOOR;
 use super::rollover::Rollover;
 use super::{Credential, TokenError};
 use crate::clock::ServiceTime;
@@ -85,6 +86,21 @@ impl AppAlarms {
     #[must_use]
     pub fn alarms(&self) -> Vec<AppAlarm> {
         self.living().iter().filter_map(|app| app.alarm()).collect()
+    }
+
+    /// Somebody looks whether an app still is as it was: of each that is refused, the next request is a probe, unless one was
+    /// sent less than [`FLOOR`] ago.
+    pub fn look_again(&self) {
+        for app in self.living() {
+            let now = Instant::now();
+            if let Standing::Bad(alarm) = &mut *app.standing()
+                && !alarm.probing
+                && now >= alarm.probed + FLOOR
+            {
+                // Nobody defers to others now.
+                alarm.next_probe = alarm.next_probe.min(now.checked_sub(DEFERENCE).unwrap_or(now));
+            }
+        }
     }
 
     fn living(&self) -> Vec<Arc<AppHealth>> {
@@ -152,6 +168,8 @@ struct Alarm {
     raised: Instant,
     pace: Backoff,
     next_probe: Instant,
+    /// When the last request was let through.
+    probed: Instant,
     probing: bool,
     /// Who has met the trouble; forgotten once everyone has.
     failed: BTreeSet<MemberId>,
@@ -202,7 +220,7 @@ impl Member {
                 let again = alarm.failed.contains(&self.id);
                 let mine = alarm.next_probe + if again { DEFERENCE } else { Duration::ZERO };
                 if now >= mine && !alarm.probing {
-                    alarm.probing = true;
+                    (alarm.probing, alarm.probed) = (true, now);
                     return Admission::Go(permit());
                 }
                 // A probe's outcome moves everyone on; the moment is for the case that there will be none.
@@ -417,6 +435,7 @@ impl AppHealth {
             raised: now,
             pace,
             next_probe,
+            probed: now,
             probing: false,
             failed: BTreeSet::from([by]),
             history,

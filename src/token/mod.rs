@@ -12,6 +12,8 @@
 //! - `rollover`: which of several certificates signs while Entra does not know all of them.
 //! - [`renewal`]: when a token is renewed. Pure.
 //! - [`app`]: what is wrong with an app is wrong for all of its tenants; it is said and probed once.
+//! - `claims`: what a token says of itself, for diagnosis only.
+//! - `knock`: whether the authority is there.
 //! - [`source`]: the token of one tenant: single flight, renewal, refusals.
 //!
 //! **Invariants:** at least [`FLOOR`](renewal::FLOOR) between two requests for one token, whatever happens; a token
@@ -29,13 +31,17 @@ mod error;
 mod request;
 mod rollover;
 pub mod app;
+mod claims;
+mod knock;
 pub mod source;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use app::{AppAlarm, AppAlarms};
 pub use certificate::{Certificate, CertificateError};
+pub use claims::Claims;
 pub use credential::{Credential, Signing};
 pub use error::TokenError;
+pub use knock::knock;
 pub use request::TokenRequest;
 pub use source::{AccessToken, TokenSource, TokenStatus};

@@ -569,6 +569,55 @@ async fn an_expired_secret_of_fifty_tenants_is_one_alarm_and_one_probe_at_a_time
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_looks_again_waits_for_the_floor_and_not_for_the_pause() {
+    let mended = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let mended = Arc::clone(&mended);
+        move |_, _| if mended.load(Ordering::Relaxed) { granted(3600) } else { refused(7_000_112) }
+    });
+    let source = bench.source(1);
+    source.look_again().await.expect_err("the app is disabled in the tenant");
+    for _ in 0..1000 {
+        source.look_again().await.expect_err("the last answer");
+    }
+    assert_eq!(bench.requests(), 1, "the floor holds for everybody");
+    mended.store(true, Ordering::Relaxed);
+    sleep(FLOOR).await;
+    source.token().await.expect_err("collecting pauses for minutes");
+    assert_eq!(source.look_again().await.unwrap().generation(), 1);
+    for _ in 0..1000 {
+        source.look_again().await.unwrap();
+    }
+    assert_eq!(bench.requests(), 2, "a token that is there is taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_looks_again_at_an_app_costs_one_probe() {
+    let renewed = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let renewed = Arc::clone(&renewed);
+        move |_, _| if renewed.load(Ordering::Relaxed) { granted(3600) } else { refused(7_000_222) }
+    });
+    let tenants = tenants(&bench, 50);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(bench.requests(), 2);
+    let look_again = async || {
+        bench.apps.look_again();
+        join_all(tenants.iter().map(|(source, _)| source.look_again())).await
+    };
+    assert!(look_again().await.iter().all(Result::is_err));
+    assert_eq!(bench.requests(), 2, "less than half a minute ago");
+    sleep(FLOOR).await;
+    assert!(look_again().await.iter().all(Result::is_err));
+    assert!(look_again().await.iter().all(Result::is_err));
+    assert_eq!(bench.requests(), 3, "one probe for all");
+    renewed.store(true, Ordering::Relaxed);
+    sleep(FLOOR).await;
+    assert!(look_again().await.iter().any(Result::is_ok));
+    assert_eq!(bench.apps.alarms(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_that_expires_in_service_costs_two_requests() {
     let expired = Arc::new(AtomicBool::new(false));
     let bench = Bench::new({

@@ -6,6 +6,7 @@
 //! | `GET /v1/openapi.yaml` | the description of all this, for programs |
 //! | `GET /v1/status` | [`StatusSnapshot`](crate::report::StatusSnapshot) |
 //! | `POST /v1/reload` | the configuration is read again ([`reload`]) |
+//! | `POST /v1/doctor` | why no data arrives ([`doctor`](super::doctor)) |
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
 //! | `GET /v1/tail?…`, `POST /v1/tail` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
@@ -36,6 +37,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, Allowance};
+use super::doctor::{self, Surgery};
 use super::framed;
 use super::records::{self, Cursor, Until};
 use super::reload::{self, Order};
@@ -88,6 +90,7 @@ pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
     service: Arc<Service>,
+    surgery: Surgery,
 }
 
 /// What the answers are made of.
@@ -109,6 +112,7 @@ impl AdminSocket {
         report: Arc<Report>,
         store: Store,
         reloads: mpsc::Sender<Order>,
+        surgery: Surgery,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
@@ -124,7 +128,8 @@ impl AdminSocket {
             pid: std::process::id(),
             store: store_path.to_owned(),
         };
-        Ok(Self { listener, path: path.to_owned(), service: Arc::new(Service { info, report, store, reloads, stop }) })
+        let service = Arc::new(Service { info, report, store, reloads, stop });
+        Ok(Self { listener, path: path.to_owned(), service, surgery })
     }
 
     /// What the answers are made of, for the operators' listener.
@@ -137,8 +142,9 @@ impl AdminSocket {
     pub async fn serve(mut self) {
         let stop = self.service.stop.clone();
         let store = super::store::routes(self.service.store.clone(), stop.clone());
+        let doctor = doctor::routes(self.surgery, stop.clone());
         let router = reading().merge(records_of_tenants()).route("/v1/reload", post(reload::reload));
-        let router = router.with_state(self.service).merge(store);
+        let router = router.with_state(self.service).merge(store).merge(doctor);
         connections::serve(&mut self.listener, None, router, ALLOWANCE, &stop).await;
         // Somebody else may have removed it already; then it is gone all the same.
         let _ = std::fs::remove_file(&self.path);

@@ -3,6 +3,7 @@
 mod access;
 pub mod admin;
 mod connections;
+pub mod doctor;
 pub mod framed;
 mod health;
 pub mod metrics;

@@ -12,13 +12,13 @@ use crate::world::{World, tenant};
 
 /// A second app, with a secret: the simulated cloud takes assertions only for its own address.
 const APP: Uuid = Uuid::from_u128(0x0a99_0000_0000_4000_8000_0000_0000_0002);
-const LOGIN: &str = "login.simulated.example";
+pub(crate) const LOGIN: &str = "login.simulated.example";
 const SECRET: &str = "s3cret-0f-the-app";
 /// `user:pr0xy-password`.
 const SHOWN: &str = "Basic dXNlcjpwcjB4eS1wYXNzd29yZA==";
 
 /// A world whose authority is known by a name only, and the front that speaks TLS for it.
-async fn world(seed: u64, authority: &Authority) -> (World, SocketAddr) {
+pub(crate) async fn world(seed: u64, authority: &Authority) -> (World, SocketAddr) {
     let scenario = Scenario::new(seed).app(App::new(APP).secret(SECRET)).tenant(tenant(1, 2, 1.0));
     let world =
         World::new(scenario, "[network]\nroot_certificates_file = \"ca.pem\"\n[collect]\npoll_interval = \"10s\"\n");

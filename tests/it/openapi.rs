@@ -54,6 +54,7 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/export",
         "/v1/tail",
         "/v1/reload",
+        "/v1/doctor",
         "/v1/store/verify",
         "/v1/store/stats",
         "/v1/store/backup",
@@ -103,7 +104,9 @@ async fn what_the_socket_refuses_is_described() {
     let mut daemon = world.run();
     daemon.wait_collected(&world).await;
     let client = tenantry::http::admin_client(&world.store().join("admin.sock")).unwrap();
-    for (path, longest) in [("/v1/reload", 2 << 20), ("/v1/store/backup", 2 << 20), ("/v1/tail", 64 << 20)] {
+    for (path, longest) in
+        [("/v1/reload", 2 << 20), ("/v1/doctor", 2 << 20), ("/v1/store/backup", 2 << 20), ("/v1/tail", 64 << 20)]
+    {
         let send = |media, body: Vec<u8>| {
             // Nobody looks at the name there.
             let request = client.post(format!("http://rebound.example{path}"));
@@ -126,7 +129,11 @@ async fn whom_the_listener_refuses_is_described() {
     daemon.wait_collected(&world).await;
     let url = daemon.operator().await;
     let (client, tail) = (stranger(), json!({"query": "{}"}));
-    let served = || described().into_iter().filter(|path| !path.starts_with("/v1/store/") && path != "/v1/reload");
+    let served = || {
+        described()
+            .into_iter()
+            .filter(|path| !path.starts_with("/v1/store/") && path != "/v1/reload" && path != "/v1/doctor")
+    };
     for path in served() {
         refused(client.get(format!("{url}{path}")).header(HOST, "rebound.example"), 421).await;
     }
@@ -204,6 +211,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     let url = forwarded(world.store().join("admin.sock")).await;
     // Health and metrics are the listener's.
     let said = made_up(tools, url, &["--exclude-tag", "health", "--exclude-path", "/metrics"]).await;
-    assert!(said.contains("Tested: 9"), "{said}");
+    assert!(said.contains("Tested: 10"), "{said}");
     assert!(daemon.stop().await.success());
 }
