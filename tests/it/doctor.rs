@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tenantry_simulator::{
-    App, ContentType, Effect, Endpoint, ErrorBody, Fault, Ledger, Scenario, SubscriptionStatus, Tenant, Throttle,
-    ThrottleShape,
+    ACTIVITY_READ, App, ContentType, Effect, Endpoint, ErrorBody, Fault, Ledger, Point, Scenario, SubscriptionStatus,
+    Tenant, Throttle, ThrottleShape,
 };
 use uuid::Uuid;
 
 use crate::network;
 use crate::snapshot::assert_kept;
 use crate::way::{Proxy, Rule, authority};
-use crate::world::{APP, World, assert_no_violations, tenant, tenant_id};
+use crate::world::{APP, PATIENCE, World, assert_no_violations, tenant, tenant_id};
 
 /// What a doctor's visit printed as JSON, with its exit code.
 #[track_caller]
@@ -169,6 +170,62 @@ async fn what_is_broken_on_the_way_is_one_finding_in_the_words_of_status() {
         assert!(daemon.stop().await.success());
         fs::remove_dir_all(world.store()).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_mended_shows_half_a_minute_later_and_collecting_goes_on() {
+    let world = World::new(Scenario::new(608).tenant(tenant(1, 2, 0.5)), "");
+    let id: Uuid = tenant_id(1);
+    world.cloud.control().withdraw_consent(id, APP);
+    let mut daemon = world.run();
+    daemon.wait("the consent is missing", |status| status["tenants"][0]["trouble"].is_object()).await;
+    let (code, diagnosis) = visit(&world, &[]);
+    assert_eq!((code, only(&diagnosis).0), (Some(2), "token"));
+    world.cloud.control().grant(id, APP, &[ACTIVITY_READ]);
+    // By itself the daemon would pause for five minutes.
+    let start = Instant::now();
+    while findings(&visit(&world, &[]).1).iter().any(|finding| finding["link"] == "token") {
+        assert!(start.elapsed() < Duration::from_mins(1), "{}", daemon.log());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    daemon.wait_collected(&world).await;
+    let requests = world.cloud.ledger().token_requests;
+    let gaps: Vec<_> = requests.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at).as_secs()).collect();
+    assert!(gaps.iter().all(|gap| *gap >= 29), "the floor holds for a doctor too: {gaps:?}");
+    assert_eq!(visit(&world, &[]).0, Some(0));
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hangs_up_frees_the_doctor_and_a_stop_ends_the_visit() {
+    let scenario = (1..=2).fold(Scenario::new(609), |scenario, number| scenario.tenant(tenant(number, 1, 0.5)));
+    let world = World::new(scenario, "[daemon]\ndrain = \"1s\"\n");
+    let mut daemon = world.run();
+    daemon.wait_collected(&world).await;
+    let silence = Effect::Stall { at: Point::BeforeHeaders, for_ms: None };
+    world.cloud.control().add_fault(Fault::new(silence).tenant(tenant_id(1)).on([Endpoint::Subscriptions]));
+    let until = async |in_flight: u64| {
+        let start = Instant::now();
+        while world.cloud.ledger().tenants[&tenant_id(1)].in_flight != in_flight {
+            assert!(start.elapsed() < PATIENCE, "{}", daemon.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(0).await;
+    let mut gone = world.command(&["doctor"]).stdout(Stdio::null()).spawn().unwrap();
+    until(1).await;
+    gone.kill().unwrap();
+    gone.wait().unwrap();
+    let start = Instant::now();
+    until(0).await;
+    assert_eq!(visit(&world, &["--tenant", "tenant-2"]).0, Some(0));
+    assert!(start.elapsed() < Duration::from_secs(30), "a stalled answer is given up after a minute");
+
+    let visitor = world.command(&["doctor"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    until(1).await;
+    assert!(daemon.stop().await.success());
+    let output = visitor.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
 }
 
 /// One thing that is wrong with a tenant.

@@ -111,6 +111,7 @@ fn every_shipped_example_is_valid_where_its_files_are() {
                     "crt" => GOOD.certificate.clone().into_bytes(),
                     "key" => GOOD.key.clone().into_bytes(),
                     "pfx" => ARCHIVE.clone(),
+                    "login" => b"user:password\n".to_vec(),
                     "password" => b"right\n".to_vec(),
                     "secret" => b"hunter2".to_vec(),
                     other => panic!("{}: what is a .{other}?", path.display()),
