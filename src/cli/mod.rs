@@ -29,6 +29,7 @@ pub mod status;
 pub mod store;
 mod table;
 pub mod tail;
+pub mod tenant;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -77,6 +78,8 @@ pub enum Command {
     Reload(reload::ReloadArgs),
     /// Show how each tenant is doing
     Status(status::StatusArgs),
+    /// Say who is collected: list, show, add, remove, pause and resume tenants
+    Tenant(tenant::TenantArgs),
     /// Write collected records to a file or standard output
     Export(export::ExportArgs),
     /// Follow new records as they are stored
@@ -126,6 +129,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Check(args) => check::check(&config, &args),
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
+            Command::Tenant(args) => tenant::tenant(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
             Command::Verify(args) => verify::verify(&config, args).await,

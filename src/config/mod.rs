@@ -23,6 +23,7 @@ mod file;
 mod listener;
 mod merged;
 mod operator;
+mod outline;
 mod problem;
 mod schema;
 mod sections;
@@ -39,8 +40,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use client::{Client, KnownTenant, load_client};
+pub use client::{Client, load_client};
 pub use listener::{ListenerTls, Stamps};
+pub use outline::{KnownTenant, Origin, Outline};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
     App, Collect, CredentialFile, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant,
