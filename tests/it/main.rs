@@ -28,6 +28,7 @@ mod skip;
 mod soak;
 mod soundness;
 mod systemd;
+mod tenants;
 mod tls;
 mod token;
 mod verify;
