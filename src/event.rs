@@ -54,6 +54,14 @@ events! {
     CERTIFICATE_REFUSED = "d29030dd1c474af3bb944aef5cdcc172";
     /// It accepts that certificate after all.
     CERTIFICATE_ACCEPTED = "e2cc3abddb3b4a5a8307ce5f3e704d32";
+    /// A tenant was added by an operator, or its administrator has consented.
+    TENANT_ENROLLED = "932d7a376cf144819f0bfcdc396fa816";
+    /// An operator has removed a tenant.
+    TENANT_REMOVED = "0239f48abbc04fd493a504fa12a285ab";
+    /// An operator has paused a tenant.
+    TENANT_HELD = "76e82748175c430d9c2a202dffd76865";
+    /// An operator lets a tenant be collected again.
+    TENANT_RESUMED = "2da0dcb5590e4bfbafe1e4570a702d76";
     /// A content blob was given up.
     CONTENT_GIVEN_UP = "e176ce870039419b883b247edd51f65d";
     /// A content blob that was fetched within two minutes of its creation cannot be looked at again.
@@ -130,6 +138,8 @@ mod tests {
         "THUMBPRINT",
         "HELD_UNTIL",
         "WAITING",
+        "HOW",
+        "CLOUD",
     ];
 
     fn catalogue() -> BTreeMap<String, String> {

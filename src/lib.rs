@@ -25,7 +25,7 @@
 //!
 //! # The parts, in reading order
 //!
-//! Dependencies point one way: `cli → web, doctor, tenant → token, activity, store → report, retry, clock, content`. Nothing
+//! Dependencies point one way: `cli → web → doctor, tenant → token, activity, store → report, retry, clock, content`. Nothing
 //! lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
@@ -42,7 +42,8 @@
 //! - [`store`]: what is kept, and how it survives. Nothing else names sled.
 //! - [`event`]: the identities of what an operator filters or alerts on in the journal.
 //! - [`report`]: what the operator is told.
-//! - [`tenant`]: one supervised task tree per tenant: listing, retrieval, subscriptions.
+//! - [`tenant`]: who is collected, from files and from the store's register; one supervised task tree per tenant: listing,
+//!   retrieval, subscriptions.
 //! - [`upkeep`]: looking after the disk.
 //! - [`doctor`]: why no data arrives, link by link.
 //! - [`export`]: records as text, the same for the daemon and the command line.

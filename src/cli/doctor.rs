@@ -3,6 +3,7 @@
 //! The daemon looks, if it runs: it has the credentials, the tokens and the way to Microsoft. Else this command does so by
 //! itself, by the configuration, and then needs to read the credentials.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,15 +11,15 @@ use clap::Args;
 
 use super::count::count;
 use super::out::{self, notice, print_outcome};
-use super::selection::tenant_named;
 use super::socket::{Place, SocketArgs, Source};
 use super::table::wrap;
-use super::{Ended, Exit};
+use super::{Ended, Exit, opening, selection};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::config;
 use crate::content::TenantId;
 use crate::doctor::{Diagnosis, Doctor, Examined, Finding, Seen, State};
 use crate::http::Http;
+use crate::report::StatusSnapshot;
 use crate::tenant::Patient;
 use crate::token::AppAlarms;
 use crate::web::doctor::DoctorRequest;
@@ -54,18 +55,13 @@ pub struct DoctorArgs {
 pub async fn doctor(config: &Path, args: DoctorArgs) -> anyhow::Result<Exit> {
     let place = Place::of(config, args.socket)?;
     let source = place.source().await?;
-    let names = place.names(&source).await?;
-    let wanted = args.tenant.iter().map(|text| {
-        let id = tenant_named(&names, text)?;
-        if names.contains_key(&id) {
-            return Ok(id);
-        }
-        Err(Ended { exit: Exit::Usage, message: format!("no tenant `{id}` is configured") })
-    });
-    let wanted: Vec<_> = wanted.collect::<Result<_, _>>()?;
     let diagnosis = match source {
-        Source::Daemon(daemon) => daemon.examine(&DoctorRequest { tenants: wanted }).await?,
-        Source::Store => alone(config, &wanted).await?,
+        Source::Daemon(daemon) => {
+            let status: StatusSnapshot = daemon.get("status").await?;
+            let names = status.tenants.into_iter().map(|tenant| (tenant.id, tenant.name)).collect();
+            daemon.examine(&DoctorRequest { tenants: wanted(&names, &args.tenant)? }).await?
+        }
+        Source::Store => alone(config, &place, &args.tenant).await?,
     };
     print_outcome(&if args.json {
         format!("{}\n", serde_json::to_string_pretty(&diagnosis)?)
@@ -75,18 +71,31 @@ pub async fn doctor(config: &Path, args: DoctorArgs) -> anyhow::Result<Exit> {
     Ok(if diagnosis.findings.is_empty() { Exit::Done } else { Exit::Findings })
 }
 
-/// Without a daemon: by the configuration, with tokens of its own.
-async fn alone(config: &Path, wanted: &[TenantId]) -> anyhow::Result<Diagnosis> {
+/// Who is meant; nobody means all.
+fn wanted(names: &BTreeMap<TenantId, String>, texts: &[String]) -> anyhow::Result<Vec<TenantId>> {
+    let wanted = texts.iter().map(|text| {
+        let id = selection::tenant(names, text)?;
+        if names.contains_key(&id) {
+            return Ok(id);
+        }
+        Err(Ended { exit: Exit::Usage, message: format!("nobody knows the tenant `{id}`") }.into())
+    });
+    wanted.collect()
+}
+
+/// Without a daemon: by the configuration and the store's register, with tokens of its own.
+async fn alone(config: &Path, place: &Place, texts: &[String]) -> anyhow::Result<Diagnosis> {
     let settings = config::load(config)?;
+    let roster = opening::stopped_roster(&place.client).await?;
+    let wanted = wanted(&roster.names(), texts)?;
     notice("no daemon runs, so that nothing is collected; looking without it");
     let failed = |error: &dyn std::fmt::Display| Ended { exit: Exit::Config, message: error.to_string() };
     let http = Http::new(&settings.network).map_err(|error| failed(&error))?;
     let clock: SharedClock = Arc::new(SystemClock);
     let time = ServiceTime::new(Arc::clone(&clock));
     let apps = AppAlarms::new();
-    let tenants = settings.tenants.values().filter(|tenant| wanted.is_empty() || wanted.contains(&tenant.id));
-    let patients = tenants.filter_map(|tenant| Patient::apart(&settings, tenant, &http, (&clock, &time), &apps));
-    let patients = patients.collect();
+    let members = roster.members().filter(|member| wanted.is_empty() || wanted.contains(&member.id));
+    let patients = members.map(|member| Patient::apart(&settings, member, &http, (&clock, &time), &apps)).collect();
     Ok(Doctor::new(http, clock).examine(patients).await)
 }
 
@@ -108,11 +117,12 @@ fn render(diagnosis: &Diagnosis, columns: usize) -> String {
 }
 
 fn summary(diagnosis: &Diagnosis) -> String {
-    let looked: Vec<_> = diagnosis.tenants.iter().filter(|tenant| tenant.enabled).collect();
+    // One that cannot be collected is trouble; one that is not to be is none.
+    let looked: Vec<_> = diagnosis.tenants.iter().filter(|tenant| tenant.enabled || tenant.broken.is_some()).collect();
     let idle = diagnosis.tenants.len() - looked.len();
     let troubled = looked.iter().filter(|tenant| tenant.broken.is_some()).count();
     let tenants = count(looked.len() as u64, "tenant");
-    let idle = if idle > 0 { format!(", {idle} not enabled") } else { String::new() };
+    let idle = if idle > 0 { format!(", {idle} not collected") } else { String::new() };
     match (looked.len(), troubled) {
         (0, _) => format!("no tenant to look at{idle}"),
         (_, 0) => format!("{tenants}, all well{idle}"),
@@ -147,7 +157,7 @@ fn paragraph(finding: &Finding, columns: usize) -> Vec<String> {
 /// A line per link.
 fn chain(tenant: &Examined, columns: usize) -> Vec<String> {
     if !tenant.enabled {
-        return vec![format!("{}: not enabled", tenant.name)];
+        return vec![format!("{}: not collected", tenant.name)];
     }
     let mut lines = vec![format!("{}:", tenant.name)];
     for Seen { link, state, fact } in &tenant.links {
@@ -240,7 +250,7 @@ mod tests {
     fn all_well_is_a_sentence() {
         let tenants: Vec<_> = (1..=4).map(|n| Examined { enabled: n != 4, ..examined(n, None) }).collect();
         let well = Diagnosis { findings: Vec::new(), tenants, ..diagnosis(1) };
-        assert_eq!(render(&well, 80), "3 tenants, all well, 1 not enabled\n");
+        assert_eq!(render(&well, 80), "3 tenants, all well, 1 not collected\n");
         let none = Diagnosis { tenants: Vec::new(), ..well };
         assert_eq!(render(&none, 80), "no tenant to look at\n");
     }

@@ -30,6 +30,7 @@ pub mod status;
 pub mod store;
 mod table;
 pub mod tail;
+pub mod tenant;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -80,6 +81,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Find out why no data arrives, and what to do about it
     Doctor(doctor::DoctorArgs),
+    /// Say who is collected: list, show, add, remove, pause and resume tenants
+    Tenant(tenant::TenantArgs),
     /// Write collected records to a file or standard output
     Export(export::ExportArgs),
     /// Follow new records as they are stored
@@ -130,6 +133,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
             Command::Doctor(args) => doctor::doctor(&config, args).await,
+            Command::Tenant(args) => tenant::tenant(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
             Command::Verify(args) => verify::verify(&config, args).await,

@@ -27,13 +27,14 @@ use crate::lifecycle::{self, Lifecycle, Request, Systemd};
 use crate::logging::{self, LogLevel};
 use crate::report::Report;
 use crate::store::Store;
-use crate::tenant::{Registry, Shared};
+use crate::tenant::{Keeper, Registry, Shared};
 use crate::token::AppAlarms;
 use crate::upkeep;
 use crate::web::admin::AdminSocket;
 use crate::web::doctor::Surgery;
 use crate::web::operator::OperatorListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
+use crate::web::tenants;
 
 /// How often the sentence that systemd shows is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -116,7 +117,7 @@ async fn extend_start() {
 /// Everything that runs.
 struct Daemon {
     config: PathBuf,
-    settings: Settings,
+    settings: Arc<Settings>,
     allow_removal: bool,
     level: LogLevel,
     report: Arc<Report>,
@@ -124,6 +125,7 @@ struct Daemon {
     store: Store,
     http: Http,
     registry: Arc<Registry>,
+    keeper: Keeper,
     systemd: Systemd,
     /// Why the last new configuration was refused, if it was.
     refused: Option<String>,
@@ -165,20 +167,31 @@ impl Daemon {
             Arc::clone(&report),
             store.clone(),
             order,
-            Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry)),
             stop_admin.clone(),
         )
         .map_err(|error| socket::not_made(&settings.admin_socket(), &error))?;
         operator.open(admin.service());
-        let admin = tokio::spawn(admin.serve());
-        registry.apply(&settings);
+        let settings = Arc::new(settings);
+        let keeper =
+            Keeper::start(store.clone(), Arc::clone(&registry), Arc::clone(&time), Arc::clone(&settings)).await?;
+        let commands = tenants::routes(keeper.clone(), Arc::clone(&report), store.clone());
+        let surgery = Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry));
+        let admin = tokio::spawn(admin.serve(commands.merge(surgery.routes(stop_admin.clone()))));
+        let tenants = keeper.roster().members().len();
         info!(
             message_id = event::STARTED,
             version = env!("CARGO_PKG_VERSION"),
             store = %settings.store.path.display(),
-            tenants = settings.tenants.len(),
+            tenants,
             "started"
         );
+        if tenants == 0 {
+            warn!(
+                message_id = event::SETTING_WARNING,
+                "there are no tenants, so that nothing is collected: name one in a file as `[[tenants]]` with an `id`, or \
+                 run `tenantry tenant add`"
+            );
+        }
         let config = config.to_owned();
         let upkeep = watch::Sender::new(settings.store.clone());
         Ok(Self {
@@ -191,6 +204,7 @@ impl Daemon {
             store,
             http,
             registry,
+            keeper,
             systemd: Systemd::default(),
             refused: None,
             upkeep,
@@ -327,19 +341,22 @@ impl Daemon {
             warn!(message_id = event::RESTART_NEEDED, key, "the new value of `{key}` takes effect with a restart");
         }
         self.level.set(&settings.log.level)?;
-        let changes = self.registry.apply(&settings);
+        let warnings = settings.warnings.iter().map(ToString::to_string).collect();
+        let settings = Arc::new(settings.keep_what_needs_restart(&self.settings));
+        let changes = self.keeper.follow(Arc::clone(&settings));
         self.operator.follow(&settings);
-        info!(message_id = event::RELOADED, tenants = settings.tenants.len(), "configuration read again");
+        let tenants = self.keeper.roster().members().len();
+        info!(message_id = event::RELOADED, tenants, "configuration read again");
         let reloaded = Reloaded {
             config: self.config.clone(),
-            tenants: settings.tenants.len(),
+            tenants,
             added: changes.added.len(),
             removed: changes.removed.len(),
             changed: changes.changed.len(),
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
-            warnings: settings.warnings.iter().map(ToString::to_string).collect(),
+            warnings,
         };
-        self.settings = settings.keep_what_needs_restart(&self.settings);
+        self.settings = settings;
         self.upkeep.send_replace(self.settings.store.clone());
         Ok(reloaded)
     }

@@ -28,7 +28,7 @@ impl Selection {
     /// The query that the store understands, of these tenants and types and all times. An id may be one that is no longer
     /// configured: its records are kept.
     pub(super) fn query(&self, names: &BTreeMap<TenantId, String>) -> Result<Query, Ended> {
-        let tenants = self.tenant.iter().map(|text| tenant_named(names, text)).collect::<Result<_, _>>()?;
+        let tenants = self.tenant.iter().map(|text| tenant(names, text)).collect::<Result<_, _>>()?;
         Ok(Query { tenants, content_types: self.content_type.clone(), ..Query::default() })
     }
 }
@@ -62,8 +62,8 @@ pub(super) fn strangers(query: &Query, names: &BTreeMap<TenantId, String>) -> Ve
     query.tenants.iter().filter(|id| !names.contains_key(id)).copied().collect()
 }
 
-/// The tenant that somebody means by its id or its name.
-pub(super) fn tenant_named(names: &BTreeMap<TenantId, String>, text: &str) -> Result<TenantId, Ended> {
+/// The tenant that is meant, by its id or its name.
+pub(super) fn tenant(names: &BTreeMap<TenantId, String>, text: &str) -> Result<TenantId, Ended> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
@@ -99,9 +99,9 @@ mod tests {
 
     #[test]
     fn tenants_go_by_id_or_name_and_only_a_near_name_is_offered() {
-        assert_eq!(tenant_named(&names(), "Contoso").unwrap(), TenantId::from_bytes([1; 16]));
+        assert_eq!(tenant(&names(), "Contoso").unwrap(), TenantId::from_bytes([1; 16]));
         let id = TenantId::from_bytes([9; 16]);
-        assert_eq!(tenant_named(&names(), &id.to_string()).unwrap(), id);
+        assert_eq!(tenant(&names(), &id.to_string()).unwrap(), id);
         let query = Query { tenants: vec![id, TenantId::from_bytes([1; 16])], ..Query::default() };
         assert_eq!(strangers(&query, &names()), [id]);
         for (text, told) in [
@@ -109,7 +109,7 @@ mod tests {
             ("zzz", "no tenant is named `zzz`; `tenantry status` lists the names"),
             ("TWIN", "more than one tenant is named `TWIN`: give its id"),
         ] {
-            let ended = tenant_named(&names(), text).unwrap_err();
+            let ended = tenant(&names(), text).unwrap_err();
             assert_eq!((ended.exit, ended.message.as_str()), (Exit::Usage, told));
         }
     }

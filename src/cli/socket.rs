@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::out::notice;
-use super::{Ended, Exit};
+use super::{Ended, Exit, opening};
 use crate::config::{self, Client};
 use crate::content::TenantId;
 use crate::doctor::Diagnosis;
@@ -30,6 +30,9 @@ use crate::web::reload::{ReloadRequest, Reloaded};
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a reload may take, which reads thousands of files.
 const RELOAD: Duration = Duration::from_mins(2);
+/// How long a change of the tenants may take: one that stops subscriptions waits for the tenant's tasks, for a token, and for
+/// Microsoft's answers.
+const CHANGE: Duration = Duration::from_mins(10);
 
 /// Where to find the daemon.
 #[derive(Debug, Clone, Args)]
@@ -92,14 +95,14 @@ impl Place {
         }
     }
 
-    /// What the configured tenants are called, as the source knows it.
+    /// What the tenants are called, as the source knows it.
     pub(super) async fn names(&self, source: &Source) -> anyhow::Result<BTreeMap<TenantId, String>> {
         match source {
             Source::Daemon(daemon) => {
                 let status: StatusSnapshot = daemon.get("status").await?;
                 Ok(status.tenants.into_iter().map(|tenant| (tenant.id, tenant.name)).collect())
             }
-            Source::Store => Ok(self.client.tenants.iter().map(|(id, tenant)| (*id, tenant.name.clone())).collect()),
+            Source::Store => opening::stopped_names(&self.client).await,
         }
     }
 }
@@ -133,6 +136,34 @@ impl RunningDaemon {
             return Ok(Err(answer.text().await.map_err(|error| broke_off(&error))?));
         }
         Ok(Ok(json(&self.socket, "reload", answer).await?))
+    }
+
+    /// Asks about tenants, or for a change of them; `what` follows `/v1/tenants`. What is refused is told in the daemon's
+    /// own words.
+    pub(super) async fn tenants<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        what: &str,
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<T> {
+        let what = format!("tenants{what}");
+        let request = self.client.request(method, address(&what));
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let answer = ask(&self.socket, CHANGE, request).await?;
+        let exit = match answer.status() {
+            StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
+            StatusCode::CONFLICT | StatusCode::BAD_GATEWAY => Exit::Failed,
+            _ => return json(&self.socket, &what, answer).await,
+        };
+        let text = answer.text().await.map_err(|error| broke_off(&error))?;
+        if text.is_empty() {
+            let message = format!("the daemon does not know `{what}`: it is of another version; restart it");
+            return Err(Ended { exit: Exit::Unavailable, message }.into());
+        }
+        Err(Ended { exit, message: text }.into())
     }
 
     /// Asks for a value.

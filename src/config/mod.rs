@@ -24,6 +24,7 @@ mod listener;
 mod merged;
 mod network;
 mod operator;
+mod outline;
 mod problem;
 mod schema;
 mod sections;
@@ -40,9 +41,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use client::{Client, KnownTenant, load_client};
+pub use client::{Client, load_client};
 pub use listener::{ListenerTls, Stamps};
 pub use network::{Network, Proxy, ProxyCredentials, Roots, Route, Setting};
+pub use outline::{KnownTenant, Origin, Outline};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
     App, Collect, CredentialFile, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{ListenerTls, Network, Problem};
+use super::{ListenerTls, Network, Origin, Problem};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId, WHOLE_AFTER};
 pub use crate::logging::LogFormat;
@@ -128,8 +128,10 @@ pub struct Tenant {
     pub content_types: BTreeSet<ContentType>,
     /// Whether it is collected at all.
     pub enabled: bool,
-    /// The file that names it.
-    pub origin: PathBuf,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The line of the file that names it.
+    pub line: Option<usize>,
 }
 
 /// `[token]`.
@@ -348,7 +350,8 @@ mod tests {
             cloud: cloud.clone(),
             content_types: ContentType::AUDIT.into(),
             enabled: true,
-            origin: PathBuf::from("t.toml"),
+            origin: Origin::File(PathBuf::from("t.toml")),
+            line: None,
         };
         Settings {
             apps: BTreeMap::new(),

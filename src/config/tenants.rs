@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::Origin;
 use super::clouds::{self, Clouds};
 use super::credentials;
 use super::merged::{Merged, Table};
@@ -16,7 +17,7 @@ use crate::content::{ContentType, TenantId};
 use crate::token::Signing;
 
 /// Where a tenant lives that does not say so.
-const DEFAULT_CLOUD: &str = "worldwide";
+pub(super) const DEFAULT_CLOUD: &str = "worldwide";
 
 /// The apps by name. Those that are written but wrong are `None`, so that nobody is told that they do not exist.
 pub(super) type Apps = BTreeMap<String, Option<Arc<App>>>;
@@ -94,22 +95,22 @@ pub(super) fn tenants(
         places.insert(id.value, id.place);
         tenants.extend(tenant.map(|tenant| (id.value, tenant)));
     }
-    if merged.entries("tenants").next().is_none() && !findings.incomplete {
-        let message = "there are no tenants, so that nothing is collected; add `[[tenants]]` with an `id`";
-        findings.warn(&merged.whole(), "tenants", message);
-    }
     warn_of_namesakes(&tenants, &places, findings);
     tenants
 }
 
 /// Whether every tenant that is written is in a cloud on this host; one whose cloud cannot be told is reported for that.
+/// Where none is written, whether there is such a cloud: a tenant that came otherwise, and is in another one, is then not
+/// collected ([`Outline::too_fast`](super::Outline)).
 pub(super) fn are_local(merged: &Merged, clouds: &Clouds) -> bool {
     let is_local = |table: Table<'_>| {
         let cloud = table.text("cloud", &mut Findings::default());
         let name = cloud.map_or_else(|| DEFAULT_CLOUD.to_owned(), |cloud| cloud.value);
         clouds.known.get(&name).is_none_or(|cloud| clouds::on_loopback(cloud))
     };
-    merged.entries("tenants").next().is_some() && merged.entries("tenants").all(is_local)
+    let some =
+        merged.entries("tenants").next().is_some() || clouds.known.values().any(|cloud| clouds::on_loopback(cloud));
+    some && merged.entries("tenants").all(is_local)
 }
 
 fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings: &mut Findings) -> Option<Tenant> {
@@ -127,11 +128,16 @@ fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, finding
         findings.missing(&table.place_of("cloud"), &table.key("cloud"), clouds::unknown(&cloud_name, clouds));
     }
     let app = app_of(&cloud_name, table, apps, clouds, findings);
-    let origin = match &table.place {
-        Place::File { path, .. } => path.to_path_buf(),
-        Place::Environment { .. } => PathBuf::new(),
-    };
-    Some(Tenant { id, name, app: app?, cloud: cloud?.clone(), content_types: content_types?, enabled, origin })
+    let (origin, line) = origin(&table.place);
+    Some(Tenant { id, name, app: app?, cloud: cloud?.clone(), content_types: content_types?, enabled, origin, line })
+}
+
+/// The file that names a tenant, and the line there.
+pub(super) fn origin(place: &Place) -> (Origin, Option<usize>) {
+    match place {
+        Place::File { path, line, .. } => (Origin::File(path.to_path_buf()), *line),
+        Place::Environment { .. } => (Origin::File(PathBuf::new()), None),
+    }
 }
 
 /// The tenant's own app, else its cloud's, else `[app]`.
@@ -179,7 +185,10 @@ fn unknown_app(name: &str, apps: &Apps) -> String {
     }
 }
 
-fn content_types(table: &Table<'_>, findings: &mut Findings) -> Option<std::collections::BTreeSet<ContentType>> {
+pub(super) fn content_types(
+    table: &Table<'_>,
+    findings: &mut Findings,
+) -> Option<std::collections::BTreeSet<ContentType>> {
     if !table.has("content_types") {
         return Some(ContentType::AUDIT.into());
     }

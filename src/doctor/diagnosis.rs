@@ -53,7 +53,7 @@ pub struct Examined {
     pub id: TenantId,
     /// What it is called.
     pub name: String,
-    /// Whether it is collected at all.
+    /// Whether it is collected at all: not if somebody holds it, has switched it off, or it cannot be.
     pub enabled: bool,
     /// The link that is broken, if one is.
     pub broken: Option<Link>,
@@ -81,9 +81,10 @@ impl Diagnosis {
         let mut tenants = Vec::new();
         for (patient, Chain { links, broken }) in examined {
             let (id, name) = (patient.tenant, patient.name);
+            let app = patient.means.as_ref().map_or("", |means| &means.app.name);
             let at = broken.as_ref().map(|(link, _)| *link);
             if let Some((link, trouble)) = broken {
-                let finding = found.entry(key(link, &trouble, &patient.app.name)).or_insert_with(|| Finding {
+                let finding = found.entry(key(link, &trouble, app)).or_insert_with(|| Finding {
                     link,
                     trouble,
                     tenants: Vec::new(),

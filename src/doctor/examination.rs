@@ -55,8 +55,8 @@ impl<'p> Examination<'p> {
     }
 
     /// The links as far as the authority: one knock tells of all of them.
-    async fn way(&self, link: Link) -> Verdict {
-        let cloud = &self.patient.cloud;
+    async fn way(&self, means: &Means, link: Link) -> Verdict {
+        let cloud = &means.cloud;
         let host = cloud.authority.host_str().unwrap_or_default();
         let knock = self.knocks.at(cloud).await;
         if let Err(error) = &knock {
@@ -87,7 +87,7 @@ impl<'p> Examination<'p> {
             Ok(token) => self.token = Some(token),
             Err(error) => return no_token(&error),
         }
-        let credential = &self.patient.app.credential;
+        let credential = &means.app.credential;
         if matches!(credential, Credential::Secret(_)) {
             return Verdict::sound("a client secret");
         }
@@ -145,7 +145,7 @@ impl<'p> Examination<'p> {
         match self.ask(means, Link::Service, request).await {
             Ok(listed) => {
                 self.subscriptions = listed.into_iter().map(|listed| (listed.content_type, listed)).collect();
-                Verdict::sound(self.patient.cloud.management.as_str().trim_end_matches('/'))
+                Verdict::sound(means.cloud.management.as_str().trim_end_matches('/'))
             }
             Err(verdict) => verdict,
         }
@@ -160,25 +160,25 @@ impl<'p> Examination<'p> {
     }
 
     /// The content types without a subscription that can be listed.
-    fn missing(&self) -> impl Iterator<Item = ContentType> {
+    fn missing<'a>(&'a self, means: &'a Means) -> impl Iterator<Item = ContentType> + 'a {
         let enabled = |of: &ContentType| self.subscriptions.get(of).is_some_and(|subscription| subscription.enabled);
-        self.patient.content_types.iter().filter(move |of| !enabled(of)).copied()
+        means.content_types.iter().filter(move |of| !enabled(of)).copied()
     }
 
     /// Only a start request tells whether the audit log is on: what the daemon's was told counts while a subscription is
     /// missing.
-    fn audit_log(&self) -> Verdict {
+    fn audit_log(&self, means: &Means) -> Verdict {
         let off = Reason::AuditLogOff.kind();
-        let mut known = self.missing().filter_map(|missing| self.known(Stage::Subscribe, missing));
-        match (known.find(|trouble| trouble.kind == off), self.missing().next()) {
+        let mut known = self.missing(means).filter_map(|missing| self.known(Stage::Subscribe, missing));
+        match (known.find(|trouble| trouble.kind == off), self.missing(means).next()) {
             (Some(trouble), _) => Verdict::Broken(Link::AuditLog, trouble),
             (None, None) => Verdict::sound("on"),
             (None, Some(_)) => Verdict::unknown("only starting a subscription tells"),
         }
     }
 
-    fn subscribed(&self) -> Verdict {
-        if let Some(missing) = self.missing().next() {
+    fn subscribed(&self, means: &Means) -> Verdict {
+        if let Some(missing) = self.missing(means).next() {
             let known = self.known(Stage::Subscribe, missing);
             return Verdict::Broken(Link::Subscriptions, known.unwrap_or_else(|| self.unsubscribed(missing)));
         }
@@ -187,7 +187,7 @@ impl<'p> Examination<'p> {
             let status = webhook.status.as_deref().unwrap_or("of unknown status");
             Some(format!("; {} has a webhook, {status}", subscription.content_type))
         });
-        let count = self.patient.content_types.len();
+        let count = means.content_types.len();
         Verdict::sound(std::iter::once(format!("{count} of {count} enabled")).chain(webhooks).collect::<String>())
     }
 
@@ -213,7 +213,7 @@ impl<'p> Examination<'p> {
         };
         let client = means.client.clone();
         let mut entries = 0;
-        for of in self.patient.content_types.clone() {
+        for &of in &means.content_types {
             let request = |token| {
                 let client = client.clone();
                 async move { client.list_content(&token, of, Window { start, end }).await }
@@ -266,16 +266,25 @@ impl<'p> Examination<'p> {
         }
     }
 
-    fn certificate(&self) -> Verdict {
+    fn certificate(&self, means: &Means) -> Verdict {
         let now = self.knocks.now();
-        if let Some(problem) = self.patient.app.expiry(now) {
+        if let Some(problem) = means.app.expiry(now) {
             let (cause, remedy) = problem.message.rsplit_once("; ").unwrap_or((&problem.message, ""));
             return Verdict::Broken(Link::Certificate, Trouble::for_operator("certificate_expires", cause, remedy));
         }
-        Verdict::sound(match self.patient.app.credential.certificate(now) {
+        Verdict::sound(match means.app.credential.certificate(now) {
             Some(certificate) => format!("until {:.0}", certificate.not_after()),
             None => "no certificate".to_owned(),
         })
+    }
+
+    /// It is not collected, because somebody wants it so, or because it cannot be.
+    fn at_rest(&self) -> Verdict {
+        match (&self.patient.unable, self.status()) {
+            (Some(trouble), _) => Verdict::Broken(Link::Collection, trouble.clone()),
+            (None, Some(status)) => Verdict::unknown(status.state.as_str()),
+            (None, None) => Verdict::unknown("it is not collected"),
+        }
     }
 
     /// Everything that was asked is well; if the daemon has trouble all the same, that is what there is to tell.
@@ -318,20 +327,20 @@ fn lag(status: &TenantStatus, now: Timestamp) -> Verdict {
 
 impl Probe for Examination<'_> {
     async fn look(&mut self, link: Link) -> Verdict {
-        let Some(means) = self.patient.means.clone() else { return Verdict::unknown("it is not enabled") };
+        let Some(means) = self.patient.means.clone() else { return self.at_rest() };
         match link {
-            Link::Clock | Link::Dns | Link::Proxy | Link::Tls | Link::Authority => self.way(link).await,
+            Link::Clock | Link::Dns | Link::Proxy | Link::Tls | Link::Authority => self.way(&means, link).await,
             Link::Credential => self.credential(&means).await,
             Link::Token => granted(&means),
             Link::Service => self.service(&means).await,
             Link::Roles => self.roles(),
-            Link::AuditLog => self.audit_log(),
-            Link::Subscriptions => self.subscribed(),
+            Link::AuditLog => self.audit_log(&means),
+            Link::Subscriptions => self.subscribed(&means),
             Link::Listing => self.listing(&means).await,
             Link::Blob => self.blob(&means).await,
             Link::Lag => self.lag(),
             Link::Quota => self.quota(),
-            Link::Certificate => self.certificate(),
+            Link::Certificate => self.certificate(&means),
             Link::Collection => self.collection(),
         }
     }

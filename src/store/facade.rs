@@ -131,6 +131,18 @@ impl Store {
         &self.0.content.holdings
     }
 
+    pub(super) fn state(&self) -> &State {
+        &self.0.state
+    }
+
+    /// Has what Microsoft cannot give back copied into the newest partition now, and not within the minute. Returns before
+    /// that is done.
+    pub(super) fn copy_soon(&self) {
+        if let Some(snapshots) = &*self.0.snapshots.lock().unwrap_or_else(PoisonError::into_inner) {
+            snapshots.prompt();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
         self.0.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -583,20 +595,23 @@ fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Resul
 /// The thread that copies what Microsoft cannot give back into the newest partition.
 #[derive(Debug)]
 struct Snapshots {
-    stop: mpsc::Sender<()>,
+    /// Its end is the thread's.
+    prompts: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Snapshots {
     fn start(content: &Content, state: &State, time: &Arc<ServiceTime>) -> Result<Self, StoreError> {
-        let (stop, stopped) = mpsc::channel();
+        let (prompts, prompted) = mpsc::channel();
         let (content, state, time) = (content.clone(), state.clone(), Arc::clone(time));
         let thread = std::thread::Builder::new()
             .name("store-snapshot".to_owned())
             .spawn(move || {
                 let mut copied = None;
                 loop {
-                    let goes_on = matches!(stopped.recv_timeout(SNAPSHOT_EVERY), Err(RecvTimeoutError::Timeout));
+                    let goes_on = prompted.recv_timeout(SNAPSHOT_EVERY) != Err(RecvTimeoutError::Disconnected);
+                    // One copy serves all who have prompted so far.
+                    while prompted.try_recv().is_ok() {}
                     let changes = state.snapshot_changes();
                     if copied != Some(changes) {
                         let taken = state.snapshot(time.now()).and_then(|bytes| content.put_snapshot(bytes));
@@ -614,12 +629,17 @@ impl Snapshots {
                 }
             })
             .map_err(|error| StoreError::Thread { name: "store-snapshot", source: Arc::new(error) })?;
-        Ok(Self { stop, thread })
+        Ok(Self { prompts, thread })
+    }
+
+    fn prompt(&self) {
+        // If the thread has ended, the store is being closed, and it has copied a last time.
+        let _ = self.prompts.send(());
     }
 
     /// Copies a last time.
     fn stop(self) {
-        drop(self.stop);
+        drop(self.prompts);
         drop(self.thread.join());
     }
 }

@@ -27,7 +27,7 @@
 //!         seen.run, …         what was seen here                          (seen)
 //!     .new-…  .dropping-…     on their way in and out                     (roll)
 //! state                       JSON: which of the following is it          (state)
-//! state-7/                    sled: queue, watermarks, waits, dead letters
+//! state-7/                    sled: queue, watermarks, waits, dead letters, enrolments, invites
 //! aside/                      what was damaged; nothing in it is used
 //! ```
 //!
@@ -41,7 +41,7 @@
 //!
 //! A body is received on the caller's task (`content`, [`intake`], [`records`]), made visible by one thread (`writer`,
 //! with `job`, `stage`, `before`, `confirm`, `newest`, `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
-//! thread of its own (`state`). [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
+//! thread of its own (`state`), and the register of tenants is a part of it (`enrolment`, `registration`). [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
 
 pub mod error;
 mod durable;
@@ -76,6 +76,8 @@ mod read;
 mod verify;
 
 mod state;
+mod enrolment;
+mod registration;
 mod sizes;
 mod snapshot;
 mod facade;
@@ -95,6 +97,7 @@ use serde::{Deserialize, Serialize};
 pub use self::anchors::{Anchor, Gone};
 pub use self::backup::{BackupError, Folder, Have, Made, Restored, Sealed, restore, send_at_rest};
 pub use self::content::BlobWriter;
+pub use self::enrolment::{Enrolled, Enrolment, Invite, InviteId, InviteStage, NotAnInviteId};
 pub use self::error::StoreError;
 pub use self::facade::Store;
 pub use self::header::{BlobHeader, Duplicate, Place};

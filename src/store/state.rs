@@ -1,4 +1,5 @@
-//! The state: what is to be fetched, how far the listing has come, what must be waited for, what was given up.
+//! The state: what is to be fetched, how far the listing has come, what must be waited for, what was given up; who was
+//! enrolled, held and invited.
 //!
 //! It is one database ([`generation`] says where), written by one thread ([`writer`]) and read by anybody. What is in
 //! it: [`keys`] and [`records`]. Content is elsewhere and is the truth: an entry of the queue whose content is stored
@@ -6,8 +7,8 @@
 //!
 //! What holds:
 //!
-//! - **Durable when acknowledged.** `enqueue`, `defer`, `look_again`, `dead_letter`, `refuse` and `remember_wait` return when a power
-//!   cut could not undo them.
+//! - **Durable when acknowledged.** `enqueue`, `defer`, `look_again`, `dead_letter`, `refuse`, `remember_wait` and all that
+//!   changes the register return when a power cut could not undo them.
 //! - **A watermark never precedes what it stands for.** It is kept in memory and written with the tenant's next batch, or
 //!   after ten minutes; both come after every batch that was acknowledged before it was set.
 //! - **Once at a time.** An entry that [`State::take_queued`] has handed out is not handed out again before it is
@@ -23,6 +24,7 @@ mod generation;
 pub(in crate::store) mod keys;
 mod queue;
 pub(in crate::store) mod records;
+mod register;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -158,8 +160,9 @@ impl fmt::Display for Event {
             ),
             Self::Restored { counts } => write!(
                 f,
-                "the new state was fed from the newest snapshot: {} waits, {} dead letters",
-                counts.waits, counts.letters
+                "the new state was fed from the newest snapshot: {} enrolled tenants, {} paused, {} invites, {} waits, \
+                 {} dead letters",
+                counts.enrolments, counts.held, counts.invites, counts.waits, counts.letters
             ),
             Self::SnapshotUnreadable { why } => {
                 write!(f, "the newest snapshot cannot be understood ({why}); the new state begins empty")
@@ -498,7 +501,7 @@ impl State {
         wait: Option<Wait>,
     ) -> Result<(), StoreError> {
         let (key, value) = (keys::wait(tenant, &key), wait.map(records::encode_wait));
-        self.ask(|answer| Task::Put { tenant, key, value, answer }).await
+        self.ask(|answer| Task::Put { tenant: Some(tenant), key, value, answer }).await
     }
 
     /// The tenant's remembered waits, those that have ended included.

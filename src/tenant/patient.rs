@@ -12,10 +12,11 @@ use crate::cloud::Cloud;
 use crate::config::{App, Settings, Tenant};
 use crate::content::{ContentType, TenantId};
 use crate::http::Http;
-use crate::report::TenantReport;
+use crate::report::{TenantReport, Trouble};
 use crate::token::{AppAlarms, TokenRequest, TokenSource};
 
 use super::gate::Gate;
+use super::roster::Member;
 
 /// One tenant.
 #[derive(Debug, Clone)]
@@ -24,14 +25,10 @@ pub struct Patient {
     pub tenant: TenantId,
     /// What it is called.
     pub name: String,
-    /// Where it lives.
-    pub cloud: Arc<Cloud>,
-    /// As whom it is asked.
-    pub app: Arc<App>,
-    /// What is collected.
-    pub content_types: BTreeSet<ContentType>,
-    /// What it is asked with; `None` if it is not enabled.
+    /// What it is asked with; `None` if it is not collected.
     pub means: Option<Means>,
+    /// Why it cannot be collected, whoever wants it.
+    pub unable: Option<Trouble>,
     /// What its collection says; `None` if nobody collects.
     pub report: Option<TenantReport>,
 }
@@ -39,6 +36,12 @@ pub struct Patient {
 /// What a tenant is asked with.
 #[derive(Debug, Clone)]
 pub struct Means {
+    /// Where it lives.
+    pub cloud: Arc<Cloud>,
+    /// As whom it is asked.
+    pub app: Arc<App>,
+    /// What is collected.
+    pub content_types: BTreeSet<ContentType>,
     /// Its token.
     pub token: TokenSource,
     /// Its part of the API.
@@ -48,9 +51,24 @@ pub struct Means {
 }
 
 impl Patient {
-    /// A tenant that nobody collects at the moment, with means of its own. `None` if its app is not there.
+    /// One of the roster that nobody collects at the moment, with means of its own. It is not asked if it would not be
+    /// collected.
     #[must_use]
     pub fn apart(
+        settings: &Settings,
+        member: &Member,
+        http: &Http,
+        (clock, time): (&SharedClock, &ServiceTime),
+        apps: &Arc<AppAlarms>,
+    ) -> Self {
+        let tenant = member.tenant(settings).filter(|tenant| tenant.enabled && member.held.is_none());
+        let means = tenant.and_then(|tenant| Means::apart(settings, &tenant, http, (clock, time), apps));
+        Self { tenant: member.id, name: member.name.clone(), means, unable: member.trouble.clone(), report: None }
+    }
+}
+
+impl Means {
+    fn apart(
         settings: &Settings,
         tenant: &Tenant,
         http: &Http,
@@ -58,36 +76,27 @@ impl Patient {
         apps: &Arc<AppAlarms>,
     ) -> Option<Self> {
         let app = Arc::clone(settings.apps.get(&tenant.app)?);
-        let time = tenant.cloud.time(time);
-        let means = tenant.enabled.then(|| {
-            let bytes = settings.collect.max_blob_bytes;
-            let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
-            let publisher = app.publisher_id.unwrap_or_else(|| tenant.id.uuid());
-            let cloud = Arc::clone(&tenant.cloud);
-            let client = ActivityClient::new(cloud, tenant.id, publisher, http.clone(), Arc::clone(&time), limits);
-            let request = TokenRequest {
-                cloud: Arc::clone(&tenant.cloud),
-                tenant: tenant.id,
-                audience: tenant.cloud.management_audience.clone(),
-                endpoint: settings.token.endpoint,
-                app: app.name.clone(),
-                client_id: app.client_id.clone(),
-                credential: app.credential.clone(),
-                renew_after: settings.token.renew_after,
-            };
-            let token = TokenSource::new(request, http.control.clone(), Arc::clone(clock), time, apps);
-            let gate = Gate::default();
-            let closed = gate.clone();
-            Means { token, client: client.telling(move |wait| closed.close_for(wait)), gate }
-        });
-        Some(Self {
+        let cloud = Arc::clone(&tenant.cloud);
+        let time = cloud.time(time);
+        let bytes = settings.collect.max_blob_bytes;
+        let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
+        let publisher = app.publisher_id.unwrap_or_else(|| tenant.id.uuid());
+        let client =
+            ActivityClient::new(Arc::clone(&cloud), tenant.id, publisher, http.clone(), Arc::clone(&time), limits);
+        let request = TokenRequest {
+            cloud: Arc::clone(&cloud),
             tenant: tenant.id,
-            name: tenant.name.clone(),
-            cloud: Arc::clone(&tenant.cloud),
-            app,
-            content_types: tenant.content_types.clone(),
-            means,
-            report: None,
-        })
+            audience: cloud.management_audience.clone(),
+            endpoint: settings.token.endpoint,
+            app: app.name.clone(),
+            client_id: app.client_id.clone(),
+            credential: app.credential.clone(),
+            renew_after: settings.token.renew_after,
+        };
+        let token = TokenSource::new(request, http.control.clone(), Arc::clone(clock), time, apps);
+        let gate = Gate::default();
+        let closed = gate.clone();
+        let client = client.telling(move |wait| closed.close_for(wait));
+        Some(Self { cloud, app, content_types: tenant.content_types.clone(), token, client, gate })
     }
 }

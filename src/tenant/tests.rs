@@ -10,10 +10,12 @@ use tenantry_simulator as simulator;
 use tenantry_simulator::{BlobSpec, Endpoint, Feed, Ledger, Scenario};
 use uuid::Uuid;
 
-use super::{Registry, Shared};
+use super::{Changes, Registry, Roster, Shared};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::cloud::{Cloud, TokenEndpoint};
-use crate::config::{App, Collect, Daemon, Log, Network, Operator, Settings, StoreSettings, Tenant, TokenSettings};
+use crate::config::{
+    App, Collect, Daemon, Log, Network, Operator, Origin, Settings, StoreSettings, Tenant, TokenSettings,
+};
 use crate::content::{ContentType, TenantId};
 use crate::http::{Http, Timeouts};
 use crate::report::{Report, TenantState, TenantStatus};
@@ -77,8 +79,13 @@ impl World {
         change(&mut settings);
         let (registry, shared) = registry_by(&dir, clock);
         let world = Self { cloud, settings, registry, shared, dir };
-        world.registry.apply(&world.settings);
+        world.apply(&world.settings);
         world
+    }
+
+    /// Follows these settings, in which all tenants are.
+    fn apply(&self, settings: &Settings) -> Changes {
+        self.registry.apply(settings, &Roster::join(&settings.outline(), &[], &BTreeMap::new()))
     }
 
     fn status(&self, tenant: Uuid) -> TenantStatus {
@@ -215,7 +222,8 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         cloud: Arc::clone(&cloud),
         content_types: ContentType::AUDIT.into(),
         enabled: true,
-        origin: PathBuf::from("test.toml"),
+        origin: Origin::File(PathBuf::from("test.toml")),
+        line: None,
     };
     Settings {
         apps: BTreeMap::from([(String::new(), Arc::new(app))]),

@@ -10,6 +10,7 @@
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
 //! | `GET /v1/tail?…`, `POST /v1/tail` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
+//! | `/v1/tenants…` | who is collected, and changes of that, see [`tenants`](super::tenants) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory
 //! holds it, that is the store's owner.
@@ -37,7 +38,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, Allowance};
-use super::doctor::{self, Surgery};
 use super::framed;
 use super::records::{self, Cursor, Until};
 use super::reload::{self, Order};
@@ -90,7 +90,6 @@ pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
     service: Arc<Service>,
-    surgery: Surgery,
 }
 
 /// What the answers are made of.
@@ -112,7 +111,6 @@ impl AdminSocket {
         report: Arc<Report>,
         store: Store,
         reloads: mpsc::Sender<Order>,
-        surgery: Surgery,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
@@ -128,8 +126,7 @@ impl AdminSocket {
             pid: std::process::id(),
             store: store_path.to_owned(),
         };
-        let service = Arc::new(Service { info, report, store, reloads, stop });
-        Ok(Self { listener, path: path.to_owned(), service, surgery })
+        Ok(Self { listener, path: path.to_owned(), service: Arc::new(Service { info, report, store, reloads, stop }) })
     }
 
     /// What the answers are made of, for the operators' listener.
@@ -138,13 +135,13 @@ impl AdminSocket {
         Arc::clone(&self.service)
     }
 
-    /// Answers requests until the daemon stops; answers under way are then cut off, and their readers told.
-    pub async fn serve(mut self) {
+    /// Answers requests until the daemon stops, `more` among them; answers under way are then cut off, and their readers
+    /// told.
+    pub async fn serve(mut self, more: Router) {
         let stop = self.service.stop.clone();
         let store = super::store::routes(self.service.store.clone(), stop.clone());
-        let doctor = doctor::routes(self.surgery, stop.clone());
         let router = reading().merge(records_of_tenants()).route("/v1/reload", post(reload::reload));
-        let router = router.with_state(self.service).merge(store).merge(doctor);
+        let router = router.with_state(self.service).merge(store).merge(more);
         connections::serve(&mut self.listener, None, router, ALLOWANCE, &stop).await;
         // Somebody else may have removed it already; then it is gone all the same.
         let _ = std::fs::remove_file(&self.path);

@@ -42,11 +42,11 @@ impl Surgery {
     pub fn new(doctor: Doctor, registry: Arc<Registry>) -> Self {
         Self { doctor, registry, turn: Arc::default() }
     }
-}
 
-/// This request, answered until `stop`.
-pub(super) fn routes(surgery: Surgery, stop: CancellationToken) -> Router {
-    Router::new().route("/v1/doctor", post(examine)).with_state((surgery, stop))
+    /// This request, answered until `stop`.
+    pub fn routes(self, stop: CancellationToken) -> Router {
+        Router::new().route("/v1/doctor", post(examine)).with_state((self, stop))
+    }
 }
 
 async fn examine(

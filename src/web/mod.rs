@@ -11,4 +11,5 @@ pub mod operator;
 pub mod records;
 pub mod reload;
 pub mod store;
+pub mod tenants;
 mod tls;

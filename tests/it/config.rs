@@ -149,8 +149,8 @@ fn what_is_doubtful_is_told_and_still_valid() {
         (ended.code, ended.err.as_str()),
         (
             Some(0),
-            "warning: t.toml: tenants: there are no tenants, so that nothing is collected; add `[[tenants]]` with an \
-             `id`\n"
+            "warning: t.toml: tenants: no file names a tenant, so that only those are collected that came by consent or by \
+             `tenantry tenant add`; add `[[tenants]]` with an `id`\n"
         )
     );
 }

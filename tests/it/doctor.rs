@@ -228,6 +228,47 @@ async fn whoever_hangs_up_frees_the_doctor_and_a_stop_ends_the_visit() {
     assert_eq!(output.status.code(), Some(75), "{output:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_collected_is_not_asked_and_who_cannot_be_is_named() {
+    let scenario = (1..=3).fold(Scenario::new(610), |scenario, number| scenario.tenant(tenant(number, 1, 0.5)));
+    let world = World::new(scenario, "");
+    let named = |number: u32| (tenant_id(number), format!("tenant-{number}"));
+    let other = format!("[apps.other]\nclient_id = \"{APP}\"\nclient_secret = \"s\"\n");
+    world.configure(&[named(1), named(2)], &other);
+    let mut daemon = world.run();
+    daemon.wait("collecting", |status| status["tenants"][0]["last_poll"].is_string()).await;
+    let third = tenant_id(3).to_string();
+    for arguments in [
+        vec!["tenant", "pause", "tenant-2"],
+        vec!["tenant", "add", &third, "--name", "third", "--cloud", "simulated", "--app", "other"],
+    ] {
+        let done = world.tenantry(&arguments);
+        assert!(done.status.success(), "{done:?}");
+    }
+    // The app that it was added for goes.
+    world.configure(&[named(1), named(2)], "");
+    assert!(world.tenantry(&["reload"]).status.success());
+    let check = |by_daemon: bool| {
+        let (code, diagnosis) = visit(&world, &[]);
+        assert_eq!((code, &diagnosis["daemon"]), (Some(2), &Value::Bool(by_daemon)), "{diagnosis:#}");
+        let tenants = diagnosis["tenants"].as_array().unwrap();
+        let enabled: Vec<_> = tenants.iter().map(|tenant| tenant["enabled"].as_bool().unwrap()).collect();
+        assert_eq!((enabled, &diagnosis["tenants"][2]["id"]), (vec![true, false, false], &Value::from(third.as_str())));
+        let (link, _, told) = only(&diagnosis);
+        assert_eq!(link, "collection");
+        assert!(told.contains("other"), "{told}");
+        let text = String::from_utf8(world.tenantry(&["doctor"]).stdout).unwrap();
+        assert!(
+            text.starts_with("2 tenants: 1 well, 1 with trouble, 1 finding, 1 not collected\n\ncollection: "),
+            "{text}"
+        );
+        assert!(text.contains("\ntenant-2: not collected\n"), "{text}");
+    };
+    check(true);
+    assert!(daemon.stop().await.success());
+    check(false);
+}
+
 /// One thing that is wrong with a tenant.
 struct Case {
     name: String,

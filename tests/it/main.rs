@@ -31,6 +31,7 @@ mod snapshot;
 mod soak;
 mod soundness;
 mod systemd;
+mod tenants;
 mod tls;
 mod token;
 mod verify;

@@ -125,7 +125,7 @@ fn partitions(stats: &Stats) -> Table {
 fn tenants(stats: &Stats, client: &Client) -> Table {
     let mut table = table(["tenant", "blobs", "records", "copies", "received", "given up"]);
     for (id, one) in &stats.tenants {
-        let name = client.tenants.get(id).map_or_else(|| id.to_string(), |tenant| tenant.name.clone());
+        let name = client.outline.tenants.get(id).map_or_else(|| id.to_string(), |tenant| tenant.name.clone());
         table.add_row([
             Cell::new(name),
             number(one.blobs.to_string()),

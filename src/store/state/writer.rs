@@ -90,7 +90,8 @@ pub(super) enum Task {
     },
     /// Puts a value, or removes it.
     Put {
-        tenant: TenantId,
+        /// Whose it is, if it is anybody's.
+        tenant: Option<TenantId>,
         key: Vec<u8>,
         value: Option<Vec<u8>>,
         answer: Answer<()>,
@@ -717,7 +718,7 @@ fn loose_ends(
         draft.complete(*tenant, *place)?;
     }
     for (tenant, note) in notes {
-        draft.set(*tenant, keys::head(kind::NOTE, *tenant), note.clone())?;
+        draft.set(Some(*tenant), keys::head(kind::NOTE, *tenant), note.clone())?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod damage;
 mod full;
 mod killed;
 mod model;
+mod register;
 mod walking;
 mod young;
 

@@ -129,7 +129,7 @@ mod tests {
         let mut id = [7; 16];
         id[..4].copy_from_slice(&number.to_be_bytes());
         let tenant = report.tenant(TenantId::from_bytes(id), &format!("tenant-{number}"));
-        tenant.describe("worldwide", "app", &ContentType::AUDIT.into());
+        tenant.describe(&[], "worldwide", "app", &ContentType::AUDIT.into());
         tenant
     }
 
