@@ -236,7 +236,7 @@ async fn who_is_not_collected_is_not_asked_and_who_cannot_be_is_named() {
     let other = format!("[apps.other]\nclient_id = \"{APP}\"\nclient_secret = \"s\"\n");
     world.configure(&[named(1), named(2)], &other);
     let mut daemon = world.run();
-    daemon.wait("collecting", |status| status["tenants"][0]["last_poll"].is_string()).await;
+    daemon.wait("up to date", |status| status["tenants"][0]["stored_today"]["blobs"] == 4).await;
     let third = tenant_id(3).to_string();
     for arguments in [
         vec!["tenant", "pause", "tenant-2"],
