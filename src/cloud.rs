@@ -69,10 +69,66 @@ impl Cloud {
     /// The exact address that a token of `tenant` is asked from; also the `aud` of the client assertion.
     #[must_use]
     pub fn token_endpoint(&self, tenant: TenantId, endpoint: TokenEndpoint) -> Url {
-        let mut url = self.authority.clone();
-        url.set_path(&match endpoint {
+        self.at_authority(&match endpoint {
             TokenEndpoint::V2 => format!("/{tenant}/oauth2/v2.0/token"),
             TokenEndpoint::V1 => format!("/{tenant}/oauth2/token"),
+        })
+    }
+
+    /// Where an administrator of whatever tenant signs in: v2 for work accounts alone; v1, which has no such name, for all.
+    #[must_use]
+    pub fn authorize(&self, endpoint: TokenEndpoint) -> Url {
+        self.at_authority(match endpoint {
+            TokenEndpoint::V2 => "/organizations/oauth2/v2.0/authorize",
+            TokenEndpoint::V1 => "/common/oauth2/authorize",
+        })
+    }
+
+    /// Where an administrator of this very tenant consents.
+    #[must_use]
+    pub fn admin_consent(&self, tenant: TenantId) -> Url {
+        self.at_authority(&format!("/{tenant}/v2.0/adminconsent"))
+    }
+
+    /// The keys that sign the `id_token`s of whatever tenant ("OpenID Connect on the Microsoft identity platform").
+    #[must_use]
+    pub fn signing_keys(&self) -> Url {
+        self.at_authority("/organizations/discovery/v2.0/keys")
+    }
+
+    /// Who issues `tenant`'s `id_token`s; of the keys, in which the tenant is left open as `{tenantid}`, if that is what
+    /// `tenant` is.
+    #[must_use]
+    pub fn issuer(&self, tenant: &str) -> String {
+        format!("{}/{tenant}/v2.0", self.authority.as_str().trim_end_matches('/'))
+    }
+
+    fn at_authority(&self, path: &str) -> Url {
+        let mut url = self.authority.clone();
+        url.set_path(path);
+        url
+    }
+
+    /// Whom a federated token must be for, so that this cloud's authority takes it in place of an assertion ("Workload
+    /// identity federation"; "National clouds").
+    #[must_use]
+    pub fn exchange_audience(&self) -> &'static str {
+        let host = self.authority.host_str().unwrap_or_default();
+        match host.rsplit('.').next() {
+            Some("us") => "api://AzureADTokenExchangeUSGov",
+            Some("cn") => "api://AzureADTokenExchangeChina",
+            _ => "api://AzureADTokenExchange",
+        }
+    }
+
+    /// Where an authorization code is traded, whosever it is: for all organisations (v2), or for everyone (v1, as
+    /// Microsoft's 2019 page has it). Also the `aud` of the client assertion there.
+    #[must_use]
+    pub fn shared_token_endpoint(&self, endpoint: TokenEndpoint) -> Url {
+        let mut url = self.authority.clone();
+        url.set_path(match endpoint {
+            TokenEndpoint::V2 => "/organizations/oauth2/v2.0/token",
+            TokenEndpoint::V1 => "/common/oauth2/token",
         });
         url
     }
@@ -120,6 +176,38 @@ mod tests {
             cloud.token_endpoint(tenant, TokenEndpoint::V1).as_str(),
             "https://login.microsoftonline.us/11111111-2222-3333-4444-555555555555/oauth2/token"
         );
+        let shared = |endpoint| cloud.shared_token_endpoint(endpoint).to_string();
+        assert_eq!(shared(TokenEndpoint::V2), "https://login.microsoftonline.us/organizations/oauth2/v2.0/token");
+        assert_eq!(shared(TokenEndpoint::V1), "https://login.microsoftonline.us/common/oauth2/token");
+    }
+
+    #[test]
+    fn sign_in_and_consent_are_at_the_authority() {
+        let cloud = Cloud::preset("gcc_high").unwrap();
+        let tenant = "11111111-2222-3333-4444-555555555555".parse().unwrap();
+        for (url, path) in [
+            (cloud.authorize(TokenEndpoint::V2), "organizations/oauth2/v2.0/authorize"),
+            (cloud.authorize(TokenEndpoint::V1), "common/oauth2/authorize"),
+            (cloud.admin_consent(tenant), "11111111-2222-3333-4444-555555555555/v2.0/adminconsent"),
+            (cloud.signing_keys(), "organizations/discovery/v2.0/keys"),
+        ] {
+            assert_eq!(url.as_str(), format!("https://login.microsoftonline.us/{path}"));
+        }
+        assert_eq!(cloud.issuer("{tenantid}"), "https://login.microsoftonline.us/{tenantid}/v2.0");
+    }
+
+    #[test]
+    fn federated_tokens_are_for_the_authority_of_their_cloud() {
+        for (authority, audience) in [
+            ("https://login.microsoftonline.com", "api://AzureADTokenExchange"),
+            ("https://login.microsoftonline.us", "api://AzureADTokenExchangeUSGov"),
+            ("https://login.partner.microsoftonline.cn", "api://AzureADTokenExchangeChina"),
+            ("http://127.0.0.1:1", "api://AzureADTokenExchange"),
+        ] {
+            let authority = authority.parse().unwrap();
+            let cloud = Cloud { authority, ..Cloud::preset("worldwide").unwrap() };
+            assert_eq!(cloud.exchange_audience(), audience);
+        }
     }
 
     #[test]

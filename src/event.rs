@@ -54,6 +54,14 @@ events! {
     CERTIFICATE_REFUSED = "d29030dd1c474af3bb944aef5cdcc172";
     /// It accepts that certificate after all.
     CERTIFICATE_ACCEPTED = "e2cc3abddb3b4a5a8307ce5f3e704d32";
+    /// A tenant was added by an operator, or its administrator has consented.
+    TENANT_ENROLLED = "932d7a376cf144819f0bfcdc396fa816";
+    /// An operator has removed a tenant.
+    TENANT_REMOVED = "0239f48abbc04fd493a504fa12a285ab";
+    /// An operator has paused a tenant.
+    TENANT_HELD = "76e82748175c430d9c2a202dffd76865";
+    /// An operator lets a tenant be collected again.
+    TENANT_RESUMED = "2da0dcb5590e4bfbafe1e4570a702d76";
     /// A content blob was given up.
     CONTENT_GIVEN_UP = "e176ce870039419b883b247edd51f65d";
     /// A content blob that was fetched within two minutes of its creation cannot be looked at again.
@@ -78,6 +86,14 @@ events! {
     PARTITION_BEGUN = "8318dc6836df4cabbf7c12beb668c0b0";
     /// A partition was dropped.
     PARTITION_DROPPED = "3aebeeb22944482a9ff6e08b32f634a3";
+    /// A tenant is being erased.
+    PURGE_BEGUN = "6232f3b7791849cdabb3d4220e3a75c9";
+    /// It has been erased; the line is the receipt.
+    PURGE_DONE = "d0d452f3b14845a292040ee803d5b3f4";
+    /// A partition cannot be written anew without it.
+    PURGE_INCOMPLETE = "24cca5e8d97b41ab9430d25304fad081";
+    /// There is too little room to go on erasing.
+    PURGE_WAITS = "6eabfeeab2234cd2bf8a5e0cf769912f";
     /// The operators' listener cannot be opened.
     LISTENER_CLOSED = "be140f078d7a45cca4e741599bfdda6a";
     /// The certificate of a listener expires soon, or has expired.
@@ -90,6 +106,14 @@ events! {
     COLLECTION_PAUSED = "a85cb3efa19a4f2aa1cd406b4df0f522";
     /// There is room, and what waited is retrieved.
     COLLECTION_RESUMED = "e88533352ebf42d9acf3609e6c58b00f";
+    /// An invite was made.
+    INVITED = "ef97255f66b64330b43a3b3df1360345";
+    /// An invite was withdrawn.
+    INVITE_WITHDRAWN = "fc472ceb7091479397e160b136c09193";
+    /// An administrator has consented; the proof is asked for.
+    CONSENT_GIVEN = "f4a60fd2c53d425da22862c836cc178d";
+    /// A way through sign-in and consent has ended before its end.
+    CONSENT_FAILED = "32c62351394040129d0da86b19137104";
     /// What the last hour brought.
     SUMMARY = "d96a6060e86148b89b9cc3296a446d8c";
     /// What it brought of one tenant.
@@ -130,6 +154,10 @@ mod tests {
         "THUMBPRINT",
         "HELD_UNTIL",
         "WAITING",
+        "INVITE",
+        "EXPIRES",
+        "HOW",
+        "CLOUD",
     ];
 
     fn catalogue() -> BTreeMap<String, String> {

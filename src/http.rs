@@ -8,14 +8,20 @@
 //! through a proxy, since what such a request carries (an assertion, a secret, a token) would leave the host in the
 //! clear.
 
+pub mod fault;
 pub mod headers;
 pub mod room;
+mod trust;
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use reqwest::{NoProxy, Proxy};
+use reqwest::{Client, Method, NoProxy, RequestBuilder};
+use tokio_rustls::rustls;
+use url::Url;
 
 use self::room::Room;
+use crate::config::{self, Network, ProxyCredentials};
 
 /// The user agent that Microsoft sees.
 pub const USER_AGENT: &str = concat!("tenantry/", env!("CARGO_PKG_VERSION"));
@@ -25,9 +31,6 @@ pub const STALL: Duration = Duration::from_mins(1);
 
 /// How long a token request, a subscription request or a page of a listing may take as a whole.
 pub const TOTAL: Duration = Duration::from_mins(2);
-
-/// This very host, whatever it is called.
-const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// The limits in time of all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,58 +52,115 @@ impl Default for Timeouts {
 /// Why there are no clients.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// A proxy's address cannot be read. It is not repeated, nor is what the parser says of it: it may hold a password.
-    #[error("the environment variable `{variable}` is not the address of a proxy: write it as `http://host:port`")]
-    Proxy {
-        /// Which variable.
-        variable: &'static str,
-    },
-    /// TLS cannot be set up.
-    #[error("the HTTP client cannot be built ({0}): are the host's CA certificates installed?")]
+    /// There is nobody to believe, or TLS cannot be set up for another reason.
+    #[error("TLS cannot be set up ({0}): are the host's CA certificates installed?")]
+    Tls(#[from] rustls::Error),
+    /// The client cannot be built.
+    #[error("the HTTP client cannot be built ({0})")]
     Client(#[from] reqwest::Error),
+}
+
+/// A pool of connections, which goes by the network's settings of the day: what is under way ends as it began.
+#[derive(Debug, Clone)]
+pub struct Pool(Arc<RwLock<Ways>>);
+
+/// A client, and the settings that it was built by.
+#[derive(Debug, Clone)]
+struct Ways {
+    client: Client,
+    network: Arc<Network>,
+}
+
+impl Pool {
+    fn new(ways: Ways) -> Self {
+        Self(Arc::new(RwLock::new(ways)))
+    }
+
+    /// The client for the next request.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.ways().client
+    }
+
+    /// The network's settings that the next request goes by.
+    #[must_use]
+    pub fn network(&self) -> Arc<Network> {
+        self.ways().network
+    }
+
+    fn ways(&self) -> Ways {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request that is to be sent.
+    pub fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.client().request(method, url)
+    }
+
+    fn go_on_with(&self, ways: Ways) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ways;
+    }
 }
 
 /// The two pools, and the room for what is read as a whole.
 #[derive(Debug, Clone)]
 pub struct Http {
     /// For tokens, subscriptions and listings.
-    pub control: reqwest::Client,
+    pub control: Pool,
     /// For blobs.
-    pub blobs: reqwest::Client,
+    pub blobs: Pool,
     /// For the answers that are read as a whole.
     pub room: Room,
 }
 
 impl Http {
-    /// Both clients with the usual limits, through the proxy that the environment names for HTTPS.
-    pub fn new() -> Result<Self, HttpError> {
-        Self::through(proxy(|name| std::env::var(name).ok())?.as_ref(), Timeouts::default())
+    /// Both pools with the usual limits, on the ways of `network`. Blocks on the file system: this host's roots are read.
+    pub fn new(network: &Network) -> Result<Self, HttpError> {
+        Self::through(network, Timeouts::default())
     }
 
-    /// Both clients without a proxy.
+    /// Both pools without a proxy.
     pub fn direct(timeouts: Timeouts) -> Result<Self, HttpError> {
-        Self::through(None, timeouts)
+        Self::through(&Network::default(), timeouts)
     }
 
-    fn through(proxy: Option<&Proxy>, timeouts: Timeouts) -> Result<Self, HttpError> {
-        let builder = || match proxy {
-            Some(proxy) => builder(timeouts).proxy(proxy.clone()),
-            None => builder(timeouts).no_proxy(),
-        };
-        let control = builder().timeout(timeouts.total).build()?;
-        Ok(Self { control, blobs: builder().build()?, room: Room::default() })
+    /// Goes on with the ways of `network`, for all clones. Blocks as [`new`](Self::new) does; on an error all is as it was.
+    pub fn follow(&self, network: &Network) -> Result<(), HttpError> {
+        let [control, blobs] = ways(network, Timeouts::default())?;
+        self.control.go_on_with(control);
+        self.blobs.go_on_with(blobs);
+        Ok(())
+    }
+
+    fn through(network: &Network, timeouts: Timeouts) -> Result<Self, HttpError> {
+        let [control, blobs] = ways(network, timeouts)?.map(Pool::new);
+        Ok(Self { control, blobs, room: Room::default() })
     }
 }
 
-/// The proxy for HTTPS as curl and others read it from the environment. `HTTP_PROXY` has no meaning here: plain HTTP is
-/// for clouds on this very host.
-fn proxy(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, HttpError> {
-    let first = |names: &[&'static str]| names.iter().find_map(|name| Some((*name, variable(name)?)));
-    let named = first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]);
-    let Some((variable, address)) = named.filter(|(_, address)| !address.trim().is_empty()) else { return Ok(None) };
-    let proxy = Proxy::https(address.trim()).map_err(|_| HttpError::Proxy { variable })?;
-    let (_, direct) = first(&["NO_PROXY", "no_proxy"]).unwrap_or_default();
-    Ok(Some(proxy.no_proxy(NoProxy::from_string(&format!("{direct},{LOOPBACK}")))))
+/// Those for what is small, and those for blobs.
+fn ways(network: &Network, timeouts: Timeouts) -> Result<[Ways; 2], HttpError> {
+    let tls = trust::client(network.roots.as_ref())?;
+    let proxy = network.proxy.as_ref().map(proxy).transpose()?;
+    let builder = || {
+        let builder = builder(timeouts).tls_backend_preconfigured(tls.clone());
+        match &proxy {
+            Some(proxy) => builder.proxy(proxy.clone()),
+            None => builder.no_proxy(),
+        }
+    };
+    let network = Arc::new(network.clone());
+    let ways = |client| Ways { client, network: Arc::clone(&network) };
+    Ok([ways(builder().timeout(timeouts.total).build()?), ways(builder().build()?)])
+}
+
+/// For HTTPS only: plain HTTP is for clouds on this very host.
+fn proxy(proxy: &config::Proxy) -> Result<reqwest::Proxy, reqwest::Error> {
+    let through = reqwest::Proxy::https(proxy.address.clone())?.no_proxy(NoProxy::from_string(&proxy.past()));
+    Ok(match &proxy.credentials {
+        Some(ProxyCredentials { user, password, .. }) => through.basic_auth(user.expose(), password.expose()),
+        None => through,
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that the ban points to")]
@@ -153,46 +213,50 @@ mod tests {
         (address, seen)
     }
 
+    fn through(address: SocketAddr, direct: &[&str]) -> Network {
+        let secret = |text: &str| crate::secret::Secret::from(text.to_owned());
+        let proxy = config::Proxy {
+            address: format!("http://{address}").parse().unwrap(),
+            credentials: Some(ProxyCredentials { user: secret("user"), password: secret("pass"), file: None }),
+            from: config::Setting::Key("proxy"),
+            direct: direct.iter().map(|host| (*host).to_owned()).collect(),
+            direct_from: config::Setting::Key("no_proxy"),
+        };
+        Network { proxy: Some(proxy), ..Network::default() }
+    }
+
     #[tokio::test]
     async fn only_https_to_other_hosts_goes_through_the_proxy() {
         let (proxy_address, proxied) = listen().await;
         let (own_address, own) = listen().await;
-        // As a host has it where everything goes through a proxy.
-        let environment = |name: &str| match name {
-            "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY" => Some(format!("http://user:pass@{proxy_address}")),
-            "NO_PROXY" => Some("internal.example".to_owned()),
-            _ => None,
-        };
-        let proxy = proxy(environment).unwrap();
-        let http = Http::through(proxy.as_ref(), Timeouts::default()).unwrap();
+        let network = through(proxy_address, &["internal.example"]);
+        let http = Http::new(&network).unwrap();
         let port = own_address.port();
         for client in [&http.control, &http.blobs] {
-            let answer = client.post(format!("http://127.0.0.1:{port}/token")).body("assertion").send().await.unwrap();
+            let answer =
+                client.client().post(format!("http://127.0.0.1:{port}/token")).body("assertion").send().await.unwrap();
             assert_eq!(answer.status(), 403);
             for host in ["127.0.0.1", "127.1.2.3", "localhost"] {
                 // No TLS there: that it is asked at all is the point.
-                client.get(format!("https://{host}:{port}/")).send().await.unwrap_err();
+                client.client().get(format!("https://{host}:{port}/")).send().await.unwrap_err();
             }
-            client.get("http://manage.invalid/").send().await.unwrap_err();
-            client.get("https://internal.example.invalid/").send().await.unwrap_err();
+            client.client().get("http://manage.invalid/").send().await.unwrap_err();
+            client.client().get("https://internal.example.invalid/").send().await.unwrap_err();
         }
         assert_eq!(*proxied.lock().unwrap(), ["CONNECT internal.example.invalid:443 HTTP/1.1"; 2]);
         assert_eq!(own.lock().unwrap().iter().filter(|line| line.starts_with("POST /token ")).count(), 2);
     }
 
-    #[test]
-    fn a_proxy_that_is_none_is_named_without_its_secrets() {
-        let only =
-            |wanted: &'static str, value: &'static str| move |name: &str| (name == wanted).then(|| value.to_owned());
-        assert!(proxy(|_| None).unwrap().is_none());
-        assert!(proxy(only("HTTPS_PROXY", " ")).unwrap().is_none());
-        assert!(proxy(only("HTTP_PROXY", "http://proxy.example:3128")).unwrap().is_none());
-        for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-            assert!(proxy(only(name, "http://proxy.example:3128")).unwrap().is_some(), "{name}");
-            assert!(proxy(only(name, "proxy.example:3128")).unwrap().is_some(), "{name}");
-        }
-        let error = proxy(only("https_proxy", "http://user:s3cret@:no")).unwrap_err();
-        assert!(error.to_string().contains("`https_proxy`"), "{error}");
-        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+    #[tokio::test]
+    async fn clones_follow_to_another_proxy() {
+        let ((first, _first_seen), (second, second_seen)) = (listen().await, listen().await);
+        let http = Http::new(&through(first, &[])).unwrap();
+        let control = http.control.clone();
+        http.follow(&through(second, &[])).unwrap();
+        control.client().get("https://manage.invalid/").send().await.unwrap_err();
+        assert_eq!(*second_seen.lock().unwrap(), ["CONNECT manage.invalid:443 HTTP/1.1"]);
+        http.follow(&Network::default()).unwrap();
+        control.client().get("https://manage.invalid/").send().await.unwrap_err();
+        assert_eq!(second_seen.lock().unwrap().len(), 1);
     }
 }

@@ -21,19 +21,21 @@
 //! 7. A token goes only to the host it was issued for; redirects are not followed.
 //! 8. Memory is bounded, whatever the size of a blob, a backlog or the number of tenants.
 //! 9. Secrets have no `Display`, a silent `Debug`, and are never stored.
-//! 10. What needs a person is said in the same words in the journal and in `status`, with what to do.
+//! 10. What needs a person is said in the same words in the journal, in `status` and by `doctor`, with what to do.
 //!
 //! # The parts, in reading order
 //!
-//! Dependencies point one way: `cli → web, tenant → token, activity, store → report, retry, clock, content`. Nothing
-//! lower knows anything higher.
+//! Dependencies point one way: `cli → web → consent, doctor → tenant → token, activity, store → report, retry, clock,
+//! content`. Nothing lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
 //! - [`clock`]: the host's time and the service's, cloud by cloud. Nothing else asks what time it is.
 //! - [`retry`]: what to do after an error, and how long to wait.
 //! - [`cloud`]: the table of clouds. Nothing else knows a host name.
+//! - [`permissions`]: what an app registration asks customers for.
 //! - [`secret`]: texts that must never be seen.
-//! - [`http`]: the one place where HTTP clients are built; what headers say of time; room for what is read as a whole.
+//! - [`http`]: the one place where HTTP clients are built; whose certificates are believed, and how the way to a service
+//!   fails; what headers say of time; room for what is read as a whole.
 //! - [`tls`]: what a listener of ours shows and demands: certificates, keys and CAs as bytes.
 //! - [`config`]: the configuration as written, merged and validated.
 //! - [`token`]: certificates, client assertions, the token endpoint and the renewal loop.
@@ -41,10 +43,13 @@
 //! - [`store`]: what is kept, and how it survives. Nothing else names sled.
 //! - [`event`]: the identities of what an operator filters or alerts on in the journal.
 //! - [`report`]: what the operator is told.
-//! - [`tenant`]: one supervised task tree per tenant: listing, retrieval, subscriptions.
+//! - [`tenant`]: who is collected, from files and from the store's register; one supervised task tree per tenant: listing,
+//!   retrieval, subscriptions.
 //! - [`upkeep`]: looking after the disk.
+//! - [`doctor`]: why no data arrives, link by link.
 //! - [`export`]: records as text, the same for the daemon and the command line.
-//! - [`web`]: the admin socket, and the operators' listener.
+//! - [`consent`]: invites, sign-in, consent and proof: how a tenant comes without anybody typing its id.
+//! - [`web`]: the admin socket, the operators' listener, and the customers' pages.
 //! - [`logging`], [`lifecycle`]: the journal; signals, systemd, an orderly end.
 //! - [`cli`]: one file per command; `run` is the only place where the parts are put together.
 //!
@@ -58,6 +63,7 @@ pub mod content;
 pub mod clock;
 pub mod retry;
 pub mod cloud;
+pub mod permissions;
 pub mod secret;
 pub mod http;
 pub mod tls;
@@ -69,7 +75,9 @@ pub mod event;
 pub mod report;
 pub mod tenant;
 pub mod upkeep;
+pub mod doctor;
 pub mod export;
+pub mod consent;
 pub mod web;
 pub mod logging;
 pub mod lifecycle;

@@ -203,6 +203,12 @@ impl Reason {
         TABLE.iter().find(|row| row.reason == self).unwrap_or(&TABLE[TABLE.len() - 1])
     }
 
+    /// What happened, and what to do about it or nothing: for whoever met it in another way than by a refusal.
+    #[must_use]
+    pub fn words(self) -> (&'static str, &'static str) {
+        (self.row().cause, self.row().remedy)
+    }
+
     /// The stable label, for metrics and filters.
     #[must_use]
     pub fn kind(self) -> &'static str {

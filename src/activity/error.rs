@@ -1,13 +1,13 @@
 //! What can go wrong between a request and the last byte of its answer.
 
-use std::error::Error as _;
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
 use super::address::Foreign;
 use super::gunzip::GunzipError;
 use super::refusal::Refusal;
+pub use crate::http::fault::Fault;
+use crate::http::fault::root_cause;
 use crate::report::Trouble;
 use crate::retry::Advice;
 
@@ -67,123 +67,16 @@ impl fmt::Display for Operation {
     }
 }
 
-/// How the way to the service failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// The host's name was not resolved.
-    Dns,
-    /// No connection: refused, unreachable, or not in time.
-    Connect,
-    /// The proxy would not let us through.
-    Proxy,
-    /// No TLS: a certificate or protocol that is not accepted.
-    Tls,
-    /// No answer within the stall or total limit.
-    NoAnswer,
-    /// The answer began and then stood still for the stall limit, or took longer than the total limit.
-    Stalled,
-    /// The connection was reset or ended before the answer was complete.
-    BrokenOff,
-    /// What came was not HTTP as we understand it.
-    Protocol,
-}
-
-impl Fault {
-    const fn kind(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Connect => "connect",
-            Self::Proxy => "proxy",
-            Self::Tls => "tls",
-            Self::NoAnswer => "no_answer",
-            Self::Stalled => "stalled",
-            Self::BrokenOff => "broken_off",
-            Self::Protocol => "protocol",
-        }
-    }
-
-    const fn remedy(self) -> &'static str {
-        match self {
-            Self::Dns => "check this host's name resolution and the name of the management host",
-            Self::Connect => {
-                "check that this host may connect to the management host on its port (firewall, route, proxy)"
-            }
-            Self::Proxy => {
-                "check the proxy that HTTPS_PROXY names: address, credentials, and that it lets the management host through"
-            }
-            Self::Tls => "check this host's root certificates and its clock, and whether a proxy opens TLS on the way",
-            Self::NoAnswer | Self::Stalled | Self::BrokenOff | Self::Protocol => "",
-        }
-    }
-
-    /// Where in the exchange the error came decides what a timeout or an end means.
-    fn of(error: &reqwest::Error, in_body: bool) -> Self {
-        if error.is_timeout() {
-            return match (error.is_connect(), in_body) {
-                (true, _) => Self::Connect,
-                (false, false) => Self::NoAnswer,
-                (false, true) => Self::Stalled,
-            };
-        }
-        let mut source = error.source();
-        let mut fault = None;
-        while let Some(cause) = source {
-            let text = cause.to_string().to_ascii_lowercase();
-            if text.starts_with("dns error") || text.contains("failed to lookup address") {
-                return Self::Dns;
-            }
-            if text.contains("certificate") || text.contains("tls") || text.contains("handshake") {
-                return Self::Tls;
-            }
-            if text.contains("proxy") || text.contains("tunnel") {
-                return Self::Proxy;
-            }
-            let mut io = cause.downcast_ref::<io::Error>();
-            while let Some(error_below) = io {
-                fault = match error_below.kind() {
-                    io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::HostUnreachable
-                    | io::ErrorKind::NetworkUnreachable
-                    | io::ErrorKind::NetworkDown
-                    | io::ErrorKind::AddrNotAvailable => Some(Self::Connect),
-                    io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::UnexpectedEof => Some(Self::BrokenOff),
-                    io::ErrorKind::TimedOut => Some(if in_body { Self::Stalled } else { Self::NoAnswer }),
-                    // While connecting, only TLS has data that can be wrong.
-                    io::ErrorKind::InvalidData if error.is_connect() => Some(Self::Tls),
-                    _ => fault,
-                };
-                // An I/O error's source leaves out what it wraps.
-                io = error_below.get_ref().and_then(|inner| inner.downcast_ref());
-            }
-            if text.contains("connection closed before message completed") || text.contains("end of file before") {
-                fault = Some(Self::BrokenOff);
-            }
-            source = cause.source();
-        }
-        match fault {
-            Some(fault) => fault,
-            None if error.is_connect() => Self::Connect,
-            None if in_body => Self::BrokenOff,
-            None => Self::Protocol,
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dns => "the management host's name could not be resolved",
-            Self::Connect => "no connection to the management host",
-            Self::Proxy => "the proxy did not connect us to the management host",
-            Self::Tls => "no TLS connection to the management host",
-            Self::NoAnswer => "no answer in time",
-            Self::Stalled => "the answer stood still",
-            Self::BrokenOff => "the connection broke off before the answer was complete",
-            Self::Protocol => "the answer is not HTTP",
-        })
+const fn told(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Dns => "the management host's name could not be resolved",
+        Fault::Connect => "no connection to the management host",
+        Fault::Proxy => "the proxy did not connect us to the management host",
+        Fault::Tls => "no TLS connection to the management host",
+        Fault::NoAnswer => "no answer in time",
+        Fault::Stalled => "the answer stood still",
+        Fault::BrokenOff => "the connection broke off before the answer was complete",
+        Fault::Protocol => "the answer is not HTTP",
     }
 }
 
@@ -209,7 +102,7 @@ impl fmt::Display for Side {
 #[derive(Debug, thiserror::Error)]
 pub enum ActivityError {
     /// The way to the service failed, or broke off.
-    #[error("{operation}: {fault}")]
+    #[error("{operation}: {}", told(*fault))]
     Transport {
         /// What was asked.
         operation: Operation,
@@ -442,15 +335,6 @@ impl ActivityError {
             shared: false,
         }
     }
-}
-
-/// What the lowest layer says.
-fn root_cause(error: &reqwest::Error) -> Option<String> {
-    let mut last = error.source()?;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    Some(last.to_string())
 }
 
 /// The host of an address, for people; the rest of it may be long, and is nobody's business.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::Exit;
 use super::out::print_outcome;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Settings};
+use crate::config::{self, Place, Problem, Settings};
 use crate::content::ContentType;
 
 /// The arguments of `tenantry check`.
@@ -41,8 +41,17 @@ pub fn check(config: &Path, _args: &CheckArgs) -> anyhow::Result<Exit> {
 
 fn warnings(settings: &Settings, now: Timestamp) -> Vec<String> {
     let listener = settings.operator.tls.as_ref().and_then(|tls| tls.expiry(now));
-    let warnings = settings.warnings.iter().cloned().chain(settings.expiries(now)).chain(listener);
+    let warnings =
+        settings.warnings.iter().cloned().chain(settings.expiries(now)).chain(listener).chain(nobody(settings));
     warnings.map(|warning| warning.to_string()).collect()
+}
+
+/// Said here and not by the daemon, which knows who came by other ways.
+fn nobody(settings: &Settings) -> Option<Problem> {
+    let place = settings.sources.first().filter(|_| settings.tenants.is_empty())?;
+    let message = "no file names a tenant, so that only those are collected that came by consent or by `tenantry tenant \
+                   add`; add `[[tenants]]` with an `id`";
+    Some(Problem::new(Place::file(place, None), "tenants", message))
 }
 
 /// The effective settings, the tenants by the file that names them, and the sum of it all.
@@ -67,7 +76,7 @@ fn tenants(settings: &Settings) -> Table {
     table.set_header(["tenant", "id", "app", "cloud", "content types", "enabled", "from"]);
     let order: HashMap<&Path, usize> = settings.sources.iter().map(PathBuf::as_path).zip(0..).collect();
     let mut tenants: Vec<_> = settings.tenants.values().collect();
-    tenants.sort_by_key(|tenant| (order.get(tenant.origin.as_path()), &tenant.name));
+    tenants.sort_by_key(|tenant| (tenant.origin.file().and_then(|file| order.get(file)), &tenant.name));
     for tenant in tenants {
         table.add_row([
             tenant.name.clone(),
@@ -76,7 +85,7 @@ fn tenants(settings: &Settings) -> Table {
             tenant.cloud.name.clone(),
             content_types(&tenant.content_types),
             if tenant.enabled { "yes" } else { "no" }.to_owned(),
-            tenant.origin.display().to_string(),
+            tenant.origin.to_string(),
         ]);
     }
     table

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+pub(super) use crate::report::span;
+
 /// `1 partition`, `2 partitions`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -21,16 +23,6 @@ pub(super) fn size(bytes: u64) -> String {
     match unit {
         None => count(bytes, "byte"),
         Some(unit) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
-    }
-}
-
-/// The two largest units of a span of time.
-pub(super) fn span(seconds: i64) -> String {
-    match seconds {
-        s if s < 60 => format!("{s}s"),
-        s if s < 3600 => format!("{}m {}s", s / 60, s % 60),
-        s if s < 86_400 => format!("{}h {}m", s / 3600, s % 3600 / 60),
-        s => format!("{}d {}h", s / 86_400, s % 86_400 / 3600),
     }
 }
 

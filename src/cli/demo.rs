@@ -169,7 +169,7 @@ impl Demo {
 
     /// Exports the newest records of one tenant through the command that a user would type, and shows the last one.
     async fn show_record(&self) -> anyhow::Result<()> {
-        let tenant = self.client.tenants.values().next().context("the demo has tenants")?;
+        let tenant = self.client.outline.tenants.values().next().context("the demo has tenants")?;
         let arguments = ["export", "--tenant", &tenant.name, "--content-type", "Audit.Exchange"];
         let output =
             Command::new(std::env::current_exe()?).arg("--config").arg(&self.config).args(arguments).output().await?;

@@ -43,7 +43,17 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("TENANTRY__SECTION__KEY", "Replaces one key of the configuration, as in TENANTRY__COLLECT__POLL_INTERVAL=2m."),
     (
         "HTTPS_PROXY, ALL_PROXY, NO_PROXY",
-        "A proxy on the way to Microsoft (the first of the two that is set), and the hosts that are reached without it.",
+        "A proxy on the way to Microsoft (the first of the two that is set), and the hosts that are reached without it, \
+         unless `[network]` of the configuration says otherwise.",
+    ),
+    (
+        "AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST",
+        "Workload identity, as its webhook for Kubernetes sets them: they count where the configuration names no client_id \
+         or no credential.",
+    ),
+    (
+        "IDENTITY_ENDPOINT, IDENTITY_HEADER, AZURE_POD_IDENTITY_AUTHORITY_HOST",
+        "Where the tokens of a managed identity come from, if not from 169.254.169.254.",
     ),
     ("NO_COLOR", "No colours, whatever the terminal can do."),
 ];
@@ -229,7 +239,7 @@ mod tests {
             assert!(names.contains(&format!("tenantry-store-{below}.1").as_str()), "{below}: {names:?}");
             assert!(store.contains(&format!("tenantry\\-store\\-{below}(1)")), "{below}: {store}");
         }
-        assert!(!names.iter().any(|name| name.contains("help") || name.contains("-man")), "{names:?}");
+        assert!(!names.iter().any(|name| name.contains("help") || *name == "tenantry-man.1"), "{names:?}");
         for (name, text) in &pages {
             assert!(text.contains(".SH NAME") || text.contains(".SH \"NAME\""), "{name}: {text}");
             assert!(text.contains("SEE ALSO") && !text.contains("EXTRA"), "{name}: {text}");

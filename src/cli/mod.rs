@@ -5,10 +5,12 @@
 //! What it returns as an error is printed once, here, on standard error, with all its causes; standard output
 //! carries results only, and [`out`] is the only way to it.
 
+pub mod cert;
 pub mod check;
 mod count;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod exit;
 pub mod export;
 mod expiry;
@@ -24,11 +26,13 @@ pub mod reload;
 mod reloading;
 pub mod run;
 mod selection;
+mod sheet;
 mod socket;
 pub mod status;
 pub mod store;
 mod table;
 pub mod tail;
+pub mod tenant;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -73,10 +77,16 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Check the configuration and print what is in effect, secrets redacted
     Check(check::CheckArgs),
+    /// Make the app's certificate, show those in use, print the app registration's manifest
+    Cert(cert::CertArgs),
     /// Let the running daemon read its configuration again
     Reload(reload::ReloadArgs),
     /// Show how each tenant is doing
     Status(status::StatusArgs),
+    /// Say who is collected: list, show, add, remove, pause and resume tenants
+    Tenant(tenant::TenantArgs),
+    /// Find out why no data arrives, and what to do about it
+    Doctor(doctor::DoctorArgs),
     /// Write collected records to a file or standard output
     Export(export::ExportArgs),
     /// Follow new records as they are stored
@@ -124,11 +134,14 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&config, &args),
+            Command::Cert(args) => cert::cert(&config, &args),
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
+            Command::Doctor(args) => doctor::doctor(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
             Command::Verify(args) => verify::verify(&config, args).await,
+            Command::Tenant(args) => tenant::tenant(&config, args).await,
             Command::Store(args) => store::store(&config, args).await,
             Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),

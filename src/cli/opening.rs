@@ -11,15 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::owner::AsOwner;
 use super::{Ended, Exit};
 use crate::clock::{Clock as _, ServiceTime, SystemClock};
 use crate::config::{Client, Settings, StoreSettings};
+use crate::content::TenantId;
 use crate::report::{ContentStatus, StatusSnapshot, TenantState, TenantStatus, TroubleStatus};
 use crate::store::lock::{Holder, LockRequest};
 use crate::store::{Options, Store, StoreError};
+use crate::tenant::Roster;
+use crate::tenant::roster::Member;
 use tracing::warn;
 
 /// How long the daemon waits for a held lock.
@@ -136,6 +140,35 @@ async fn blocking(open: impl FnOnce() -> Result<Store, StoreError> + Send + 'sta
     Ok(tokio::task::spawn_blocking(open).await.context("opening the store panicked")??)
 }
 
+/// Who is known while no daemon runs.
+pub(super) async fn roster(client: &Client, store: Option<&Store>) -> anyhow::Result<Roster> {
+    let (enrolments, held) = match store {
+        Some(store) => (store.enrolments().await?, store.held().await?),
+        None => (Vec::new(), BTreeMap::new()),
+    };
+    Ok(Roster::join(&client.outline, &enrolments, &held))
+}
+
+/// What the tenants are called, while no daemon runs.
+pub(super) async fn stopped_names(client: &Client) -> anyhow::Result<BTreeMap<TenantId, String>> {
+    Ok(stopped_roster(client).await?.names())
+}
+
+/// Who is known, while no daemon runs. What is written or read next may be a file beside which the command was started: it
+/// stays there.
+pub(super) async fn stopped_roster(client: &Client) -> anyhow::Result<Roster> {
+    let here = std::env::current_dir();
+    let store = to_read(client, "tenantry").await?;
+    let roster = roster(client, store.as_deref()).await;
+    if let Some(store) = store {
+        store.close().await?;
+    }
+    if let Ok(here) = here {
+        std::env::set_current_dir(&here).with_context(|| format!("cannot go back to `{}`", here.display()))?;
+    }
+    roster
+}
+
 /// What the store knows while no daemon runs.
 pub(super) async fn stopped_status(client: &Client) -> anyhow::Result<StatusSnapshot> {
     let mut snapshot = StatusSnapshot {
@@ -146,6 +179,7 @@ pub(super) async fn stopped_status(client: &Client) -> anyhow::Result<StatusSnap
         host_ahead_by_seconds: None,
         sentence: "the daemon does not run; this is what the store knows".to_owned(),
         pause: None,
+        warnings: Vec::new(),
         tenants: Vec::new(),
     };
     let store = to_read(client, "tenantry status").await?;
@@ -156,28 +190,48 @@ pub(super) async fn stopped_status(client: &Client) -> anyhow::Result<StatusSnap
         Some(store) => store.notes().await?,
         None => BTreeMap::new(),
     };
-    for (id, tenant) in &client.tenants {
-        let id = *id;
-        let mut status = TenantStatus::new(
-            id,
-            &tenant.name,
-            if tenant.enabled { TenantState::Stopped } else { TenantState::Disabled },
-        );
-        if let Some(store) = &store {
-            for (content_type, watermark) in store.watermarks(id).await? {
-                let content = ContentStatus { last_listed: watermark.listed_to, ..ContentStatus::default() };
-                status.last_poll = status.last_poll.max(watermark.listed_to);
-                status.content.insert(content_type, content);
-            }
-            status.trouble = notes.get(&id).filter(|_| tenant.enabled).and_then(|note| TroubleStatus::from_note(note));
-            status.queue = store.queue_depth(id);
-            status.stored_today = store.stored_today(id);
-            status.dead_letters = store.dead_letters(id).await?;
-        }
-        snapshot.tenants.push(status);
+    let now = snapshot.at;
+    for member in roster(client, store.as_deref()).await?.members() {
+        let note = notes.get(&member.id).map(Vec::as_slice);
+        snapshot.tenants.push(stopped_tenant(member, store.as_deref(), note, now).await?);
     }
     if let Some(store) = store {
         store.close().await?;
     }
     Ok(snapshot)
+}
+
+/// What is known of a tenant while no daemon runs.
+pub(super) async fn stopped_tenant(
+    member: &Member,
+    store: Option<&Store>,
+    note: Option<&[u8]>,
+    now: Timestamp,
+) -> anyhow::Result<TenantStatus> {
+    let id = member.id;
+    let state = match (member.enabled, member.held) {
+        (false, _) => TenantState::Disabled,
+        (true, Some(_)) => TenantState::Held,
+        (true, None) => TenantState::Stopped,
+    };
+    let mut status = TenantStatus::new(id, &member.name, state);
+    status.cloud.clone_from(&member.cloud);
+    status.app = member.section();
+    status.origins.clone_from(&member.origins);
+    status.held = member.held;
+    status.content = member.content_types.iter().map(|of| (*of, ContentStatus::default())).collect();
+    // It would be found again at the start; when it began is not known.
+    let unable = member.trouble.clone().map(|trouble| TroubleStatus { trouble, since: now, attempts: 1 });
+    if let Some(store) = store {
+        for (content_type, watermark) in store.watermarks(id).await? {
+            status.last_poll = status.last_poll.max(watermark.listed_to);
+            status.content.entry(content_type).or_default().last_listed = watermark.listed_to;
+        }
+        status.trouble = note.filter(|_| !state.is_off()).and_then(TroubleStatus::from_note);
+        status.queue = store.queue_depth(id);
+        status.stored_today = store.stored_today(id);
+        status.dead_letters = store.dead_letters(id).await?;
+    }
+    status.trouble = unable.or(status.trouble);
+    Ok(status)
 }

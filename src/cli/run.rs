@@ -20,18 +20,24 @@ use super::reloading::{self, Answer, Reload, Reloads};
 use super::{Ended, Exit, expiry, heartbeat, opening, socket};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::config::{self, Settings, StoreSettings};
+use crate::consent::{Desk, Equipment};
+use crate::doctor::Doctor;
 use crate::event;
 use crate::http::Http;
 use crate::lifecycle::{self, Lifecycle, Request, Systemd};
 use crate::logging::{self, LogLevel};
 use crate::report::Report;
 use crate::store::Store;
-use crate::tenant::{Registry, Shared};
+use crate::tenant::{Keeper, Registry, Shared};
 use crate::token::AppAlarms;
 use crate::upkeep;
 use crate::web::admin::AdminSocket;
+use crate::web::doctor::Surgery;
+use crate::web::invites;
 use crate::web::operator::OperatorListener;
+use crate::web::public::PublicListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
+use crate::web::tenants;
 
 /// How often the sentence that systemd shows is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -114,13 +120,15 @@ async fn extend_start() {
 /// Everything that runs.
 struct Daemon {
     config: PathBuf,
-    settings: Settings,
+    settings: Arc<Settings>,
     allow_removal: bool,
     level: LogLevel,
     report: Arc<Report>,
     time: Arc<ServiceTime>,
     store: Store,
+    http: Http,
     registry: Arc<Registry>,
+    keeper: Keeper,
     systemd: Systemd,
     /// Why the last new configuration was refused, if it was.
     refused: Option<String>,
@@ -130,13 +138,16 @@ struct Daemon {
     stop_admin: CancellationToken,
     admin: JoinHandle<()>,
     operator: OperatorListener,
+    desk: Arc<Desk>,
+    public: PublicListener,
 }
 
 impl Daemon {
     async fn start(config: &Path, settings: Settings, allow_removal: bool, level: LogLevel) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
         let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
-        let http = Http::new().map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
+        let http =
+            Http::new(&settings.network).map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
         let stop_admin = CancellationToken::new();
         // Before the store: that a long opening is a start and no hang can be seen then.
         let operator = OperatorListener::start(&settings, stop_admin.clone());
@@ -156,24 +167,49 @@ impl Daemon {
             stop_admin.clone(),
         )
         .map_err(|error| socket::not_made(&settings.admin_socket(), &error))?;
-        operator.open(admin.service());
-        let admin = tokio::spawn(admin.serve());
+        let apps = AppAlarms::new();
         let registry = Arc::new(Registry::new(Shared {
             store: store.clone(),
             report: Arc::clone(&report),
-            http,
+            http: http.clone(),
             time: Arc::clone(&time),
-            clock,
-            apps: AppAlarms::new(),
+            clock: Arc::clone(&clock),
+            apps: Arc::clone(&apps),
         }));
-        registry.apply(&settings);
+        let settings = Arc::new(settings);
+        let keeper =
+            Keeper::start(store.clone(), Arc::clone(&registry), Arc::clone(&time), Arc::clone(&settings)).await?;
+        let desk = Desk::new(Equipment {
+            store: store.clone(),
+            report: Arc::clone(&report),
+            http: http.clone(),
+            time: Arc::clone(&time),
+            clock: Arc::clone(&clock),
+            apps,
+            keeper: keeper.clone(),
+        });
+        desk.resume().await?;
+        let public = PublicListener::start(&settings, Arc::clone(&desk), stop_admin.clone());
+        operator.open(admin.service(), public.shown());
+        let commands = tenants::routes(keeper.clone(), Arc::clone(&report), store.clone());
+        let surgery = Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry));
+        let commands = commands.merge(invites::routes(Arc::clone(&desk))).merge(surgery.routes(stop_admin.clone()));
+        let admin = tokio::spawn(admin.serve(commands));
+        let tenants = keeper.roster().members().len();
         info!(
             message_id = event::STARTED,
             version = env!("CARGO_PKG_VERSION"),
             store = %settings.store.path.display(),
-            tenants = settings.tenants.len(),
+            tenants,
             "started"
         );
+        if tenants == 0 {
+            warn!(
+                message_id = event::SETTING_WARNING,
+                "there are no tenants, so that nothing is collected: name one in a file as `[[tenants]]` with an `id`, or \
+                 run `tenantry tenant add`"
+            );
+        }
         let config = config.to_owned();
         let upkeep = watch::Sender::new(settings.store.clone());
         Ok(Self {
@@ -184,7 +220,9 @@ impl Daemon {
             report,
             time,
             store,
+            http,
             registry,
+            keeper,
             systemd: Systemd::default(),
             refused: None,
             upkeep,
@@ -192,6 +230,8 @@ impl Daemon {
             stop_admin,
             admin,
             operator,
+            desk,
+            public,
         })
     }
 
@@ -230,7 +270,11 @@ impl Daemon {
                     self.end_reload(reload, settings);
                     certificates.reset_immediately();
                 }
-                _ = certificates.tick() => expiry::tell(&self.settings, &self.operator.settings(), self.time.now()),
+                _ = certificates.tick() => {
+                    let (operator, public) = (self.operator.settings(), self.public.settings());
+                    let shown = [operator.tls.as_ref(), public.tls.as_ref()];
+                    expiry::tell(&self.settings, shown, &report, self.time.now());
+                }
                 proof = &mut proof, if !ready => {
                     ready = true;
                     if proof.is_ok() {
@@ -255,6 +299,10 @@ impl Daemon {
                 }
                 () = self.operator.ended() => {
                     error!(message_id = event::FAILED, "the operators' listener has ended");
+                    break Exit::Failed;
+                }
+                () = self.public.ended() => {
+                    error!(message_id = event::FAILED, "the customers' listener has ended");
                     break Exit::Failed;
                 }
                 _ = status.tick() => {
@@ -310,6 +358,9 @@ impl Daemon {
         if !self.allow_removal && !request.allow_removal {
             settings.removal_guard(&self.settings)?;
         }
+        if settings.network != self.settings.network {
+            self.http.follow(&settings.network)?;
+        }
         for warning in &settings.warnings {
             warn!(message_id = event::SETTING_WARNING, "{warning}");
         }
@@ -318,19 +369,23 @@ impl Daemon {
             warn!(message_id = event::RESTART_NEEDED, key, "the new value of `{key}` takes effect with a restart");
         }
         self.level.set(&settings.log.level)?;
-        let changes = self.registry.apply(&settings);
+        let warnings = settings.warnings.iter().map(ToString::to_string).collect();
+        let settings = Arc::new(settings.keep_what_needs_restart(&self.settings));
+        let changes = self.keeper.follow(Arc::clone(&settings));
         self.operator.follow(&settings);
-        info!(message_id = event::RELOADED, tenants = settings.tenants.len(), "configuration read again");
+        self.public.follow(&settings);
+        let tenants = self.keeper.roster().members().len();
+        info!(message_id = event::RELOADED, tenants, "configuration read again");
         let reloaded = Reloaded {
             config: self.config.clone(),
-            tenants: settings.tenants.len(),
+            tenants,
             added: changes.added.len(),
             removed: changes.removed.len(),
             changed: changes.changed.len(),
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
-            warnings: settings.warnings.iter().map(ToString::to_string).collect(),
+            warnings,
         };
-        self.settings = settings.keep_what_needs_restart(&self.settings);
+        self.settings = settings;
         self.upkeep.send_replace(self.settings.store.clone());
         Ok(reloaded)
     }
@@ -349,11 +404,13 @@ impl Daemon {
         info!(limit_s = limit.as_secs(), "stopping");
         self.leave_notes(true);
         let orderly = async {
+            self.desk.close();
             self.registry.drain(limit).await;
             self.stop_admin.cancel();
             // Readers are told by the token; one that does not read any more must not hold up the end.
             let _ = timeout(Duration::from_secs(2), self.admin).await;
             let _ = timeout(Duration::from_secs(2), self.operator.ended()).await;
+            let _ = timeout(Duration::from_secs(2), self.public.ended()).await;
             if let Err(error) = self.store.close().await {
                 error!(
                     message_id = event::FAILED,

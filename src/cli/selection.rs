@@ -62,7 +62,8 @@ pub(super) fn strangers(query: &Query, names: &BTreeMap<TenantId, String>) -> Ve
     query.tenants.iter().filter(|id| !names.contains_key(id)).copied().collect()
 }
 
-fn tenant(names: &BTreeMap<TenantId, String>, text: &str) -> Result<TenantId, Ended> {
+/// The tenant that somebody means by its id or its name.
+pub(super) fn tenant(names: &BTreeMap<TenantId, String>, text: &str) -> Result<TenantId, Ended> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }

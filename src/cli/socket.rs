@@ -10,24 +10,29 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::out::notice;
-use super::{Ended, Exit};
+use super::{Ended, Exit, opening};
 use crate::config::{self, Client};
 use crate::content::TenantId;
+use crate::doctor::Diagnosis;
 use crate::http;
 use crate::report::StatusSnapshot;
 use crate::web::admin::{Info, TailRequest};
+use crate::web::doctor::DoctorRequest;
 use crate::web::reload::{ReloadRequest, Reloaded};
 
 /// How long the head of an answer may take; it takes milliseconds.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a reload may take, which reads thousands of files.
 const RELOAD: Duration = Duration::from_mins(2);
+/// How long a change of the tenants may take: one that stops subscriptions waits for the tenant's tasks, for a token, and for
+/// Microsoft's answers.
+const CHANGE: Duration = Duration::from_mins(10);
 
 /// Where to find the daemon.
 #[derive(Debug, Clone, Args)]
@@ -90,14 +95,14 @@ impl Place {
         }
     }
 
-    /// What the configured tenants are called, as the source knows it.
+    /// What the tenants are called, as the source knows it.
     pub(super) async fn names(&self, source: &Source) -> anyhow::Result<BTreeMap<TenantId, String>> {
         match source {
             Source::Daemon(daemon) => {
                 let status: StatusSnapshot = daemon.get("status").await?;
                 Ok(status.tenants.into_iter().map(|tenant| (tenant.id, tenant.name)).collect())
             }
-            Source::Store => Ok(self.client.tenants.iter().map(|(id, tenant)| (*id, tenant.name.clone())).collect()),
+            Source::Store => opening::stopped_names(&self.client).await,
         }
     }
 }
@@ -133,9 +138,53 @@ impl RunningDaemon {
         Ok(Ok(json(&self.socket, "reload", answer).await?))
     }
 
+    /// Asks about tenants, or for a change of them; `what` follows `/v1/tenants`. What is refused is told in the daemon's
+    /// own words.
+    pub(super) async fn tenants<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        what: &str,
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<T> {
+        let what = format!("tenants{what}");
+        let request = self.client.request(method, address(&what));
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let answer = ask(&self.socket, CHANGE, request).await?;
+        let exit = match answer.status() {
+            StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
+            StatusCode::CONFLICT | StatusCode::BAD_GATEWAY => Exit::Failed,
+            _ => return json(&self.socket, &what, answer).await,
+        };
+        let text = answer.text().await.map_err(|error| broke_off(&error))?;
+        if text.is_empty() {
+            let message = format!("the daemon does not know `{what}`: it is of another version; restart it");
+            return Err(Ended { exit: Exit::Unavailable, message }.into());
+        }
+        Err(Ended { exit, message: text }.into())
+    }
+
     /// Asks for a value.
     pub(super) async fn get<T: DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
         json(&self.socket, what, ask(&self.socket, ANSWER, self.client.get(address(what))).await?).await
+    }
+
+    /// Asks for a change, and for what comes of it.
+    pub(super) async fn post<T: DeserializeOwned>(&self, what: &str, request: &impl Serialize) -> anyhow::Result<T> {
+        json(&self.socket, what, ask(&self.socket, ANSWER, self.client.post(address(what)).json(request)).await?).await
+    }
+
+    /// Has something taken away.
+    pub(super) async fn delete(&self, what: &str) -> anyhow::Result<()> {
+        understood(what, ask(&self.socket, ANSWER, self.client.delete(address(what))).await?).await.map(drop)
+    }
+
+    /// Asks why no data arrives, which takes as long as the slowest of the answers that are waited for.
+    pub(super) async fn examine(&self, request: &DoctorRequest) -> anyhow::Result<Diagnosis> {
+        let request = self.client.post(address("doctor")).json(request);
+        json(&self.socket, "doctor", ask(&self.socket, Duration::MAX, request).await?).await
     }
 
     /// Asks for a value that takes as long as reading the store.

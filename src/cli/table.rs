@@ -8,7 +8,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Lin
 use jiff::Timestamp;
 
 use super::count::{count, span};
-use crate::report::{StatusSnapshot, TenantState, TenantStatus};
+use crate::report::{StatusSnapshot, TenantState, TenantStatus, TroubleStatus, clock_trouble};
 
 /// The room that there is.
 #[derive(Debug, Clone, Copy)]
@@ -56,10 +56,13 @@ const GAP: usize = 2;
 /// All of it, as it fits; the last line has no end.
 pub(super) fn render(snapshot: &StatusSnapshot, room: Room) -> String {
     let mut lines = wrap(&summary(snapshot), "", room.columns);
-    if let Some(ahead) = snapshot.host_ahead_by_seconds.filter(|ahead| ahead.abs() >= 60) {
-        let side = if ahead > 0 { "ahead of" } else { "behind" };
-        let by = span(ahead.abs());
-        lines.extend(wrap(&format!("this host's clock is {by} {side} Microsoft's: set it right"), "", room.columns));
+    if let Some(clock) = snapshot.host_ahead_by_seconds.and_then(clock_trouble) {
+        lines.extend(wrap(&clock.to_string(), "", room.columns));
+    }
+    for warning in &snapshot.warnings {
+        // It names a file, and must not steer a terminal.
+        let warning: String = warning.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
+        lines.extend(wrap(&format!("warning: {warning}"), "", room.columns));
     }
     if snapshot.tenants.is_empty() {
         return lines.join("\n");
@@ -68,7 +71,9 @@ pub(super) fn render(snapshot: &StatusSnapshot, room: Room) -> String {
     tenants.sort_by_cached_key(|tenant| (tenant.trouble.is_none(), tenant.name.to_lowercase()));
     let table = table(snapshot.at, &tenants, room.columns);
     let everybodys = snapshot.pause.as_ref().map(|pause| &pause.trouble);
-    let own = |tenant: &&&TenantStatus| tenant.trouble.as_ref().map(|trouble| &trouble.trouble) != everybodys;
+    let own = |tenant: &&&TenantStatus| {
+        tenant.held.is_some() || tenant.trouble.as_ref().map(|trouble| &trouble.trouble) != everybodys
+    };
     let paragraphs: Vec<_> =
         tenants.iter().filter(own).filter_map(|tenant| paragraph(snapshot.at, tenant, room.columns)).collect();
 
@@ -113,19 +118,38 @@ fn summary(snapshot: &StatusSnapshot) -> String {
     if !snapshot.running || snapshot.pause.is_some() {
         return snapshot.sentence.clone();
     }
-    let active = || snapshot.tenants.iter().filter(|tenant| tenant.state != TenantState::Disabled);
+    let active = || snapshot.tenants.iter().filter(|tenant| !tenant.state.is_off());
+    let held = snapshot.tenants.iter().filter(|tenant| tenant.state == TenantState::Held).count();
     let (all, troubled) = (active().count(), active().filter(|tenant| tenant.trouble.is_some()).count());
     let tenants = count(all as u64, "tenant");
-    match (all, troubled) {
+    let summary = match (all, troubled) {
+        (0, _) if held > 0 => "collecting from no tenant".to_owned(),
         (0, _) => "no tenants configured".to_owned(),
         (_, 0) => format!("{tenants}, all well"),
         _ => format!("{tenants}: {} well, {troubled} with trouble", all - troubled),
+    };
+    if held > 0 { format!("{summary}, {held} paused by an operator") } else { summary }
+}
+
+/// A tenant's trouble, if it has one, and that somebody has paused it.
+fn paragraph(now: Timestamp, tenant: &TenantStatus, columns: usize) -> Option<Vec<String>> {
+    let paused = tenant.held.map(|since| {
+        let mut lines =
+            wrap(&format!("{}: paused by an operator since {}", tenant.name, moment(now, since)), "", columns);
+        lines.extend(wrap(&format!("to go on: tenantry tenant resume '{}'", tenant.name), "  ", columns));
+        lines
+    });
+    let troubled = tenant.trouble.as_ref().map(|trouble| troubled(now, tenant, trouble, columns));
+    match (troubled, paused) {
+        (Some(mut lines), Some(paused)) => {
+            lines.extend(paused);
+            Some(lines)
+        }
+        (troubled, paused) => troubled.or(paused),
     }
 }
 
-/// A tenant's trouble, if it has one.
-fn paragraph(now: Timestamp, tenant: &TenantStatus, columns: usize) -> Option<Vec<String>> {
-    let trouble = tenant.trouble.as_ref()?;
+fn troubled(now: Timestamp, tenant: &TenantStatus, trouble: &TroubleStatus, columns: usize) -> Vec<String> {
     let mut lines = wrap(&format!("{}: {}", tenant.name, trouble.trouble.cause), "", columns);
     if !trouble.trouble.remedy.is_empty() {
         lines.extend(wrap(&format!("to do: {}", trouble.trouble.remedy), "  ", columns));
@@ -134,7 +158,7 @@ fn paragraph(now: Timestamp, tenant: &TenantStatus, columns: usize) -> Option<Ve
     facts.extend(trouble.trouble.code.clone());
     facts.extend(trouble.trouble.correlation_id.as_ref().map(|id| format!("correlation id {id}")));
     lines.extend(wrap(&facts.join(", "), "  ", columns));
-    Some(lines)
+    lines
 }
 
 /// The header, a rule, and a line per tenant.
@@ -233,7 +257,7 @@ impl Column {
                 Color::Yellow
             }
             TenantState::Paused | TenantState::Failing | TenantState::Restarting => Color::Red,
-            TenantState::Disabled | TenantState::Stopped => Color::DarkGrey,
+            TenantState::Disabled | TenantState::Held | TenantState::Stopped => Color::DarkGrey,
         });
         if tenant.trouble.is_some() { cell.add_attribute(Attribute::Bold) } else { cell }
     }
@@ -298,7 +322,7 @@ pub(super) fn wrap(text: &str, indent: &str, columns: usize) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::content::TenantId;
-    use crate::report::{Trouble, TroubleStatus};
+    use crate::report::Trouble;
 
     const NOW: &str = "2026-11-22T12:00:00Z";
 
@@ -332,6 +356,7 @@ mod tests {
             host_ahead_by_seconds: None,
             sentence: "a long one".to_owned(),
             pause: None,
+            warnings: Vec::new(),
             tenants: (1..=tenants).map(tenant).collect(),
         }
     }

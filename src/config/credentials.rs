@@ -1,4 +1,4 @@
-//! How an app proves who it is: a certificate, a PKCS#12 file, or a secret; one of them.
+//! How an app proves who it is: a certificate, a PKCS#12 file, a secret, or tokens of somebody else; one of them.
 //!
 //! Files are read and checked here, so that what Entra or the signing library would refuse in the night is refused
 //! when the configuration is. Whoever can read a secret is not our business, but that every user of the host can is
@@ -7,14 +7,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use reqwest::header::HeaderValue;
+use url::Url;
 use zeroize::Zeroizing;
 
+use super::ambient::{self, Ambient};
 use super::file::{self, Unread};
 use super::merged::{At, Table};
 use super::problem::{Findings, Place, Problem};
 use super::settings::CredentialFile;
 use crate::secret::Secret;
-use crate::token::{Certificate, CertificateError, Credential, Signing};
+use crate::token::identity::METADATA;
+use crate::token::{Certificate, CertificateError, Credential, Federated, Identity, ManagedIdentity, Service, Signing};
 
 /// Secrets and chains of certificates are a few kilobytes.
 const LARGEST: u64 = 1 << 20;
@@ -22,16 +26,46 @@ const LARGEST: u64 = 1 << 20;
 /// The folder beside the configuration that the packages' units hand over.
 const FOLDER: &str = "credentials";
 
-const WAYS: [(&str, &[&str]); 3] = [
+const WAYS: [(&str, &[&str]); 5] = [
     ("certificate", &["certificate_file", "private_key_file"]),
     ("PKCS#12 file", &["pkcs12_file", "pkcs12_password_file"]),
     ("client secret", &["client_secret_file", "client_secret"]),
+    ("federated token file", &["federated_token_file"]),
+    ("managed identity", &["managed_identity"]),
 ];
 
 type Files = Vec<CredentialFile>;
+type Variables = Vec<(&'static str, &'static str)>;
 
-/// Loads the credential of the app that `table` describes.
-pub(super) fn load(table: &Table<'_>, default: Signing, findings: &mut Findings) -> Option<(Credential, Files)> {
+/// A credential, and where it was read.
+pub(super) struct Loaded {
+    pub(super) credential: Credential,
+    pub(super) files: Files,
+    /// The keys that variables of the platform's filled in, and those.
+    pub(super) variables: Variables,
+}
+
+/// Loads the credential of the app that `table` describes; the platform's, if it names none.
+pub(super) fn load(table: &Table<'_>, ambient: &Ambient, default: Signing, findings: &mut Findings) -> Option<Loaded> {
+    let is_named = WAYS.iter().any(|(_, keys)| keys.iter().any(|key| table.has(key)));
+    if !is_named && let Some(file) = ambient.get(ambient::TOKEN_FILE) {
+        let path = std::path::absolute(file).unwrap_or_else(|_| PathBuf::from(file));
+        let place = Ambient::place(ambient::TOKEN_FILE);
+        let (credential, files) = token_file(path, &place, &table.key("federated_token_file"), findings)?;
+        return Some(Loaded { credential, files, variables: vec![("federated_token_file", ambient::TOKEN_FILE)] });
+    }
+    let mut variables = Variables::new();
+    let (credential, files) = named(table, ambient, default, &mut variables, findings)?;
+    Some(Loaded { credential, files, variables })
+}
+
+fn named(
+    table: &Table<'_>,
+    ambient: &Ambient,
+    default: Signing,
+    variables: &mut Variables,
+    findings: &mut Findings,
+) -> Option<(Credential, Files)> {
     let signing = table.word("signing", &[("PS256", Signing::Ps256), ("RS256", Signing::Rs256)], findings);
     let ways: Vec<_> = WAYS.iter().filter(|(_, keys)| keys.iter().any(|key| table.has(key))).collect();
     match ways.as_slice() {
@@ -40,18 +74,25 @@ pub(super) fn load(table: &Table<'_>, default: Signing, findings: &mut Findings)
                 &table.place,
                 &table.path,
                 "there is no credential; set `certificate_file` (and `private_key_file` if the key is apart), \
-                 `pkcs12_file` or `client_secret_file`",
+                 `pkcs12_file`, `client_secret_file`, `federated_token_file` or `managed_identity`",
             );
             None
         }
         [("certificate", _)] => certificates(table, signing.map_or(default, |found| found.value), findings),
         [("PKCS#12 file", _)] => pkcs12(table, signing.map_or(default, |found| found.value), findings),
-        [_] => {
+        [(way, _)] => {
             if let Some(signing) = signing {
-                let message = "a client secret signs nothing; remove this key, or set a certificate";
+                let message = format!("a {way} signs nothing; remove this key, or set a certificate");
                 findings.problem(&signing.place, &table.key("signing"), message);
             }
-            secret(table, findings)
+            match *way {
+                "client secret" => secret(table, findings),
+                "managed identity" => managed_identity(table, ambient, variables, findings),
+                _ => {
+                    let file = table.path("federated_token_file", findings)?;
+                    token_file(file.value, &file.place, &table.key("federated_token_file"), findings)
+                }
+            }
         }
         several => {
             let found: Vec<_> = several
@@ -174,6 +215,64 @@ fn secret(table: &Table<'_>, findings: &mut Findings) -> Option<(Credential, Fil
         findings.warn(&text.place, &table.key("client_secret"), message);
     }
     Some((Credential::Secret(secret), Vec::new()))
+}
+
+/// A file that something else writes, and may not have written yet: what is wrong with its content is told when it is used.
+fn token_file(path: PathBuf, place: &Place, key: &str, findings: &mut Findings) -> Option<(Credential, Files)> {
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => {
+            findings.problem(place, key, format!("`{}` is a folder; name the file in it", path.display()));
+            return None;
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let what = match error.kind() {
+                std::io::ErrorKind::NotFound => "is not there".to_owned(),
+                std::io::ErrorKind::PermissionDenied => "may not be read".to_owned(),
+                _ => format!("cannot be read ({error})"),
+            };
+            let message =
+                format!("`{}` {what}; until it can be read, no tenant of the app gets a token", path.display());
+            findings.warn(place, key, message);
+        }
+    }
+    let file = CredentialFile::new("federated_token_file", path.clone());
+    Some((Credential::Federated(Federated::File(path)), vec![file]))
+}
+
+fn managed_identity(
+    table: &Table<'_>,
+    ambient: &Ambient,
+    variables: &mut Variables,
+    findings: &mut Findings,
+) -> Option<(Credential, Files)> {
+    let identity = table.parsed("managed_identity", findings, str::parse::<Identity>)?.value;
+    let mut address = |variable: &'static str, text: &str| match Url::parse(text) {
+        Ok(url) if url.has_host() && matches!(url.scheme(), "http" | "https") => Some(url),
+        _ => {
+            let message = "it is no address; write it as `http://HOST:PORT`";
+            findings.problem(&Ambient::place(variable), &table.key("managed_identity"), message);
+            None
+        }
+    };
+    let endpoint = ambient.get(ambient::IDENTITY_ENDPOINT).zip(ambient.get(ambient::IDENTITY_HEADER));
+    let service = if let Some((endpoint, header)) = endpoint {
+        let endpoint = address(ambient::IDENTITY_ENDPOINT, endpoint)?;
+        let Ok(mut header) = HeaderValue::from_str(header) else {
+            let message = "it has characters that no header has";
+            findings.problem(&Ambient::place(ambient::IDENTITY_HEADER), &table.key("managed_identity"), message);
+            return None;
+        };
+        header.set_sensitive(true);
+        variables.push(("managed_identity", ambient::IDENTITY_ENDPOINT));
+        Service::AppService(endpoint, header)
+    } else if let Some(host) = ambient.get(ambient::METADATA_HOST) {
+        variables.push(("managed_identity", ambient::METADATA_HOST));
+        Service::Metadata(address(ambient::METADATA_HOST, host)?)
+    } else {
+        Service::Metadata(address("", METADATA)?)
+    };
+    Some((Credential::Federated(Federated::Identity(Arc::new(ManagedIdentity::new(identity, service)))), Files::new()))
 }
 
 /// The portal shows a secret's id for as long as it exists and its value only once.

@@ -4,7 +4,7 @@
 //!   serde, which would stop at the first error and forget the line.
 //! - Merged (`merged`): built-in defaults, then `--config FILE`, then `conf.d/*.toml` beside it in name order, then
 //!   `TENANTRY__SECTION__KEY` from the environment. A later source replaces single keys of an earlier one;
-//!   `[[tenants]]` of all files are joined.
+//!   `[[tenants]]` of all files are joined. Names of the platform's (`ambient`) fill in what none of them says.
 //! - Validated: [`Settings`], the only type that the rest of the crate sees. Its values cannot be wrong: hosts are
 //!   checked, certificates are loaded and match their keys, each tenant's app and cloud exist.
 //!
@@ -14,6 +14,7 @@
 //! On an error nothing is applied: at start the daemon ends with exit code 78 (77 if the files may not be read), at
 //! a reload it keeps the configuration that it has.
 
+mod ambient;
 mod client;
 mod clouds;
 mod credentials;
@@ -22,8 +23,11 @@ mod environment;
 mod file;
 mod listener;
 mod merged;
+mod network;
 mod operator;
+mod outline;
 mod problem;
+mod public;
 mod schema;
 mod sections;
 mod settings;
@@ -39,16 +43,19 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use client::{Client, KnownTenant, load_client};
+pub use client::{Client, load_client};
 pub use listener::{ListenerTls, Stamps};
+pub use network::{Network, Proxy, ProxyCredentials, Roots, Route, Setting};
+pub use outline::{KnownTenant, Origin, Outline};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
-    App, Collect, CredentialFile, Daemon, Log, LogFormat, Operator, Removal, Settings, StoreSettings, Tenant,
-    TokenSettings,
+    App, Collect, ConsentFlow, CredentialFile, Daemon, Log, LogFormat, Operator, Public, Removal, Settings,
+    StoreSettings, Tenant, TokenSettings,
 };
 
 use crate::cloud::TokenEndpoint;
 use crate::token::Signing;
+use ambient::Ambient;
 use problem::Findings;
 use sections::Pace;
 
@@ -73,9 +80,14 @@ pub fn load_with(
 ) -> Result<Settings, ConfigErrors> {
     let mut findings = Findings::default();
     let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
-    let variables = environment::used(environment.iter().map(|(name, value)| (name, value)));
+    let mut variables = environment::used(environment.iter().map(|(name, value)| (name, value)));
+    let ambient = Ambient::of(environment.iter().map(|(name, value)| (name, value)));
+    let proxies = network::Variables::of(&environment);
     let (merged, files) = sources(file, environment, &mut findings);
-    let settings = Settings { variables, ..validate(&merged, &files, &mut findings) };
+    let settings = validate(&merged, &ambient, &files, &mut findings);
+    let read = settings.apps.values().flat_map(|app| app.variables.iter().map(|(_, variable)| (*variable).to_owned()));
+    variables.extend(read);
+    let settings = Settings { variables, network: network::network(&merged, &proxies, &mut findings), ..settings };
     let Findings { problems, warnings, .. } = findings;
     if problems.is_empty() {
         return Ok(Settings { warnings, ..settings });
@@ -151,7 +163,7 @@ fn files(file: &Path, findings: &mut Findings) -> Vec<Arc<Path>> {
 }
 
 /// What the merged sources mean. Worth something only if there are no problems in the end.
-fn validate(merged: &merged::Merged, files: &[Arc<Path>], findings: &mut Findings) -> Settings {
+fn validate(merged: &merged::Merged, ambient: &Ambient, files: &[Arc<Path>], findings: &mut Findings) -> Settings {
     let clouds = clouds::clouds(merged, findings);
     // Which pace is allowed depends on the tenants, whose apps' signing depends on the token endpoint.
     let endpoint = sections::token(merged, Pace::Loopback, &mut Findings::default()).endpoint;
@@ -159,21 +171,24 @@ fn validate(merged: &merged::Merged, files: &[Arc<Path>], findings: &mut Finding
         TokenEndpoint::V2 => Signing::Ps256,
         TokenEndpoint::V1 => Signing::Rs256,
     };
-    let apps = tenants::apps(merged, signing, findings);
+    let apps = tenants::apps(merged, ambient, signing, findings);
     tenants::check_clouds(&apps, &clouds, findings);
     let tenants = tenants::tenants(merged, &apps, &clouds, findings);
+    tenants::check_authority(ambient, &apps, &tenants, findings);
     let pace = if tenants::are_local(merged, &clouds) { Pace::Loopback } else { Pace::Microsoft };
     Settings {
         apps: apps.into_iter().filter_map(|(name, app)| Some((name, app?))).collect(),
         tenants,
         cloud_apps: clouds.apps.into_iter().map(|(cloud, app)| (cloud, app.value)).collect(),
         clouds: clouds.known,
+        network: Network::default(),
         token: sections::token(merged, pace, findings),
         collect: sections::collect(merged, pace, findings),
         store: sections::store(merged, pace, findings),
         log: sections::log(merged, findings),
         daemon: sections::daemon(merged, findings),
         operator: operator::operator(merged, findings),
+        public: public::public(merged, findings),
         sources: files.iter().map(|path| path.to_path_buf()).collect(),
         variables: BTreeSet::new(),
         warnings: Vec::new(),

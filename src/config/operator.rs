@@ -33,7 +33,7 @@ pub(super) fn operator(merged: &Merged, findings: &mut Findings) -> Operator {
     });
     let tls = listener::tls(&table, findings);
     let place = table.place_of("listen");
-    let listen = value_or(table.parsed("listen", findings, address), default.listen);
+    let listen = value_or(table.parsed("listen", findings, |text| address(text, "127.0.0.1:9464")), default.listen);
     if let Some(address) = listen.filter(|address| !address.ip().to_canonical().is_loopback()) {
         let key = table.key("listen");
         // What is named and cannot be used is a problem of its own.
@@ -59,10 +59,10 @@ pub(super) fn operator(merged: &Merged, findings: &mut Findings) -> Operator {
 }
 
 /// An address with its port, or `off`.
-fn address(text: &str) -> Result<Option<SocketAddr>, String> {
+pub(super) fn address(text: &str, such_as: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" {
         return Ok(None);
     }
-    let wrong = || format!("`{text}` is no address; write one with its port, such as `127.0.0.1:9464`, or `off`");
+    let wrong = || format!("`{text}` is no address; write one with its port, such as `{such_as}`, or `off`");
     text.parse().map(Some).map_err(|_| wrong())
 }

@@ -29,6 +29,8 @@ const APP: &[&str] = &[
     "pkcs12_password_file",
     "client_secret_file",
     "client_secret",
+    "federated_token_file",
+    "managed_identity",
 ];
 
 /// All of them, in the order in which a reader expects them.
@@ -40,6 +42,11 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "clouds",
         shape: Shape::Named,
         keys: &["app", "authority", "management", "graph", "management_audience", "graph_audience"],
+    },
+    Section {
+        name: "network",
+        shape: Shape::Table,
+        keys: &["proxy", "proxy_credentials_file", "no_proxy", "root_certificates_file"],
     },
     Section { name: "token", shape: Shape::Table, keys: &["endpoint", "renew_after"] },
     Section {
@@ -68,6 +75,11 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "operator",
         shape: Shape::Table,
         keys: &["listen", "token_file", "certificate_file", "private_key_file", "client_ca_file", "tenant_labels"],
+    },
+    Section {
+        name: "public",
+        shape: Shape::Table,
+        keys: &["listen", "url", "certificate_file", "private_key_file", "organisation", "contact", "flow"],
     },
 ];
 
@@ -155,7 +167,8 @@ mod tests {
             (
                 "colour",
                 "unknown key; the keys of `[app]` are `client_id`, `publisher_id`, `signing`, `certificate_file`, \
-                 `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file` and `client_secret`",
+                 `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file`, `client_secret`, \
+                 `federated_token_file` and `managed_identity`",
             ),
         ] {
             assert_eq!(app.unknown_key(key), message, "{key}");
@@ -167,8 +180,8 @@ mod tests {
             ("clientid", "unknown section; did you mean `client_id`? it belongs to `[app]`"),
             (
                 "output",
-                "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, `collect`, `store`, \
-                 `log`, `daemon` and `operator`",
+                "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, `token`, `collect`, \
+                 `store`, `log`, `daemon`, `operator` and `public`",
             ),
         ] {
             assert_eq!(unknown_section(name), message, "{name}");

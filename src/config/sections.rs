@@ -26,6 +26,12 @@ const DAY: Duration = Duration::from_hours(24);
 /// refused for starting too early when it arrives.
 const LISTABLE: Duration = Duration::from_mins(7 * 24 * 60 - 5);
 
+/// The shortest intervals at which Microsoft is asked.
+const LEAST_RENEWAL: Duration = MINUTE;
+const LEAST_POLL: Duration = Duration::from_secs(10);
+const LEAST_RECENT: Duration = MINUTE;
+const LEAST_SWEEP: Duration = HOUR;
+
 /// A Unix socket's address has room for this many bytes (`unix(7)`).
 const LONGEST_SOCKET: usize = 107;
 
@@ -47,12 +53,23 @@ impl Pace {
     }
 }
 
+/// The first key whose interval is too short for Microsoft, which is right only where every tenant is in a simulated cloud.
+pub(super) fn too_fast(token: &TokenSettings, collect: &Collect) -> Option<&'static str> {
+    let keys = [
+        ("collect.poll_interval", collect.poll_interval, LEAST_POLL),
+        ("collect.recent_interval", collect.recent_interval, LEAST_RECENT),
+        ("collect.sweep_interval", collect.sweep_interval, LEAST_SWEEP),
+        ("token.renew_after", token.renew_after, LEAST_RENEWAL),
+    ];
+    keys.into_iter().find(|(_, interval, least)| interval < least).map(|(key, ..)| key)
+}
+
 pub(super) fn token(merged: &Merged, pace: Pace, findings: &mut Findings) -> TokenSettings {
     let table = merged.section("token");
     let default = TokenSettings::default();
     let endpoints = [("v2", TokenEndpoint::V2), ("v1", TokenEndpoint::V1)];
     let renew_after = Range {
-        least: pace.least(MINUTE),
+        least: pace.least(LEAST_RENEWAL),
         most: DAY,
         below: "Entra locks out clients that ask for tokens in a loop",
         above: "no token lives that long",
@@ -73,7 +90,7 @@ pub(super) fn collect(merged: &Merged, pace: Pace, findings: &mut Findings) -> C
     let poll_interval = span(
         "poll_interval",
         default.poll_interval,
-        pace.least(10 * SECOND),
+        pace.least(LEAST_POLL),
         HOUR,
         "each poll is a request per tenant and content type, and the service throttles the tenant",
         "records would arrive hours late",
@@ -89,7 +106,7 @@ pub(super) fn collect(merged: &Merged, pace: Pace, findings: &mut Findings) -> C
     let recent_interval = span(
         "recent_interval",
         default.recent_interval,
-        pace.least(MINUTE),
+        pace.least(LEAST_RECENT),
         6 * HOUR,
         "each listing of `recent_span` is several requests per tenant and content type",
         "content that is listed late would arrive hours later still",
@@ -105,7 +122,7 @@ pub(super) fn collect(merged: &Merged, pace: Pace, findings: &mut Findings) -> C
     let sweep_interval = span(
         "sweep_interval",
         default.sweep_interval,
-        pace.least(HOUR),
+        pace.least(LEAST_SWEEP),
         3 * DAY,
         "each sweep lists seven days of every tenant and content type again",
         "content could expire after seven days before a failed sweep is repeated",

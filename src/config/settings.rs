@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use url::Url;
 use uuid::Uuid;
 
-use super::{ListenerTls, Problem};
+use super::{ListenerTls, Network, Origin, Problem};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId, WHOLE_AFTER};
 pub use crate::logging::LogFormat;
@@ -36,6 +38,8 @@ pub struct Settings {
     pub tenants: BTreeMap<TenantId, Tenant>,
     /// The presets and the `[clouds.NAME]` with hosts of their own.
     pub clouds: BTreeMap<String, Arc<Cloud>>,
+    /// `[network]`.
+    pub network: Network,
     /// `[token]`.
     pub token: TokenSettings,
     /// `[collect]`.
@@ -48,6 +52,8 @@ pub struct Settings {
     pub daemon: Daemon,
     /// `[operator]`.
     pub operator: Operator,
+    /// `[public]`.
+    pub public: Public,
     /// The apps that the tenants of a cloud use unless they name one.
     pub cloud_apps: BTreeMap<String, String>,
     /// The files that were read, in order.
@@ -72,6 +78,8 @@ pub struct App {
     pub credential: Credential,
     /// The files that the credential was read from, in order.
     pub files: Vec<CredentialFile>,
+    /// The keys that the platform's variables filled in, and their names.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// A file that a credential was read from.
@@ -126,8 +134,10 @@ pub struct Tenant {
     pub content_types: BTreeSet<ContentType>,
     /// Whether it is collected at all.
     pub enabled: bool,
-    /// The file that names it.
-    pub origin: PathBuf,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The line of the file that names it.
+    pub line: Option<usize>,
 }
 
 /// `[token]`.
@@ -269,6 +279,34 @@ impl Default for Operator {
     }
 }
 
+/// `[public]`: where customers consent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Public {
+    /// Where the pages are served; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+    /// Scheme and host under which customers open them, and to which Microsoft sends them back.
+    pub url: Option<Url>,
+    /// How they are served over TLS; `None` for plain HTTP.
+    pub tls: Option<ListenerTls>,
+    /// Who asks for consent, as customers know them.
+    pub organisation: Option<String>,
+    /// Whom customers can ask.
+    pub contact: Option<String>,
+    /// How consent is asked for.
+    pub flow: ConsentFlow,
+}
+
+/// How consent is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConsentFlow {
+    /// A sign-in that tells whose administrator this is, then admin consent at that very tenant.
+    #[default]
+    V2,
+    /// The form of Microsoft's 2019 page: one authorization request that asks for the administrator's consent too.
+    V1,
+}
+
 /// A reload that would remove suspiciously many tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -346,18 +384,21 @@ mod tests {
             cloud: cloud.clone(),
             content_types: ContentType::AUDIT.into(),
             enabled: true,
-            origin: PathBuf::from("t.toml"),
+            origin: Origin::File(PathBuf::from("t.toml")),
+            line: None,
         };
         Settings {
             apps: BTreeMap::new(),
             tenants: (1..=tenants).map(tenant).map(|tenant| (tenant.id, tenant)).collect(),
             clouds: BTreeMap::new(),
+            network: Network::default(),
             token: TokenSettings::default(),
             collect: Collect::default(),
             store: StoreSettings::default(),
             log: Log::default(),
             daemon: Daemon::default(),
             operator: Operator::default(),
+            public: Public::default(),
             cloud_apps: BTreeMap::new(),
             sources: Vec::new(),
             variables: BTreeSet::new(),

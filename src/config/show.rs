@@ -2,19 +2,21 @@
 //!
 //! **Invariant:** no secret is written; a secret that stands in a file leads to the file's name.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::network::{ENVIRONMENT, OFF};
 use super::problem::{Place, Problem};
 use super::sections::{FOREVER, UNLIMITED};
-use super::settings::{App, CredentialFile, LogFormat, Settings};
-use super::{ListenerTls, duration, size};
+use super::settings::{App, ConsentFlow, CredentialFile, LogFormat, Settings, Tenant};
+use super::{ListenerTls, Proxy, Setting, duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
 use crate::store::Keep;
 use crate::tls::Authorities;
-use crate::token::{Certificate, Credential, Signing};
+use crate::token::{Certificate, Credential, Federated, Signing};
 
 /// How long before its end a certificate is worth a warning: enough for two people in two organisations.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -59,6 +61,7 @@ impl Settings {
             }
             writeln!(out)?;
         }
+        self.write_network(out)?;
         let endpoint = match self.token.endpoint {
             TokenEndpoint::V2 => "v2",
             TokenEndpoint::V1 => "v1",
@@ -114,7 +117,55 @@ impl Settings {
         if let Some(tls) = &operator.tls {
             write_tls(tls, out)?;
         }
-        writeln!(out, "tenant_labels = {}", operator.tenant_labels)
+        writeln!(out, "tenant_labels = {}\n", operator.tenant_labels)?;
+
+        let public = &self.public;
+        let listen = public.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        writeln!(out, "[public]")?;
+        writeln!(out, "listen = {}", quoted(&listen))?;
+        let words = [("organisation", &public.organisation), ("contact", &public.contact)];
+        let url = public.url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+        for (key, value) in std::iter::once(("url", &url)).chain(words) {
+            if let Some(value) = value {
+                writeln!(out, "{key} = {}", quoted(value))?;
+            }
+        }
+        if let Some(tls) = &public.tls {
+            write_tls(tls, out)?;
+        }
+        let flow = match public.flow {
+            ConsentFlow::V2 => "v2",
+            ConsentFlow::V1 => "v1",
+        };
+        writeln!(out, "flow = {}", quoted(flow))
+    }
+
+    /// `[network]`, and how each of the hosts is reached that tenants have to do with.
+    fn write_network(&self, out: &mut String) -> std::fmt::Result {
+        let network = &self.network;
+        let own = network.proxy.as_ref().filter(|proxy| matches!(proxy.from, Setting::Key(_)));
+        let named = own.map_or(if network.off { OFF } else { ENVIRONMENT }, Proxy::shown);
+        writeln!(out, "[network]\nproxy = {}", quoted(named))?;
+        for (key, file) in network.files() {
+            writeln!(out, "{key} = {}", quoted_path(file))?;
+        }
+        if let Some(Proxy { direct, direct_from: Setting::Key(_), .. }) = &network.proxy {
+            let hosts: Vec<_> = direct.iter().map(|host| quoted(host)).collect();
+            writeln!(out, "no_proxy = [{}]", hosts.join(", "))?;
+        }
+        for root in network.roots.iter().flat_map(|roots| roots.authorities.subjects()) {
+            writeln!(out, "# believes {}", one_line(root))?;
+        }
+        for (variable, key) in &network.overruled {
+            writeln!(out, "# {variable} of the environment is not used, since `{key}` is set")?;
+        }
+        let of = |tenant: &Tenant| [tenant.cloud.authority.clone(), tenant.cloud.management.clone()];
+        let hosts: BTreeSet<_> = self.tenants.values().filter(|tenant| tenant.enabled).flat_map(of).collect();
+        for host in hosts {
+            let route = one_line(&network.route(&host).to_string());
+            writeln!(out, "# {} is reached {route}", host.as_str().trim_end_matches('/'))?;
+        }
+        writeln!(out)
     }
 
     /// The apps' certificates that need a person at `now`: expired, about to expire, or not valid yet. An app that has a
@@ -122,7 +173,29 @@ impl Settings {
     /// configuration: it concerns one app, and the others go on.
     #[must_use]
     pub fn expiries(&self, now: Timestamp) -> Vec<Problem> {
-        self.apps.values().filter_map(|app| expiry(app, now)).collect()
+        self.apps.values().filter_map(|app| app.expiry(now)).collect()
+    }
+}
+
+impl App {
+    /// The same of this app alone.
+    #[must_use]
+    pub fn expiry(&self, now: Timestamp) -> Option<Problem> {
+        let Credential::Certificates { list, .. } = &self.credential else { return None };
+        let told = |certificate: &Certificate| {
+            let name = format!("`{}` (SHA-1 thumbprint {})", certificate.subject(), certificate.sha1_hex());
+            let renew = "make a new one, add it to the app registration, and name it here";
+            ending(&name, (certificate.not_before(), certificate.not_after()), now, renew)
+        };
+        if list.iter().any(|certificate| told(certificate).is_none()) {
+            return None;
+        }
+        let certificate = self.credential.certificate(now)?;
+        let message = told(certificate)?;
+        let thumbprint = certificate.sha256_hex();
+        let own = self.files.iter().find(|file| file.certificate.as_deref() == Some(thumbprint));
+        let CredentialFile { key, path, .. } = own.or_else(|| self.files.first())?;
+        Some(Problem::new(Place::file(path, None), format!("{}.{key}", self.section()), message))
     }
 }
 
@@ -158,29 +231,16 @@ fn ending(name: &str, (begins, ends): (Timestamp, Timestamp), now: Timestamp, re
     }
 }
 
-fn expiry(app: &App, now: Timestamp) -> Option<Problem> {
-    let Credential::Certificates { list, .. } = &app.credential else { return None };
-    let told = |certificate: &Certificate| {
-        let name = format!("`{}` (SHA-1 thumbprint {})", certificate.subject(), certificate.sha1_hex());
-        let renew = "make a new one, add it to the app registration, and name it here";
-        ending(&name, (certificate.not_before(), certificate.not_after()), now, renew)
-    };
-    if list.iter().any(|certificate| told(certificate).is_none()) {
-        return None;
-    }
-    let certificate = app.credential.certificate(now)?;
-    let message = told(certificate)?;
-    let thumbprint = certificate.sha256_hex();
-    let own = app.files.iter().find(|file| file.certificate.as_deref() == Some(thumbprint));
-    let CredentialFile { key, path, .. } = own.or_else(|| app.files.first())?;
-    Some(Problem::new(Place::file(path, None), format!("{}.{key}", app.section()), message))
-}
-
 fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
     writeln!(out, "[{}]", app.section())?;
-    writeln!(out, "client_id = {}", quoted(&app.client_id))?;
+    // Where a value comes from that no file of ours has.
+    let origin = |key: &str| {
+        let variable = app.variables.iter().find(|(filled, _)| *filled == key);
+        variable.map_or_else(String::new, |(_, variable)| format!(" # from the environment variable {variable}"))
+    };
+    writeln!(out, "client_id = {}{}", quoted(&app.client_id), origin("client_id"))?;
     if let Some(publisher_id) = app.publisher_id {
-        writeln!(out, "publisher_id = {}", quoted(&publisher_id.to_string()))?;
+        writeln!(out, "publisher_id = {}{}", quoted(&publisher_id.to_string()), origin("publisher_id"))?;
     }
     match &app.credential {
         Credential::Certificates { signing, .. } => {
@@ -191,14 +251,27 @@ fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
             writeln!(out, "signing = {}", quoted(signing))?;
         }
         Credential::Secret(_) if app.files.is_empty() => writeln!(out, "client_secret = \"[redacted]\"")?,
-        Credential::Secret(_) => {}
+        Credential::Federated(Federated::Identity(identity)) => {
+            writeln!(out, "managed_identity = {}", quoted(&identity.name()))?;
+            let variable = app.variables.iter().find(|(key, _)| *key == "managed_identity");
+            let named = variable.map_or_else(String::new, |(_, name)| format!(" (environment variable {name})"));
+            writeln!(out, "# its tokens come from {}{named}", identity.service())?;
+        }
+        Credential::Secret(_) | Credential::Federated(Federated::File(_)) => {}
     }
-    for key in ["certificate_file", "private_key_file", "pkcs12_file", "pkcs12_password_file", "client_secret_file"] {
+    for key in [
+        "certificate_file",
+        "private_key_file",
+        "pkcs12_file",
+        "pkcs12_password_file",
+        "client_secret_file",
+        "federated_token_file",
+    ] {
         let files: Vec<_> =
             app.files.iter().filter(|file| file.key == key).map(|file| quoted_path(&file.path)).collect();
         match files.as_slice() {
             [] => {}
-            [file] => writeln!(out, "{key} = {file}")?,
+            [file] => writeln!(out, "{key} = {file}{}", origin(key))?,
             files => writeln!(out, "{key} = [{}]", files.join(", "))?,
         }
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::Origin;
+use super::ambient::{self, Ambient};
 use super::clouds::{self, Clouds};
 use super::credentials;
 use super::merged::{Merged, Table};
@@ -16,43 +18,102 @@ use crate::content::{ContentType, TenantId};
 use crate::token::Signing;
 
 /// Where a tenant lives that does not say so.
-const DEFAULT_CLOUD: &str = "worldwide";
+pub(super) const DEFAULT_CLOUD: &str = "worldwide";
 
 /// The apps by name. Those that are written but wrong are `None`, so that nobody is told that they do not exist.
 pub(super) type Apps = BTreeMap<String, Option<Arc<App>>>;
 
-pub(super) fn apps(merged: &Merged, default: Signing, findings: &mut Findings) -> Apps {
+pub(super) fn apps(merged: &Merged, ambient: &Ambient, default: Signing, findings: &mut Findings) -> Apps {
     let mut apps = Apps::new();
-    if merged.has("app") {
-        apps.insert(String::new(), app("", &merged.section("app"), default, findings).map(Arc::new));
+    // A platform that says it all needs no section.
+    if merged.has("app") || (!merged.has("apps") && ambient.is_whole()) {
+        apps.insert(String::new(), app("", &merged.section("app"), ambient, default, findings).map(Arc::new));
     }
     for (name, table) in merged.named("apps") {
         let valid = clouds::valid_name(name, &table, findings);
-        let app = app(name, &table, default, findings).filter(|_| valid);
+        let app = app(name, &table, ambient, default, findings).filter(|_| valid);
         apps.insert(name.to_owned(), app.map(Arc::new));
     }
     apps
 }
 
-fn app(name: &str, table: &Table<'_>, default: Signing, findings: &mut Findings) -> Option<App> {
-    if !table.has("client_id") {
+fn app(name: &str, table: &Table<'_>, ambient: &Ambient, default: Signing, findings: &mut Findings) -> Option<App> {
+    let mut variables = Vec::new();
+    // One app can be the platform's; others have ids of their own. Beside a managed identity, the platform names that one.
+    let told = ambient
+        .get(ambient::CLIENT_ID)
+        .filter(|_| name.is_empty() && !table.has("client_id") && !table.has("managed_identity"));
+    if !table.has("client_id") && told.is_none() {
         let message = "it is missing; set it to the *Application (client) ID* of the app registration's overview page";
         findings.missing(&table.place, &table.key("client_id"), message);
     }
-    let client_id = table.parsed("client_id", findings, guid);
+    let mut platform =
+        |key: &'static str, variable: &'static str, findings: &mut Findings| match guid(ambient.get(variable)?) {
+            Ok(id) => {
+                variables.push((key, variable));
+                Some(id)
+            }
+            Err(message) => {
+                findings.problem(&Ambient::place(variable), &table.key(key), message);
+                None
+            }
+        };
+    let client_id = match told {
+        Some(_) => platform("client_id", ambient::CLIENT_ID, findings),
+        None => table.parsed("client_id", findings, guid).map(|found| found.value),
+    };
     let publisher_id = table.parsed("publisher_id", findings, guid);
-    let credential = credentials::load(table, default, findings);
+    let credential = credentials::load(table, ambient, default, findings);
     if table.has("publisher_id") && publisher_id.is_none() {
         return None;
     }
-    let (credential, files) = credential?;
+    let loaded = credential?;
+    let is_platforms = |key: &str| loaded.variables.iter().any(|(filled, _)| *filled == key);
+    let publisher_id = match publisher_id {
+        Some(found) => Some(found.value),
+        // Where the platform proves the app, the tenant that it names is the one that the app is registered in.
+        None if is_platforms("federated_token_file") => platform("publisher_id", ambient::TENANT_ID, findings),
+        None => None,
+    };
+    variables.extend(loaded.variables);
     Some(App {
         name: name.to_owned(),
-        client_id: client_id?.value.to_string(),
-        publisher_id: publisher_id.map(|found| found.value),
-        credential,
-        files,
+        client_id: client_id?.to_string(),
+        publisher_id,
+        credential: loaded.credential,
+        files: loaded.files,
+        variables,
     })
+}
+
+/// Warns where the platform's tokens are for another authority than the one that a tenant's cloud has.
+pub(super) fn check_authority(
+    ambient: &Ambient,
+    apps: &Apps,
+    tenants: &BTreeMap<TenantId, Tenant>,
+    findings: &mut Findings,
+) {
+    let Some(told) = ambient.get(ambient::AUTHORITY_HOST) else { return };
+    // Written with a scheme and without one.
+    let host = told.split_once("://").map_or(told, |(_, rest)| rest);
+    let host = host.split(['/', ':']).next().unwrap_or_default();
+    let is_platforms = |name: &str| {
+        let app = apps.get(name).and_then(Option::as_ref);
+        app.is_some_and(|app| app.variables.iter().any(|(key, _)| *key == "federated_token_file"))
+    };
+    let strange: BTreeMap<&str, &Tenant> = tenants
+        .values()
+        .filter(|tenant| is_platforms(&tenant.app) && tenant.cloud.authority.host_str() != Some(host))
+        .map(|tenant| (tenant.cloud.name.as_str(), tenant))
+        .collect();
+    for (cloud, tenant) in strange {
+        let message = format!(
+            "it names `{host}`, and the tenants in the cloud `{cloud}` get their tokens from `{}`, which takes no token for \
+             another cloud; correct `cloud`, or give them an app with another credential",
+            tenant.cloud.authority.host_str().unwrap_or_default()
+        );
+        findings.warn(&Ambient::place(ambient::AUTHORITY_HOST), "tenants.cloud", message);
+    }
 }
 
 /// The text is not shown: people paste secrets here by mistake.
@@ -94,22 +155,22 @@ pub(super) fn tenants(
         places.insert(id.value, id.place);
         tenants.extend(tenant.map(|tenant| (id.value, tenant)));
     }
-    if merged.entries("tenants").next().is_none() && !findings.incomplete {
-        let message = "there are no tenants, so that nothing is collected; add `[[tenants]]` with an `id`";
-        findings.warn(&merged.whole(), "tenants", message);
-    }
     warn_of_namesakes(&tenants, &places, findings);
     tenants
 }
 
 /// Whether every tenant that is written is in a cloud on this host; one whose cloud cannot be told is reported for that.
+/// Where none is written, whether there is such a cloud: a tenant that came otherwise, and is in another one, is then not
+/// collected ([`Outline::too_fast`](super::Outline)).
 pub(super) fn are_local(merged: &Merged, clouds: &Clouds) -> bool {
     let is_local = |table: Table<'_>| {
         let cloud = table.text("cloud", &mut Findings::default());
         let name = cloud.map_or_else(|| DEFAULT_CLOUD.to_owned(), |cloud| cloud.value);
         clouds.known.get(&name).is_none_or(|cloud| clouds::on_loopback(cloud))
     };
-    merged.entries("tenants").next().is_some() && merged.entries("tenants").all(is_local)
+    let some =
+        merged.entries("tenants").next().is_some() || clouds.known.values().any(|cloud| clouds::on_loopback(cloud));
+    some && merged.entries("tenants").all(is_local)
 }
 
 fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings: &mut Findings) -> Option<Tenant> {
@@ -127,11 +188,16 @@ fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, finding
         findings.missing(&table.place_of("cloud"), &table.key("cloud"), clouds::unknown(&cloud_name, clouds));
     }
     let app = app_of(&cloud_name, table, apps, clouds, findings);
-    let origin = match &table.place {
-        Place::File { path, .. } => path.to_path_buf(),
-        Place::Environment { .. } => PathBuf::new(),
-    };
-    Some(Tenant { id, name, app: app?, cloud: cloud?.clone(), content_types: content_types?, enabled, origin })
+    let (origin, line) = origin(&table.place);
+    Some(Tenant { id, name, app: app?, cloud: cloud?.clone(), content_types: content_types?, enabled, origin, line })
+}
+
+/// The file that names a tenant, and the line there.
+pub(super) fn origin(place: &Place) -> (Origin, Option<usize>) {
+    match place {
+        Place::File { path, line, .. } => (Origin::File(path.to_path_buf()), *line),
+        Place::Environment { .. } => (Origin::File(PathBuf::new()), None),
+    }
 }
 
 /// The tenant's own app, else its cloud's, else `[app]`.
@@ -179,7 +245,10 @@ fn unknown_app(name: &str, apps: &Apps) -> String {
     }
 }
 
-fn content_types(table: &Table<'_>, findings: &mut Findings) -> Option<std::collections::BTreeSet<ContentType>> {
+pub(super) fn content_types(
+    table: &Table<'_>,
+    findings: &mut Findings,
+) -> Option<std::collections::BTreeSet<ContentType>> {
     if !table.has("content_types") {
         return Some(ContentType::AUDIT.into());
     }

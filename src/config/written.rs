@@ -312,8 +312,8 @@ mod tests {
             [
                 "t.toml:5:8: this is not TOML: string values must be quoted, expected literal string",
                 "t.toml:3: app.clientid: unknown key; did you mean `client_id`?",
-                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
-                 `collect`, `store`, `log`, `daemon` and `operator`",
+                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, \
+                 `token`, `collect`, `store`, `log`, `daemon`, `operator` and `public`",
             ]
         );
         let mut findings = Findings::default();
@@ -340,8 +340,8 @@ mod tests {
                 "t.toml:9:2: `app` is written in t.toml:1 already; remove one of the two",
                 "t.toml:10:1: `client_id` is written in t.toml:2 already; remove one of the two",
                 "t.toml:11: app.secret: unknown key; the keys of `[app]` are `client_id`, `publisher_id`, `signing`, \
-                 `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file` \
-                 and `client_secret`",
+                 `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file`, \
+                 `client_secret`, `federated_token_file` and `managed_identity`",
                 "t.toml:8: tenants[1].nam: unknown key; did you mean `name`?",
             ]
         );
@@ -393,9 +393,9 @@ mod tests {
                 "t.toml:6: apps.client_id: write `[apps.NAME]` with a name of your choice",
                 "t.toml:8: apps.one.signing_key: unknown key; the keys of `[apps.NAME]` are `client_id`, `publisher_id`, \
                  `signing`, `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, \
-                 `client_secret_file` and `client_secret`",
-                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
-                 `collect`, `store`, `log`, `daemon` and `operator`",
+                 `client_secret_file`, `client_secret`, `federated_token_file` and `managed_identity`",
+                "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, \
+                 `token`, `collect`, `store`, `log`, `daemon`, `operator` and `public`",
                 "t.toml:4: store: write it as `[store]` with keys below",
                 "t.toml:14: tenants[1].clod: unknown key; did you mean `cloud`?",
             ]

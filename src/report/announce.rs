@@ -122,6 +122,11 @@ impl History {
         last.filter(|_| !before.end_told)
     }
 
+    /// The same, each with the content type that it is about.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (Option<ContentType>, &Slot)> {
+        self.slots.iter().filter(|(_, slot)| slot.open).map(|(content_type, slot)| (*content_type, slot))
+    }
+
     /// The troubles that go on.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Slot> {
         self.slots.values().filter(|slot| slot.open)

@@ -24,9 +24,11 @@ use prometheus::Histogram;
 use tokio::time::Instant;
 use tracing::info;
 
-pub use self::status::{ContentStatus, StatusSnapshot, StoredToday, TenantState, TenantStatus, Totals, TroubleStatus};
-pub use self::tenant::TenantReport;
-pub use self::trouble::Trouble;
+pub use self::status::{
+    ContentStatus, StatusSnapshot, StoredToday, TenantOrigin, TenantState, TenantStatus, Totals, TroubleStatus,
+};
+pub use self::tenant::{Rest, TenantReport};
+pub use self::trouble::{Trouble, clock_trouble, span};
 
 use self::tenant::{All, Note};
 
@@ -81,6 +83,12 @@ impl Report {
         tenant.clone()
     }
 
+    /// The part of a tenant that is known.
+    #[must_use]
+    pub fn known(&self, id: TenantId) -> Option<TenantReport> {
+        self.tenants().get(&id).cloned()
+    }
+
     /// There will be so many tenants, and some of them start if `start` says so. Told before any of them does.
     pub fn expect(&self, tenants: usize, start: bool) {
         self.all.quiet.store(tenants > TENANT_LINES, Ordering::Relaxed);
@@ -91,7 +99,7 @@ impl Report {
         starting.get_or_insert_with(Instant::now);
     }
 
-    /// Forgets a tenant that is no longer configured.
+    /// Forgets a tenant that is no longer known.
     pub fn remove(&self, id: TenantId) {
         self.tenants().remove(&id);
     }
@@ -103,10 +111,15 @@ impl Report {
         *pause = why.map(|trouble| TroubleStatus { trouble, since, attempts: 1 });
     }
 
+    /// What a person should do before it becomes a trouble, in place of what was told before.
+    pub fn warn(&self, warnings: Vec<String>) {
+        *self.all.warnings() = warnings;
+    }
+
     /// What waits to be retrieved, of all tenants.
     #[must_use]
     pub fn waiting(&self) -> QueueDepth {
-        self.tenants().values().filter(|tenant| !tenant.is_disabled()).map(TenantReport::waiting).fold(
+        self.tenants().values().filter(|tenant| !tenant.is_off()).map(TenantReport::waiting).fold(
             QueueDepth::default(),
             |sum, depth| QueueDepth {
                 entries: sum.entries + depth.entries,
@@ -134,8 +147,16 @@ impl Report {
             host_ahead_by_seconds: self.time.host_ahead_by().map(|ahead| ahead.as_secs()),
             sentence: sentence(&tenants, pause.as_ref()),
             pause,
+            warnings: self.all.warnings().clone(),
             tenants,
         }
+    }
+
+    /// What `status` shows of one tenant, if it is known.
+    #[must_use]
+    pub fn status_of(&self, id: TenantId) -> Option<TenantStatus> {
+        let tenant = self.tenants().get(&id).cloned();
+        tenant.map(|tenant| tenant.status())
     }
 
     /// What the tenants are called.
@@ -168,7 +189,7 @@ impl Report {
     #[must_use]
     pub fn is_proven(&self) -> bool {
         let tenants = self.tenants();
-        let mut active = tenants.values().filter(|tenant| !tenant.is_disabled()).peekable();
+        let mut active = tenants.values().filter(|tenant| !tenant.is_off()).peekable();
         active.peek().is_none() || active.any(TenantReport::is_proven)
     }
 
@@ -256,17 +277,23 @@ impl Report {
 }
 
 fn sentence(tenants: &[TenantStatus], pause: Option<&TroubleStatus>) -> String {
-    let active: Vec<_> = tenants.iter().filter(|tenant| tenant.state != TenantState::Disabled).collect();
+    let active: Vec<_> = tenants.iter().filter(|tenant| !tenant.state.is_off()).collect();
+    let held = tenants.iter().filter(|tenant| tenant.state == TenantState::Held).count();
     let troubled: Vec<_> = active.iter().filter_map(|tenant| Some((tenant, tenant.trouble.as_ref()?))).collect();
     let plural = if active.len() == 1 { "" } else { "s" };
     if let Some(pause) = pause.filter(|_| !active.is_empty()) {
         return format!("collecting from {} tenant{plural} is paused: {}", active.len(), pause.trouble);
     }
     let mut text = match (active.len(), troubled.len()) {
+        (0, _) if held > 0 => "collecting from no tenant".to_owned(),
         (0, _) => "no tenants configured".to_owned(),
         (count, 0) => format!("collecting from {count} tenant{plural}, all well"),
         (count, bad) => format!("collecting from {count} tenant{plural}, {} well, {bad} with trouble", count - bad),
     };
+    if held > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", {held} paused by an operator");
+    }
     // Systemd shows one line: the first trouble that a person must act on says the most.
     let worst = troubled.iter().find(|(_, trouble)| trouble.trouble.needs_operator).or(troubled.first());
     if let Some((tenant, trouble)) = worst {
@@ -297,7 +324,7 @@ mod tests {
         let contoso = report.tenant(tenant_id(1), "contoso");
         assert_eq!(report.sentence(), "collecting from 1 tenant, all well");
         let fabrikam = report.tenant(tenant_id(2), "fabrikam");
-        report.tenant(tenant_id(3), "off").state(TenantState::Disabled);
+        report.tenant(tenant_id(3), "off").rests(&Rest::Disabled);
 
         contoso.troubled(Stage::List, None, &Trouble::passing("http_503", "the service answers 503"));
         fabrikam.troubled(
@@ -312,6 +339,40 @@ mod tests {
         contoso.works(Stage::List, None);
         fabrikam.works(Stage::Token, None);
         assert_eq!(report.sentence(), "collecting from 2 tenants, all well");
+        let since = report.now();
+        fabrikam.rests(&Rest::Held(since));
+        assert_eq!(report.sentence(), "collecting from 1 tenant, all well, 1 paused by an operator");
+        contoso.rests(&Rest::Held(since));
+        assert_eq!(report.sentence(), "collecting from no tenant, 2 paused by an operator");
+        assert!(report.is_proven(), "there is nothing to prove");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_keeps_a_tenant_from_being_collected_is_its_trouble_until_it_starts() {
+        let report = report();
+        let contoso = report.tenant(tenant_id(1), "contoso");
+        let lacking = Trouble::for_operator("app_unknown", "there is no app", "write it");
+        contoso.rests(&Rest::Unable(lacking.clone(), None));
+        contoso.forget_troubles();
+        contoso.troubled(Stage::List, None, &Trouble::passing("reset", "a last word of its tasks"));
+        let status = contoso.status();
+        assert_eq!((status.state, status.held), (TenantState::Paused, None));
+        assert_eq!(status.trouble.map(|known| known.trouble), Some(lacking.clone()));
+        assert_eq!(
+            report.sentence(),
+            "collecting from 1 tenant, 0 well, 1 with trouble; contoso: there is no app: write it"
+        );
+        assert!(!report.is_proven());
+        assert_eq!(report.take_notes(true).len(), 1, "`status` shows it without a daemon too");
+
+        // An operator's pause does not hide it.
+        contoso.rests(&Rest::Unable(lacking.clone(), Some(report.now())));
+        let status = contoso.status();
+        assert_eq!((status.state, status.held), (TenantState::Held, Some(report.now())));
+        assert_eq!(status.trouble.map(|known| known.trouble), Some(lacking));
+        contoso.starts();
+        let status = contoso.status();
+        assert_eq!((status.state, status.held, status.trouble), (TenantState::Starting, None, None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -322,7 +383,7 @@ mod tests {
         assert_eq!(report.sentence(), "no tenants configured");
         let contoso = report.tenant(tenant_id(1), "contoso");
         let fabrikam = report.tenant(tenant_id(2), "fabrikam");
-        report.tenant(tenant_id(3), "off").state(TenantState::Disabled);
+        report.tenant(tenant_id(3), "off").rests(&Rest::Disabled);
         contoso.state(TenantState::Collecting);
         contoso.queue(QueueDepth { entries: 3, oldest: Some("2026-11-22T11:00:00Z".parse().unwrap()) });
         let expired = Trouble::for_operator("secret_expired", "the secret has expired", "make a new one");
@@ -392,7 +453,7 @@ mod tests {
         let report = report();
         let contoso = report.tenant(tenant_id(1), "contoso");
         contoso.state(TenantState::Collecting);
-        contoso.state(TenantState::Disabled);
+        contoso.rests(&Rest::Disabled);
         contoso.state(TenantState::Collecting);
         contoso.restarted();
         contoso.troubled(Stage::List, None, &Trouble::passing("reset", "cause"));

@@ -1,6 +1,8 @@
 //! What `status` shows, as data: the daemon writes it, the command reads it, `status --json` prints it.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ pub enum TenantState {
     Paused,
     /// Switched off in the configuration.
     Disabled,
+    /// Paused by an operator.
+    Held,
     /// Trouble that is being retried.
     Failing,
     /// Its tasks ended by a panic and start again soon.
@@ -48,9 +52,62 @@ impl TenantState {
             Self::Waiting => "waiting",
             Self::Paused => "paused",
             Self::Disabled => "disabled",
+            Self::Held => "held",
             Self::Failing => "failing",
             Self::Restarting => "restarting",
             Self::Stopped => "stopped",
+        }
+    }
+
+    /// Whether it is not collected because somebody wants that.
+    #[must_use]
+    pub const fn is_off(self) -> bool {
+        matches!(self, Self::Disabled | Self::Held)
+    }
+}
+
+/// Where a tenant comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "lowercase")]
+pub enum TenantOrigin {
+    /// A file of the configuration names it.
+    File {
+        /// The file; of the environment, nothing.
+        path: PathBuf,
+        /// The line there.
+        line: Option<usize>,
+    },
+    /// Its administrator has consented.
+    Consent {
+        /// When.
+        at: Timestamp,
+    },
+    /// An operator has added it.
+    Command {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl TenantOrigin {
+    /// When it was enrolled, if it was.
+    #[must_use]
+    pub const fn enrolled(&self) -> Option<Timestamp> {
+        match self {
+            Self::File { .. } => None,
+            Self::Consent { at } | Self::Command { at } => Some(*at),
+        }
+    }
+}
+
+impl fmt::Display for TenantOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, .. } if path.as_os_str().is_empty() => f.write_str("the environment"),
+            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => path.display().fmt(f),
+            Self::Consent { .. } => f.write_str("consent"),
+            Self::Command { .. } => f.write_str("command"),
         }
     }
 }
@@ -73,6 +130,9 @@ pub struct StatusSnapshot {
     /// Why nothing is retrieved, from any tenant.
     #[serde(default)]
     pub pause: Option<TroubleStatus>,
+    /// What a person should do before it becomes a trouble: certificates that expire soon, or have expired.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// In the order of their ids.
     pub tenants: Vec<TenantStatus>,
 }
@@ -90,6 +150,12 @@ pub struct TenantStatus {
     /// The section of the configuration that holds its app: `app` or `apps.NAME`.
     #[serde(default)]
     pub app: String,
+    /// Where it comes from; the first says what holds.
+    #[serde(default)]
+    pub origins: Vec<TenantOrigin>,
+    /// Since when an operator holds it.
+    #[serde(default)]
+    pub held: Option<Timestamp>,
     /// What it is doing.
     pub state: TenantState,
     /// Until when its token is valid.
@@ -130,6 +196,8 @@ impl TenantStatus {
             name: name.to_owned(),
             cloud: String::new(),
             app: String::new(),
+            origins: Vec::new(),
+            held: None,
             state,
             token_until: None,
             last_poll: None,

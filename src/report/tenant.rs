@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::announce::{History, Line};
-use super::status::{ContentStatus, StoredToday, TenantState, TenantStatus, Totals, TroubleStatus};
+use super::status::{ContentStatus, StoredToday, TenantOrigin, TenantState, TenantStatus, Totals, TroubleStatus};
 use super::trouble::Trouble;
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId, Tier};
@@ -32,6 +32,17 @@ struct Inner {
     current: Mutex<Current>,
 }
 
+/// Why a tenant is not collected from, for as long as nobody changes that.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rest {
+    /// It is switched off in the configuration.
+    Disabled,
+    /// An operator holds it since then.
+    Held(Timestamp),
+    /// It cannot be collected for this trouble, and an operator holds it besides.
+    Unable(Trouble, Option<Timestamp>),
+}
+
 /// What the parts of the report have in common.
 #[derive(Debug)]
 pub(super) struct All {
@@ -41,6 +52,8 @@ pub(super) struct All {
     totals: Mutex<Totals>,
     /// Why nothing is retrieved. Taken after a tenant's own lock, never before.
     pause: Mutex<Option<TroubleStatus>>,
+    /// What a person should do in time. Taken after a tenant's own lock, never before.
+    warnings: Mutex<Vec<String>>,
     /// Seconds from availability to stored.
     pub(super) lag: Histogram,
 }
@@ -49,7 +62,8 @@ impl All {
     pub(super) fn new() -> Self {
         let lag = HistogramOpts::new(LAG.0, LAG.1).buckets(LAG_BUCKETS.to_vec());
         let lag = Histogram::with_opts(lag).expect("the name and the buckets are well formed");
-        Self { quiet: AtomicBool::new(false), totals: Mutex::default(), pause: Mutex::default(), lag }
+        let (totals, pause, warnings) = Default::default();
+        Self { quiet: AtomicBool::new(false), totals, pause, warnings, lag }
     }
 
     pub(super) fn totals(&self) -> MutexGuard<'_, Totals> {
@@ -58,6 +72,10 @@ impl All {
 
     pub(super) fn pause(&self) -> MutexGuard<'_, Option<TroubleStatus>> {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn warnings(&self) -> MutexGuard<'_, Vec<String>> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,6 +94,10 @@ struct Current {
     last_lag: Option<Duration>,
     hour: Hour,
     troubles: HashMap<Stage, History>,
+    /// It is not collected from: its last tasks, on their way to their end, know nothing of it.
+    resting: bool,
+    /// Why it cannot be.
+    unable: Option<TroubleStatus>,
     /// It has been started, and not been in any other state since.
     arriving: bool,
     /// The journal has heard, in this run of its tasks, that it is up to date, or need not hear of it.
@@ -126,6 +148,8 @@ impl TenantReport {
             last_lag: None,
             hour: Hour::default(),
             troubles: HashMap::new(),
+            resting: false,
+            unable: None,
             arriving: false,
             told_collecting: false,
             noted: Noted::default(),
@@ -150,9 +174,10 @@ impl TenantReport {
         name.clone_into(&mut self.current().status.name);
     }
 
-    /// What the configuration says of it.
-    pub fn describe(&self, cloud: &str, app: &str, content_types: &BTreeSet<ContentType>) {
+    /// Where it comes from, and what is said of it there.
+    pub fn describe(&self, origins: &[TenantOrigin], cloud: &str, app: &str, content_types: &BTreeSet<ContentType>) {
         let status = &mut self.current().status;
+        origins.clone_into(&mut status.origins);
         cloud.clone_into(&mut status.cloud);
         app.clone_into(&mut status.app);
         status.content.retain(|content_type, _| content_types.contains(content_type));
@@ -165,8 +190,7 @@ impl TenantReport {
     /// the troubles that lead to most changes have lines of their own, and many tenants that start share one.
     pub fn state(&self, state: TenantState) {
         let mut current = self.current();
-        if current.is_disabled() {
-            // Tasks that are on their way to their end know nothing of it.
+        if current.resting {
             return;
         }
         current.status.state = state;
@@ -179,9 +203,33 @@ impl TenantReport {
         }
     }
 
+    /// The tenant is not collected from until it [starts](Self::starts).
+    pub fn rests(&self, why: &Rest) {
+        let since = self.0.time.now();
+        let mut current = self.current();
+        let (state, held, trouble) = match why {
+            Rest::Disabled => (TenantState::Disabled, None, None),
+            Rest::Held(since) => (TenantState::Held, Some(*since), None),
+            Rest::Unable(trouble, None) => (TenantState::Paused, None, Some(trouble)),
+            Rest::Unable(trouble, held) => (TenantState::Held, *held, Some(trouble)),
+        };
+        (current.status.state, current.status.held) = (state, held);
+        (current.resting, current.arriving) = (true, false);
+        // It goes with the tasks.
+        current.status.token_until = None;
+        let known = current.unable.take().filter(|known| Some(&known.trouble) == trouble);
+        if let (Some(trouble), None) = (trouble, &known) {
+            let status = &current.status;
+            error!(message_id = event::TENANT_NEEDS_OPERATOR, tenant = %status.id, name = %status.name, kind = trouble.kind, "{trouble}");
+        }
+        let new = || trouble.map(|trouble| TroubleStatus { trouble: trouble.clone(), since, attempts: 1 });
+        current.unable = known.or_else(new);
+    }
+
     /// The tenant's tasks start.
     pub fn starts(&self) {
         let mut current = self.current();
+        (current.resting, current.unable, current.status.held) = (false, None, None);
         current.status.state = TenantState::Starting;
         (current.arriving, current.told_collecting) = (true, false);
     }
@@ -201,7 +249,7 @@ impl TenantReport {
     pub fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
         let now = Instant::now();
         let mut current = self.current();
-        if current.is_disabled() {
+        if current.resting {
             return;
         }
         *current.status.failures.entry(stage).or_default() += 1;
@@ -224,6 +272,17 @@ impl TenantReport {
     /// Forgets all trouble without a word: with other settings it may be over or not, and the next tasks find out anew.
     pub fn forget_troubles(&self) {
         self.current().troubles.clear();
+    }
+
+    /// The troubles that go on, as they were met last, in the order of the stages.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<(Stage, Option<ContentType>, Trouble)> {
+        let current = self.current();
+        let stage = |stage: Stage| {
+            let slots = current.troubles.get(&stage).into_iter().flat_map(History::slots);
+            slots.map(move |(content_type, slot)| (stage, content_type, slot.trouble.clone()))
+        };
+        Stage::ALL.into_iter().flat_map(stage).collect()
     }
 
     /// Whether a stage has trouble that goes on.
@@ -389,7 +448,7 @@ impl TenantReport {
         let mut current = self.current();
         current.status.restarts += 1;
         self.0.all.totals().restarts += 1;
-        if !current.is_disabled() {
+        if !current.resting {
             current.status.state = TenantState::Restarting;
         }
     }
@@ -408,7 +467,7 @@ impl TenantReport {
         // What needs a person and is the tenant's own is not hidden by what all have.
         let own = status.trouble.as_ref().is_some_and(|known| known.trouble.needs_operator && !known.trouble.shared);
         if !own
-            && !current.is_disabled()
+            && !current.resting
             && let Some(pause) = &*self.0.all.pause()
         {
             status.state = TenantState::Paused;
@@ -443,8 +502,9 @@ impl TenantReport {
         self.current().arriving
     }
 
-    pub(super) fn is_disabled(&self) -> bool {
-        self.current().is_disabled()
+    /// It is not collected because somebody wants that.
+    pub(super) fn is_off(&self) -> bool {
+        self.current().status.state.is_off()
     }
 
     /// It has a token, and was listed by this process.
@@ -454,7 +514,8 @@ impl TenantReport {
     }
 
     pub(super) fn is_troubled(&self) -> bool {
-        self.current().troubles.values().any(History::is_open)
+        let current = self.current();
+        current.unable.is_some() || current.troubles.values().any(History::is_open)
     }
 
     pub(super) fn waiting(&self) -> QueueDepth {
@@ -479,13 +540,11 @@ impl TenantReport {
 }
 
 impl Current {
-    /// Nothing but a new start ends this.
-    fn is_disabled(&self) -> bool {
-        self.status.state == TenantState::Disabled
-    }
-
-    /// Of those that go on, the one that needs a person most, and has for the longest time.
+    /// What keeps it from being collected at all; else, of those that go on, the one that needs a person most, and has for the longest time.
     fn worst_trouble(&self) -> Option<TroubleStatus> {
+        if let Some(unable) = &self.unable {
+            return Some(unable.clone());
+        }
         let open = self.troubles.values().flat_map(History::open);
         let worst = open.max_by_key(|known| (known.trouble.needs_operator, std::cmp::Reverse(known.since)))?;
         Some(TroubleStatus { trouble: worst.trouble.clone(), since: worst.since, attempts: worst.attempts })

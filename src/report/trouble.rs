@@ -46,6 +46,29 @@ impl Trouble {
     }
 }
 
+/// A host's clock that is off by less than this is right enough.
+const CLOCK_IS_OFF: u64 = 60;
+
+/// What is wrong with the clock of a host that is so many seconds ahead of Microsoft's, or behind it.
+#[must_use]
+pub fn clock_trouble(ahead: i64) -> Option<Trouble> {
+    let side = if ahead > 0 { "ahead of" } else { "behind" };
+    let cause = || format!("this host's clock is {} {side} Microsoft's", span(ahead.saturating_abs()));
+    (ahead.unsigned_abs() >= CLOCK_IS_OFF)
+        .then(|| Trouble::for_operator("clock", cause(), "set it right (chrony or systemd-timesyncd)"))
+}
+
+/// The two largest units of a span of seconds.
+#[must_use]
+pub fn span(seconds: i64) -> String {
+    match seconds {
+        s if s < 60 => format!("{s}s"),
+        s if s < 3600 => format!("{}m {}s", s / 60, s % 60),
+        s if s < 86_400 => format!("{}h {}m", s / 3600, s % 3600 / 60),
+        s => format!("{}d {}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.cause)?;

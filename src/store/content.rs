@@ -20,8 +20,10 @@ use super::intake::{Intake, Part, Tools};
 use super::job::{Answer, Job, Parts, Received, UploadId};
 use super::partition::{self, Label};
 use super::partitions::{Partition, Partitions};
+use super::purge::{self, Purges};
 use super::roll::{self, Sealer};
 use super::seen::SeenKey;
+use super::snapshot;
 use super::writer::Writer;
 use super::{Fetched, IntakeError, Stored};
 use crate::clock::ServiceTime;
@@ -77,8 +79,10 @@ impl Content {
         let content = options.store.join("content");
         durable::make_directory(&content)?;
         let anchors = Anchors::read(&content)?;
+        let purges = Arc::new(Purges::read(&content)?);
+        purge::finish_exchanges(&content)?;
         clear_leftovers(&content, &anchors)?;
-        let partitions = Partitions::new(content.clone(), find_partitions(&content, options.seen_key)?);
+        let partitions = Partitions::new(content.clone(), find_partitions(&content, options.seen_key)?, purges);
         let holdings = Arc::new(Holdings::new(options.store.clone(), time, options.seen_key, partitions, anchors));
         load_seen(&holdings)?;
 
@@ -115,7 +119,8 @@ impl Content {
     pub(crate) fn open_to_read(options: &ContentOptions, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
         let content = options.store.join("content");
         let anchors = Anchors::read(&content)?;
-        let partitions = Partitions::new(content.clone(), find_partitions(&content, options.seen_key)?);
+        let purges = Arc::new(Purges::read(&content)?);
+        let partitions = Partitions::new(content.clone(), find_partitions(&content, options.seen_key)?, purges);
         let mut holdings = Holdings::new(options.store.clone(), time, options.seen_key, partitions, anchors);
         holdings.read_only();
         Ok(Self { holdings: Arc::new(holdings), writing: None })
@@ -136,6 +141,7 @@ impl Content {
             content: self.clone(),
             upload,
             tenant,
+            life: self.holdings.purges().life(tenant),
             blob: blob.clone(),
             fetched,
             revision,
@@ -161,9 +167,15 @@ impl Content {
         ids.iter().map(find).collect()
     }
 
-    /// Puts the state's snapshot into the newest partition; it goes along when the next one begins. False if there is
-    /// no partition yet. Blocking.
-    pub(crate) fn put_snapshot(&self, bytes: Vec<u8>) -> Result<bool, StoreError> {
+    /// Takes the state's snapshot and puts it into the newest partition; it goes along when the next one begins. False if
+    /// there is no partition yet. Blocking.
+    pub(crate) fn put_snapshot(&self, take: impl FnOnce() -> Result<Vec<u8>, StoreError>) -> Result<bool, StoreError> {
+        let _one = self.holdings.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let uncleared = self.holdings.purges().uncleared();
+        // It was made just now.
+        let bytes = snapshot::without(take()?, |tenant| uncleared.contains(&tenant)).map_err(|error| {
+            StoreError::Undecodable { path: self.holdings.store.clone(), what: "the snapshot", why: error.to_string() }
+        })?;
         let (done, answer) = oneshot::channel();
         self.send(Job::Snapshot { bytes, done })?;
         answer.blocking_recv().unwrap_or(Err(StoreError::Closed))
@@ -172,6 +184,11 @@ impl Content {
     /// The newest snapshot that can be read. Blocking.
     pub(crate) fn snapshot(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.holdings.snapshot()
+    }
+
+    /// Hides a tenant, durably, and answers which purge erases it.
+    pub(crate) async fn begin_purge(&self, tenant: TenantId) -> Result<u32, StoreError> {
+        self.ask(|done| Job::Purge { tenant, done }).await
     }
 
     /// Begins a new partition.
@@ -287,6 +304,7 @@ pub struct BlobWriter {
     content: Content,
     upload: UploadId,
     tenant: TenantId,
+    life: u32,
     blob: ContentBlob,
     fetched: Fetched,
     revision: bool,
@@ -348,6 +366,7 @@ impl BlobWriter {
         let parts = std::mem::take(&mut self.parts);
         let received = Box::new(Received {
             tenant: self.tenant,
+            life: self.life,
             blob: self.blob.clone(),
             fetched: self.fetched.clone(),
             revision: self.revision,
@@ -408,7 +427,7 @@ impl BlobWriter {
             return Ok(());
         }
         let parts = self.parts.split();
-        self.content.send(Job::Parts { upload: self.upload, parts })
+        self.content.send(Job::Parts { upload: self.upload, of: (self.tenant, self.life), parts })
     }
 }
 
@@ -426,7 +445,7 @@ fn clear_leftovers(content: &Path, anchors: &Anchors) -> Result<(), StoreError> 
     let listing = partition::list(content)?;
     for path in listing.others {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with(".new-") || name.starts_with(".dropping-") {
+        if [".new-", ".purging-", ".dropping-"].iter().any(|prefix| name.starts_with(prefix)) {
             durable::remove_directory(&path)?;
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::lock::Holder;
+use crate::content::TenantId;
 use crate::report::Trouble;
 
 /// An operating system's error, shared by all who wait for the same write.
@@ -236,6 +237,12 @@ pub enum StoreError {
         /// What it left behind.
         why: String,
     },
+    /// The tenant was purged while this was being received.
+    #[error("tenant `{tenant}` was purged meanwhile")]
+    Purged {
+        /// Which.
+        tenant: TenantId,
+    },
     /// Storing this blob made the writer panic.
     #[error("storing it made the program panic: {why}")]
     Panicked {
@@ -290,6 +297,7 @@ impl StoreError {
             | Self::PartitionDropped { .. }
             | Self::Incomplete { .. }
             | Self::Closed
+            | Self::Purged { .. }
             | Self::Panicked { .. }
             | Self::Crowded
             | Self::WriterEnded { .. } => None,
@@ -322,6 +330,7 @@ impl StoreError {
             Self::TooLarge { .. } => "too_large",
             Self::Closed => "closed",
             Self::WriterEnded { .. } => "writer_ended",
+            Self::Purged { .. } => "purged",
             Self::Panicked { .. } => "panicked",
             Self::Crowded => "crowded",
             _ => match self.fault().map(io::Error::kind) {
@@ -386,7 +395,7 @@ impl StoreError {
         };
         let kind = format!("store_{}", self.kind());
         // One store serves all tenants: the journal hears of it once.
-        let passes = matches!(self, Self::Suspended { .. } | Self::Crowded | Self::Closed);
+        let passes = matches!(self, Self::Suspended { .. } | Self::Crowded | Self::Closed | Self::Purged { .. });
         let trouble =
             if passes { Trouble::passing(&kind, cause) } else { Trouble::for_operator(&kind, cause, self.remedy()) };
         Trouble { shared: true, ..trouble }

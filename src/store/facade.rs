@@ -53,6 +53,12 @@ struct Inner {
     state: State,
     time: Arc<ServiceTime>,
     snapshots: Mutex<Option<Snapshots>>,
+    /// Held by who works on a purge.
+    purging: Arc<tokio::sync::Mutex<()>>,
+    /// Held by who begins the partition behind a cut.
+    cutting: tokio::sync::Mutex<()>,
+    /// Whether the store is being closed: who works on a purge breaks off.
+    closing: watch::Sender<bool>,
     // Dropped last: until then nobody else may open any of it.
     lock: Mutex<Option<StoreLock>>,
 }
@@ -65,6 +71,7 @@ impl Store {
         let lock = StoreLock::take(&options.path, &options.lock_request(&time, true))?;
         let content = Content::open(&options.content()?, Arc::clone(&time))?;
         let state = open_state(options, &content, &time)?;
+        content.holdings.purges().change(|records| records.iter_mut().for_each(|record| record.cleared = true))?;
         let snapshots = Snapshots::start(&content, &state, &time)?;
         Ok(Self::new(content, state, time, Some(snapshots), lock))
     }
@@ -85,11 +92,14 @@ impl Store {
         lock: StoreLock,
     ) -> Self {
         let (snapshots, lock) = (Mutex::new(snapshots), Mutex::new(Some(lock)));
-        Self(Arc::new(Inner { content, state, time, snapshots, lock }))
+        let (purging, cutting, closing) = (Arc::default(), tokio::sync::Mutex::default(), watch::Sender::new(false));
+        Self(Arc::new(Inner { content, state, time, snapshots, purging, cutting, closing, lock }))
     }
 
     /// Writes what is under way and closes the databases.
     pub async fn close(self) -> Result<(), StoreError> {
+        self.0.closing.send_replace(true);
+        let _purging = self.0.purging.lock().await;
         let settled = self.0.state.settle().await;
         let snapshots = self.0.snapshots.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(snapshots) = snapshots {
@@ -131,6 +141,34 @@ impl Store {
         &self.0.content.holdings
     }
 
+    pub(super) fn content(&self) -> &Content {
+        &self.0.content
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.0.state
+    }
+
+    pub(super) fn purging(&self) -> &Arc<tokio::sync::Mutex<()>> {
+        &self.0.purging
+    }
+
+    pub(super) fn cutting(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.cutting
+    }
+
+    pub(super) fn closing(&self) -> watch::Receiver<bool> {
+        self.0.closing.subscribe()
+    }
+
+    /// Has what Microsoft cannot give back copied into the newest partition now, and not within the minute. Returns before
+    /// that is done.
+    pub(super) fn copy_soon(&self) {
+        if let Some(snapshots) = &*self.0.snapshots.lock().unwrap_or_else(PoisonError::into_inner) {
+            snapshots.prompt();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<StoreLock>> {
         self.0.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,7 +177,7 @@ impl Store {
     pub(super) async fn put_snapshot(&self) -> Result<bool, StoreError> {
         self.0.state.settle().await?;
         let (state, now) = (self.0.state.clone(), self.0.time.now());
-        self.read(move |content| content.put_snapshot(state.snapshot(now)?)).await
+        self.read(move |content| content.put_snapshot(|| state.snapshot(now))).await
     }
 
     /// Blocking work on what is there, away from the async workers.
@@ -569,7 +607,9 @@ impl Options {
 
 fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Result<State, StoreError> {
     // A snapshot that the disk does not give now is not one that is missing: an empty state would soon take its place.
-    let (state, events) = State::open(&options.path, &StateOptions::new(time.now()), &|| content.snapshot())?;
+    let purged = content.holdings.purges().uncleared();
+    let state_options = StateOptions { purged, ..StateOptions::new(time.now()) };
+    let (state, events) = State::open(&options.path, &state_options, &|| content.snapshot())?;
     for happened in &events {
         if happened.is_alarm() {
             tracing::error!(message_id = event::STORE_DAMAGED, "{happened}");
@@ -583,23 +623,26 @@ fn open_state(options: &Options, content: &Content, time: &ServiceTime) -> Resul
 /// The thread that copies what Microsoft cannot give back into the newest partition.
 #[derive(Debug)]
 struct Snapshots {
-    stop: mpsc::Sender<()>,
+    /// Its end is the thread's.
+    prompts: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Snapshots {
     fn start(content: &Content, state: &State, time: &Arc<ServiceTime>) -> Result<Self, StoreError> {
-        let (stop, stopped) = mpsc::channel();
+        let (prompts, prompted) = mpsc::channel();
         let (content, state, time) = (content.clone(), state.clone(), Arc::clone(time));
         let thread = std::thread::Builder::new()
             .name("store-snapshot".to_owned())
             .spawn(move || {
                 let mut copied = None;
                 loop {
-                    let goes_on = matches!(stopped.recv_timeout(SNAPSHOT_EVERY), Err(RecvTimeoutError::Timeout));
+                    let goes_on = prompted.recv_timeout(SNAPSHOT_EVERY) != Err(RecvTimeoutError::Disconnected);
+                    // One copy serves all who have prompted so far.
+                    while prompted.try_recv().is_ok() {}
                     let changes = state.snapshot_changes();
                     if copied != Some(changes) {
-                        let taken = state.snapshot(time.now()).and_then(|bytes| content.put_snapshot(bytes));
+                        let taken = content.put_snapshot(|| state.snapshot(time.now()));
                         match taken {
                             Ok(true) => copied = Some(changes),
                             // Nothing was ever stored: there is no partition to put it into.
@@ -614,12 +657,17 @@ impl Snapshots {
                 }
             })
             .map_err(|error| StoreError::Thread { name: "store-snapshot", source: Arc::new(error) })?;
-        Ok(Self { stop, thread })
+        Ok(Self { prompts, thread })
+    }
+
+    fn prompt(&self) {
+        // If the thread has ended, the store is being closed, and it has copied a last time.
+        let _ = self.prompts.send(());
     }
 
     /// Copies a last time.
     fn stop(self) {
-        drop(self.stop);
+        drop(self.prompts);
         drop(self.thread.join());
     }
 }

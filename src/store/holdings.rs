@@ -19,8 +19,10 @@ use super::ids::PackedIds;
 use super::keys::BlobNumber;
 use super::partition::{self, Label, PartitionName};
 use super::partitions::{Partition, Partitions};
+use super::purge::Purges;
 use super::recent::{Moment, Reckoning};
 use super::seen::{Knows, Seen, SeenError, SeenHash, SeenKey};
+use super::snapshot;
 use super::tree::{Head, Ledger, Tree, hour_of};
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId};
@@ -51,6 +53,11 @@ pub(crate) struct Holdings {
     unread: Mutex<HashMap<(u32, Option<BlobNumber>), u32>>,
     /// How many bodies are being received and have not been handed over.
     pub(crate) receiving: AtomicUsize,
+    /// Held by who takes the state's snapshot and hands it over, and by who notes that a tenant's rows have left the state:
+    /// so that no snapshot that was taken before is written down after.
+    pub(crate) copying: Mutex<()>,
+    /// Held by who removes a partition's directory or puts another in its place.
+    moving: Mutex<()>,
 }
 
 /// What is stored at one moment.
@@ -116,15 +123,41 @@ impl Holdings {
             read_only: None,
             unread: Mutex::default(),
             receiving: AtomicUsize::new(0),
+            copying: Mutex::default(),
+            moving: Mutex::default(),
         }
+    }
+
+    /// Who was purged.
+    pub(crate) fn purges(&self) -> &Arc<Purges> {
+        self.partitions.purges()
+    }
+
+    /// Directories of partitions stay where they are while this is held.
+    pub(crate) fn moving(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn heads(&self) -> RwLockReadGuard<'_, HashMap<TenantId, Head>> {
         self.heads.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn head(&self, tenant: TenantId) -> Option<Head> {
-        self.heads().get(&tenant).cloned()
+    /// What a partition's label says; its directory may be exchanged for another meanwhile.
+    pub(crate) fn label(&self, partition: &Partition) -> Result<Label, StoreError> {
+        let _moving = self.moving();
+        Label::read(&partition.directory)
+    }
+
+    /// Where a tenant's chain stands; before its first blob, behind the numbers of a life that was purged.
+    pub(crate) fn head(&self, tenant: TenantId) -> Head {
+        let known = self.heads().get(&tenant).cloned();
+        known.unwrap_or_else(|| Head::first(tenant, self.purges().last_numbers(tenant)))
+    }
+
+    /// Forgets a tenant that was purged.
+    pub(crate) fn forget_tenant(&self, tenant: TenantId) {
+        self.heads.write().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
+        self.day().sums.retain(|(of, _), _| *of != tenant);
     }
 
     /// The last number in a tenant's content type whose blob is durable; no number is greater if there is no writer.
@@ -273,10 +306,13 @@ impl Holdings {
         *now = heads;
     }
 
-    /// One digest over where the chains stand at the end of a partition, if that can be read.
+    /// One digest over where the chains stand at the end of a partition, if that can be read; with those of tenants that
+    /// were purged since, as the journal has it.
     pub(crate) fn heads_in(&self, partition: &Arc<Partition>) -> Option<String> {
-        let heads = self.partitions.read(partition).and_then(|reading| reading.heads()).ok()?;
-        Some(chain::heads_digest(heads.into_iter().map(|(tenant, head)| (tenant, head.now.link))))
+        let heads = self.partitions.read(partition).and_then(|reading| reading.unveiled().heads()).ok()?;
+        let erased = self.label(partition).map(|label| label.erased).unwrap_or_default();
+        let erased = erased.iter().filter_map(|erased| Some((erased.tenant, chain::from_hex(erased.end.as_ref()?)?)));
+        Some(chain::heads_digest(heads.into_iter().map(|(tenant, head)| (tenant, head.now.link)).chain(erased)))
     }
 
     /// When content was lost the last time, as far as is known.
@@ -305,10 +341,13 @@ impl Holdings {
         Ok(None)
     }
 
-    /// The state's snapshot in this partition, if there is one that can be read.
+    /// The state's snapshot in this partition, if there is one that can be read; without rows of who is hidden there.
     pub(crate) fn snapshot_in(&self, partition: &Arc<Partition>) -> Result<Option<Vec<u8>>, StoreError> {
         let read = self.partitions.read(partition).and_then(|reading| reading.snapshot());
-        read.or_else(|error| partition.pass_over(error).map(|()| None))
+        let read = read.or_else(|error| partition.pass_over(error).map(|()| None))?;
+        let hidden = self.purges().hidden_in(partition.ordinal);
+        // Of one that cannot be understood nobody knows whose rows it holds.
+        Ok(read.and_then(|bytes| snapshot::without(bytes, |tenant| hidden.contains_key(&tenant)).ok()))
     }
 
     /// The newest revision of a content id in these partitions.
@@ -534,7 +573,7 @@ fn part_seen(partition: &Partition, seen: &mut Seen, error: StoreError) -> Resul
 }
 
 /// Learns from a partition's database what was seen in the blobs from `first` on.
-fn see(seen: &mut Seen, key: SeenKey, tree: &Tree, first: BlobNumber) -> Result<(), StoreError> {
+pub(super) fn see(seen: &mut Seen, key: SeenKey, tree: &Tree, first: BlobNumber) -> Result<(), StoreError> {
     // Of bodies that are still arriving the header comes later.
     let open = tree.open_blobs()?.first().copied().unwrap_or(BlobNumber::MAX);
     let mut failed = Ok(());

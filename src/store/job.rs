@@ -42,6 +42,8 @@ impl Parts {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) tenant: TenantId,
+    /// Which of the tenant's lives it is of: how often it had been purged when this was begun.
+    pub(crate) life: u32,
     pub(crate) blob: ContentBlob,
     pub(crate) fetched: Fetched,
     /// Whether another body under a stored content id is stored as a further revision.
@@ -54,8 +56,8 @@ pub(crate) struct Received {
 /// What is asked of the writer.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Parts that go ahead of their header.
-    Parts { upload: UploadId, parts: Parts },
+    /// Parts that go ahead of their header, and whose, in which of the tenant's lives.
+    Parts { upload: UploadId, of: (TenantId, u32), parts: Parts },
     /// The receiver gives up.
     Abandon { upload: UploadId },
     /// The last parts and all that the header says.
@@ -64,6 +66,8 @@ pub(crate) enum Job {
     Snapshot { bytes: Vec<u8>, done: Answer<bool> },
     /// Asks whether the thread still turns.
     Pulse { done: oneshot::Sender<()> },
+    /// Hides a tenant from now on. The answer is the purge that erases it.
+    Purge { tenant: TenantId, done: Answer<u32> },
     /// Starts a new partition.
     Roll { done: Answer<()> },
     /// Writes what came before, and ends.

@@ -71,6 +71,13 @@ pub(crate) fn header(tenant: TenantId, content_type: ContentType, seq: u64) -> [
     key
 }
 
+/// The prefix of all headers of a tenant.
+pub(crate) fn header_prefix(tenant: TenantId) -> [u8; 17] {
+    let mut key = [HEADER; 17];
+    key[1..].copy_from_slice(tenant.as_bytes());
+    key
+}
+
 pub(crate) fn ledger(hour: u32, tenant: TenantId, content_type: ContentType) -> [u8; 22] {
     let mut key = [LEDGER; 22];
     key[1..5].copy_from_slice(&hour.to_be_bytes());

@@ -20,14 +20,16 @@
 //! format                      JSON: version, store id, key of the hashes  (format)
 //! content/                    the truth, one partition after the other
 //!     anchors                 JSON: why partitions are gone               (anchors)
+//!     purges                  JSON: tenants that were erased              (purge)
 //!     2026-11-22.001/         a partition                                 (partition)
 //!         partition           JSON: format, ordinal, floor of numbers
 //!         sealed              JSON: sums, once it is written no more
 //!         db/                 sled: one tree                              (keys, tree)
 //!         seen.run, …         what was seen here                          (seen)
 //!     .new-…  .dropping-…     on their way in and out                     (roll)
+//!     .purging-…  .purged-…   without a tenant, on their way in           (purge)
 //! state                       JSON: which of the following is it          (state)
-//! state-7/                    sled: queue, watermarks, waits, dead letters
+//! state-7/                    sled: queue, watermarks, waits, dead letters, enrolments, invites
 //! aside/                      what was damaged; nothing in it is used
 //! ```
 //!
@@ -41,7 +43,8 @@
 //!
 //! A body is received on the caller's task (`content`, [`intake`], [`records`]), made visible by one thread (`writer`,
 //! with `job`, `stage`, `before`, `confirm`, `newest`, `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
-//! thread of its own (`state`). [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
+//! thread of its own (`state`), and the register of tenants is a part of it (`enrolment`, `registration`). [`purge`] takes a
+//! tenant out of all of it. [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
 
 pub mod error;
 mod durable;
@@ -71,11 +74,14 @@ mod newest;
 mod writer;
 mod roll;
 mod retention;
+mod purge;
 mod content;
 mod read;
 mod verify;
 
 mod state;
+mod enrolment;
+mod registration;
 mod sizes;
 mod snapshot;
 mod facade;
@@ -95,9 +101,11 @@ use serde::{Deserialize, Serialize};
 pub use self::anchors::{Anchor, Gone};
 pub use self::backup::{BackupError, Folder, Have, Made, Restored, Sealed, restore, send_at_rest};
 pub use self::content::BlobWriter;
+pub use self::enrolment::{Enrolled, Enrolment, Invite, InviteId, InviteStage, NotAnInviteId};
 pub use self::error::StoreError;
 pub use self::facade::Store;
 pub use self::header::{BlobHeader, Duplicate, Place};
+pub use self::purge::{Chain, Progress, Purge, Remains};
 pub use self::read::Page;
 pub use self::records::minify::minify;
 pub use self::retention::{Keep, Reason, Retained};

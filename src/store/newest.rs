@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::keys::BlobNumber;
 use super::partition::{Label, Sums};
 use super::partitions::Partition;
+use super::purge::Veil;
 use super::roll;
 use super::seen::SeenError;
 use super::stage::Stage;
@@ -51,11 +52,11 @@ pub(super) struct Newest {
 
 impl Newest {
     /// Opens the partition for writing, and learns what stands in it.
-    pub(super) fn open(partition: &Arc<Partition>) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
+    pub(super) fn open(partition: &Arc<Partition>, veil: Veil) -> Result<(Self, HashMap<TenantId, Head>), StoreError> {
         // An error when it was renamed may have left its name undurable.
         durable::sync_parent(&partition.directory)?;
         let label = Label::read(&partition.directory)?;
-        let tree = partition.open_to_write(CACHE)?;
+        let tree = partition.open_to_write(CACHE, veil)?;
         let sums = tree.sums()?;
         let heads = tree.heads()?.into_iter().collect();
         let snapshot_pieces = tree.snapshot_pieces()?;
@@ -162,6 +163,7 @@ impl Newest {
 /// A body whose parts have begun to arrive.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Upload {
+    pub(super) tenant: TenantId,
     pub(super) blob: BlobNumber,
     pub(super) parts: u32,
 }

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::durable;
 use super::error::StoreError;
 use super::header::BlobHeader;
+use super::purge::Erasure;
 use super::recent::Moment;
 
 /// The version of what stands in a partition. A program that knows less refuses it.
@@ -91,6 +92,9 @@ pub(crate) struct Label {
     /// Nothing here was stored before this time. Missing in the first stores: then since it was made.
     #[serde(default)]
     pub(crate) stored_from: Option<Timestamp>,
+    /// What was erased from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) erased: Vec<Erasure>,
 }
 
 impl Label {
@@ -105,6 +109,7 @@ impl Label {
             reckoned: Some(reckoned),
             floor,
             stored_from: Some(stored_from),
+            erased: Vec::new(),
         }
     }
 
@@ -221,6 +226,14 @@ fn damaged(path: &Path, why: impl fmt::Display) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), why: why.to_string() }
 }
 
+/// What precedes the name of a partition that was written anew and is to take the place of the old one.
+pub(crate) const PURGED: &str = ".purged-";
+
+/// Of which partition this is the directory that was written anew.
+pub(crate) fn purged(path: &Path) -> Option<PartitionName> {
+    path.file_name()?.to_str()?.strip_prefix(PURGED)?.parse().ok()
+}
+
 /// What lies in `content`.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -230,7 +243,8 @@ pub(crate) struct Listing {
     pub(crate) others: Vec<PathBuf>,
 }
 
-/// Lists what lies in `content`.
+/// Lists what lies in `content`. A partition that a crash has left between its old files and those that were to take their
+/// place is where the new ones are.
 pub(crate) fn list(content: &Path) -> Result<Listing, StoreError> {
     let mut listing = Listing::default();
     for path in durable::entries(content)? {
@@ -239,6 +253,10 @@ pub(crate) fn list(content: &Path) -> Result<Listing, StoreError> {
             _ => listing.others.push(path),
         }
     }
+    let is_there = |name: PartitionName| fs::exists(content.join(name.to_string())).unwrap_or(true);
+    let instead = |path: &PathBuf| purged(path).filter(|name| !is_there(*name));
+    let taken: Vec<PathBuf> = listing.others.extract_if(.., |path| instead(path).is_some()).collect();
+    listing.partitions.extend(taken.into_iter().filter_map(|path| Some((purged(&path)?, path))));
     listing.partitions.sort_unstable();
     Ok(listing)
 }

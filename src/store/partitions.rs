@@ -8,7 +8,8 @@
 //! waits for him for a while, and what he has open he can read to the end of that step even when it has been removed.
 //! Reading a sealed partition does not change its files, so that they can be copied while others read.
 //! A partition that is written is open once, for the writer and all readers: after an error it is opened again in the
-//! same place.
+//! same place. Other files can take the place of a partition's that is sealed ([`Partitions::exchange`]): who has the old
+//! ones open reads them to the end, and whoever opens it then has the new ones.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use super::database::{Access, Database};
 use super::error::StoreError;
 use super::partition::{PartitionName, Sums};
+use super::purge::{Purges, Veil};
 use super::recent::Moment;
 use super::seen::{Seen, SeenKey};
 use super::tree::Tree;
@@ -28,7 +30,9 @@ use crate::event;
 /// How many older partitions stay open when nobody reads them.
 const KEPT_OPEN: usize = 4;
 /// sled's cache for one of them.
-const OLD_CACHE: u64 = 8 << 20;
+pub(super) const OLD_CACHE: u64 = 8 << 20;
+/// How often who waits for readers asks whether he is to go on.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A partition that is there.
 pub(crate) struct Partition {
@@ -119,7 +123,7 @@ impl Partition {
 
     /// Opens it to write. What somebody has open is opened again in its place, and whoever reads goes on with that: sled
     /// opens nothing twice.
-    pub(crate) fn open_to_write(&self, cache_bytes: u64) -> Result<Arc<Tree>, StoreError> {
+    pub(crate) fn open_to_write(&self, cache_bytes: u64, veil: Veil) -> Result<Arc<Tree>, StoreError> {
         let access = Access { cache_bytes, create: false, tidy: true };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tree) = open.upgrade() {
@@ -127,7 +131,7 @@ impl Partition {
             return Ok(tree);
         }
         let database = Database::open(&self.database(), access)?;
-        let tree = Arc::new(Tree::new(database));
+        let tree = Arc::new(Tree::new(database, veil));
         *open = Arc::downgrade(&tree);
         Ok(tree)
     }
@@ -206,6 +210,19 @@ impl Partition {
         inner.ending = Ending::Now;
     }
 
+    /// Waits until nobody has this database of the partition open any more, as long as `go_on` says so; false if it ends
+    /// before that.
+    pub(crate) fn wait_until_closed(&self, tree: &Weak<Tree>, go_on: impl Fn() -> bool) -> bool {
+        let mut inner = self.inner();
+        while tree.strong_count() > 0 {
+            if !go_on() {
+                return false;
+            }
+            inner = self.left.wait_timeout(inner, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
     /// Whether it is about to be removed: nobody begins to read it.
     pub(crate) fn is_ending(&self) -> bool {
         self.inner().ending > Ending::No
@@ -265,14 +282,25 @@ impl Drop for Reading {
 #[derive(Debug)]
 pub(crate) struct Partitions {
     content: PathBuf,
+    /// Who is not shown any more.
+    purges: Arc<Purges>,
     list: RwLock<Vec<Arc<Partition>>>,
     /// The older ones that are kept open, most recently used last.
     kept: Mutex<VecDeque<(u32, Arc<Tree>)>>,
 }
 
 impl Partitions {
-    pub(crate) fn new(content: PathBuf, list: Vec<Arc<Partition>>) -> Self {
-        Self { content, list: RwLock::new(list), kept: Mutex::default() }
+    pub(crate) fn new(content: PathBuf, list: Vec<Arc<Partition>>, purges: Arc<Purges>) -> Self {
+        Self { content, purges, list: RwLock::new(list), kept: Mutex::default() }
+    }
+
+    pub(crate) fn purges(&self) -> &Arc<Purges> {
+        &self.purges
+    }
+
+    /// What hides those who were purged from who reads the partition with this ordinal.
+    pub(crate) fn veil(&self, ordinal: u32) -> Veil {
+        Veil::over(&self.purges, ordinal)
     }
 
     /// The directory that holds them.
@@ -351,7 +379,7 @@ impl Partitions {
         let access = Access { cache_bytes: OLD_CACHE, create: false, tidy: false };
         match Database::open(&partition.database(), access) {
             Ok(database) => {
-                let tree = Arc::new(Tree::new(database));
+                let tree = Arc::new(Tree::new(database, self.veil(partition.ordinal)));
                 *open = Arc::downgrade(&tree);
                 self.keep(partition, &tree, true);
                 Ok(tree)
@@ -363,6 +391,24 @@ impl Partitions {
                 Err(error)
             }
         }
+    }
+
+    /// Puts other files in the place of those of a sealed partition, while nobody can open it. Who has them open reads
+    /// them to the end; that is whom the answer knows of. After an error they are the partition's still.
+    pub(crate) fn exchange(
+        &self,
+        partition: &Partition,
+        key: SeenKey,
+        exchange: impl FnOnce() -> Result<Sums, StoreError>,
+    ) -> Result<Weak<Tree>, StoreError> {
+        // In the order in which they are taken when what was seen is read.
+        let mut seen = partition.seen_mut();
+        let mut open = partition.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = exchange()?;
+        self.forget(partition.ordinal);
+        *seen = Seen::forgotten(&partition.directory, key);
+        partition.seal(sums);
+        Ok(std::mem::take(&mut *open))
     }
 
     /// Notes the use of an older partition; `new` ones push the least recently used out.

@@ -118,7 +118,7 @@ impl Writer {
         }
         let opened = match partition.unreadable() {
             Some(error) => Err(error),
-            None => Newest::open(&partition),
+            None => Newest::open(&partition, self.holdings.partitions.veil(partition.ordinal)),
         };
         // If a reader had it open, it is the writer's now.
         self.holdings.partitions.forget(partition.ordinal);
@@ -276,7 +276,8 @@ impl Writer {
         *partition.seen_mut() = Seen::empty(&partition.directory, key);
         let partition = Arc::new(partition);
         self.holdings.begun(Arc::clone(&partition), beginning.heads);
-        let (mut newest, _) = renamed.and_then(|()| Newest::open(&partition))?;
+        let veil = self.holdings.partitions.veil(partition.ordinal);
+        let (mut newest, _) = renamed.and_then(|()| Newest::open(&partition, veil))?;
         newest.pending = uploads.values().map(|upload| upload.blob).collect();
         Ok((newest, uploads))
     }
@@ -468,7 +469,9 @@ fn drop_oldest(holdings: &Holdings, count: usize, patience: Duration) -> Result<
     for partition in list.iter().take(count) {
         let heads = holdings.heads_in(partition);
         holdings.anchors().add(partition, Gone::Dropped, heads.clone(), holdings.time.now())?;
+        // Who writes it anew gives up, and puts nothing in its place.
         partition.end(patience);
+        let _moving = holdings.moving();
         holdings.partitions.remove(partition.ordinal);
         remove(&partition.directory)?;
         tracing::info!(message_id = event::PARTITION_DROPPED, partition = %partition.name, heads, "a partition was dropped");

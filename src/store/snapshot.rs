@@ -1,15 +1,15 @@
 //! What the state holds and Microsoft cannot give back, as bytes that survive elsewhere.
 //!
-//! The queue and the watermarks come back by listing the last seven days again. Two things do not: waits (a start request
-//! sent too early is refused, a paused tenant would be asked again) and dead letters (without them a blob that cannot be
-//! read is tried all over again). Of the dead letters the newest [`LETTERS`] go along, since each is worth a few retrievals and no
-//! more. Output cursors will join them.
+//! The queue and the watermarks come back by listing the last seven days again. These do not: who was enrolled, held and
+//! invited; waits (a start request sent too early is refused, a paused tenant would be asked again) and dead letters (without
+//! them a blob that cannot be read is tried all over again). Of the dead letters the newest [`LETTERS`] go along, since each
+//! is worth a few retrievals and no more. Output cursors will join them.
 //!
 //! The form: one version byte, then zstd over postcard of the state's own keys and values, which carry their own
 //! versions. It can exceed what a database holds in one piece; who writes it cuts it.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use super::database::{Batch, Database};
 use super::error::StoreError;
 use super::state::keys::kind;
 use super::state::records::{self, Undecodable};
+use crate::content::TenantId;
 
 /// How many dead letters a snapshot holds.
 pub(super) const LETTERS: usize = 500;
@@ -30,6 +31,12 @@ const BATCH: usize = 5_000;
 /// What was in a snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
+    /// Tenants that came by consent or by command.
+    pub enrolments: usize,
+    /// Tenants that an operator has paused.
+    pub held: usize,
+    /// Invites.
+    pub invites: usize,
     /// Waits that had not ended.
     pub waits: usize,
     /// Dead letters.
@@ -39,9 +46,21 @@ pub(super) struct Counts {
 #[derive(Serialize, Deserialize)]
 struct Row(Vec<u8>, Vec<u8>);
 
-/// Takes a snapshot. Blocking: reads all waits and dead letters.
+/// Whether a snapshot holds what has this key.
+pub(super) fn holds(key: &[u8]) -> bool {
+    let held = [kind::ENROLMENT, kind::HELD, kind::INVITE, kind::WAIT, kind::LETTER, kind::REFUSED];
+    key.first().is_some_and(|kind| held.contains(kind))
+}
+
+/// Takes a snapshot. Blocking: reads all of these kinds.
 pub(super) fn take(database: &Database, now: Timestamp) -> Result<Vec<u8>, StoreError> {
     let mut rows = Vec::new();
+    for kind in [kind::ENROLMENT, kind::HELD, kind::INVITE] {
+        for row in database.scan_prefix([kind])? {
+            let (key, value) = row?;
+            rows.push(Row(key.to_vec(), value.to_vec()));
+        }
+    }
     for row in database.scan_prefix([kind::WAIT])? {
         let (key, value) = row?;
         if records::decode_wait(&value).is_ok_and(|wait| wait.until > now) {
@@ -67,6 +86,27 @@ pub(super) fn take(database: &Database, now: Timestamp) -> Result<Vec<u8>, Store
     Ok(packed)
 }
 
+/// The same without the rows of tenants that are gone.
+pub(super) fn without(bytes: Vec<u8>, is_gone: impl Fn(TenantId) -> bool) -> Result<Vec<u8>, Undecodable> {
+    split(bytes, is_gone).map(|(rest, _)| rest)
+}
+
+/// The same, and whose rows they were.
+pub(super) fn split(
+    bytes: Vec<u8>,
+    is_gone: impl Fn(TenantId) -> bool,
+) -> Result<(Vec<u8>, BTreeSet<TenantId>), Undecodable> {
+    let mut rows = unpack(&bytes)?;
+    let mut owners = BTreeSet::new();
+    rows.retain(|Row(key, value)| {
+        let owner = records::owner(key, value, &is_gone);
+        owners.extend(owner);
+        owner.is_none()
+    });
+    let bytes = if owners.is_empty() { bytes } else { pack(&rows).map_err(|error| Undecodable(error.to_string()))? };
+    Ok((bytes, owners))
+}
+
 /// What to write into a new state.
 pub(super) fn restore(bytes: &[u8]) -> Result<(Vec<Batch>, Counts), Undecodable> {
     let rows = unpack(bytes)?;
@@ -76,6 +116,9 @@ pub(super) fn restore(bytes: &[u8]) -> Result<(Vec<Batch>, Counts), Undecodable>
         let mut batch = Batch::default();
         for Row(key, value) in rows {
             match key.first() {
+                Some(&kind::ENROLMENT) => counts.enrolments += 1,
+                Some(&kind::HELD) => counts.held += 1,
+                Some(&kind::INVITE) => counts.invites += 1,
                 Some(&kind::WAIT) => counts.waits += 1,
                 Some(&(kind::LETTER | kind::REFUSED)) => counts.letters += 1,
                 other => return Err(Undecodable(format!("it holds something of kind {other:?}"))),

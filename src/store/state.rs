@@ -1,4 +1,5 @@
-//! The state: what is to be fetched, how far the listing has come, what must be waited for, what was given up.
+//! The state: what is to be fetched, how far the listing has come, what must be waited for, what was given up; who was
+//! enrolled, held and invited.
 //!
 //! It is one database ([`generation`] says where), written by one thread ([`writer`]) and read by anybody. What is in
 //! it: [`keys`] and [`records`]. Content is elsewhere and is the truth: an entry of the queue whose content is stored
@@ -6,8 +7,8 @@
 //!
 //! What holds:
 //!
-//! - **Durable when acknowledged.** `enqueue`, `defer`, `look_again`, `dead_letter`, `refuse` and `remember_wait` return when a power
-//!   cut could not undo them.
+//! - **Durable when acknowledged.** `enqueue`, `defer`, `look_again`, `dead_letter`, `refuse`, `remember_wait` and all that
+//!   changes the register return when a power cut could not undo them.
 //! - **A watermark never precedes what it stands for.** It is kept in memory and written with the tenant's next batch, or
 //!   after ten minutes; both come after every batch that was acknowledged before it was set.
 //! - **Once at a time.** An entry that [`State::take_queued`] has handed out is not handed out again before it is
@@ -23,9 +24,10 @@ mod generation;
 pub(in crate::store) mod keys;
 mod queue;
 pub(in crate::store) mod records;
+mod register;
 mod writer;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +70,8 @@ pub(super) struct StateOptions {
     pub(super) copy_every: Duration,
     /// How many deferred entries of a tenant are kept in memory.
     pub(super) remembered: usize,
+    /// Tenants that were purged while the state could not be written.
+    pub(super) purged: BTreeSet<TenantId>,
 }
 
 impl StateOptions {
@@ -80,6 +84,7 @@ impl StateOptions {
             copy_above: 64 << 20,
             copy_every: Duration::from_hours(7 * 24),
             remembered: book::REMEMBERED,
+            purged: BTreeSet::new(),
         }
     }
 
@@ -158,8 +163,9 @@ impl fmt::Display for Event {
             ),
             Self::Restored { counts } => write!(
                 f,
-                "the new state was fed from the newest snapshot: {} waits, {} dead letters",
-                counts.waits, counts.letters
+                "the new state was fed from the newest snapshot: {} enrolled tenants, {} paused, {} invites, {} waits, \
+                 {} dead letters",
+                counts.enrolments, counts.held, counts.invites, counts.waits, counts.letters
             ),
             Self::SnapshotUnreadable { why } => {
                 write!(f, "the newest snapshot cannot be understood ({why}); the new state begins empty")
@@ -231,6 +237,9 @@ impl State {
     ) -> Result<(Self, Vec<Event>), StoreError> {
         let mut events = Vec::new();
         let found = generation::open(store, options.access(), options.now, snapshot, &mut events)?;
+        for tenant in &options.purged {
+            writer::purge(&found.database, *tenant)?;
+        }
         let (books, unreadable) = queue::read_books(&found.database, options.remembered)?;
         let any = |kind| Ok::<_, StoreError>(found.database.scan_prefix([kind])?.next().transpose()?.is_some());
         let letters = any(kind::LETTER)? || any(kind::REFUSED)?;
@@ -498,7 +507,7 @@ impl State {
         wait: Option<Wait>,
     ) -> Result<(), StoreError> {
         let (key, value) = (keys::wait(tenant, &key), wait.map(records::encode_wait));
-        self.ask(|answer| Task::Put { tenant, key, value, answer }).await
+        self.ask(|answer| Task::Put { tenant: Some(tenant), key, value, answer }).await
     }
 
     /// The tenant's remembered waits, those that have ended included.
@@ -558,6 +567,16 @@ impl State {
     /// Grows whenever a snapshot would differ from the one before.
     pub(super) fn snapshot_changes(&self) -> u64 {
         self.writer.snapshot_changes()
+    }
+
+    /// Removes all that is a tenant's, durably, what is pending included. Nobody works for it any more.
+    pub(super) async fn purge(&self, tenant: TenantId) -> Result<(), StoreError> {
+        self.ask(|answer| Task::Purge { tenant, answer }).await
+    }
+
+    /// Copies the state, so that the files that held what was removed are gone.
+    pub(super) async fn copy(&self) -> Result<(), StoreError> {
+        self.ask(|answer| Task::Copy { answer }).await
     }
 
     /// Waits until everything set, completed and noted before is durable.
@@ -622,6 +641,11 @@ impl Shared {
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Tenant::new(self.remembered))))
+    }
+
+    /// Forgets a tenant.
+    fn forget(&self, tenant: TenantId) {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
     }
 
     /// Puts what was read from the database in the place of what memory has, except for what only memory knows.

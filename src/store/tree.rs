@@ -1,6 +1,7 @@
 //! A partition's database in the store's words: what stands under which key, encoded and decoded.
 //!
-//! Reading is for everybody; [`Changes`] is for the writer alone, and becomes true as one batch.
+//! Reading is for everybody, and shows nothing of tenants that were purged ([`Veil`]); [`Changes`] is for the writer alone,
+//! and becomes true as one batch.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use super::error::StoreError;
 use super::header::BlobHeader;
 use super::keys::{self, BlobNumber};
 use super::partition::Sums;
+use super::purge::Veil;
 use crate::content::{ContentId, ContentType, TenantId, Tier};
 
 /// The first byte of a header's value that says: in pieces. Formats of headers start at 1.
@@ -40,9 +42,9 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Before the tenant's first blob.
-    pub(crate) fn first(tenant: TenantId) -> Self {
-        let start = Position { link: chain::genesis(tenant), ..Position::default() };
+    /// Before the tenant's first blob, which is numbered behind these.
+    pub(crate) fn first(tenant: TenantId, last: BTreeMap<u8, u64>) -> Self {
+        let start = Position { link: chain::genesis(tenant), length: 0, last };
         Self { now: start.clone(), start }
     }
 
@@ -121,11 +123,17 @@ impl Ledger {
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) database: Database,
+    veil: Veil,
 }
 
 impl Tree {
-    pub(crate) fn new(database: Database) -> Self {
-        Self { database }
+    pub(crate) fn new(database: Database, veil: Veil) -> Self {
+        Self { database, veil }
+    }
+
+    /// The same with all that is in it, also of tenants that were purged.
+    pub(crate) fn unveiled(&self) -> Self {
+        Self::new(self.database.clone(), Veil::lifted())
     }
 
     pub(crate) fn sums(&self) -> Result<Sums, StoreError> {
@@ -137,12 +145,18 @@ impl Tree {
         for row in self.database.scan_prefix([keys::HEAD])? {
             let (key, value) = row?;
             let tenant = keys::parse_head(&key).ok_or_else(|| self.undecodable("a chain's key", "its length"))?;
+            if self.veil.hides(tenant) {
+                continue;
+            }
             heads.push((tenant, self.decode("a chain's head", &value)?));
         }
         Ok(heads)
     }
 
     pub(crate) fn head(&self, tenant: TenantId) -> Result<Option<Head>, StoreError> {
+        if self.veil.hides(tenant) {
+            return Ok(None);
+        }
         self.value("a chain's head", keys::head(tenant))
     }
 
@@ -152,6 +166,9 @@ impl Tree {
         content_type: ContentType,
         seq: u64,
     ) -> Result<Option<BlobHeader>, StoreError> {
+        if self.veil.hides(tenant) {
+            return Ok(None);
+        }
         let value = self.database.get(keys::header(tenant, content_type, seq))?;
         value.map(|value| self.decode_header(&value)).transpose()
     }
@@ -179,6 +196,9 @@ impl Tree {
     pub(crate) fn index(&self, blob: BlobNumber) -> Result<Option<BlobIndex>, StoreError> {
         let Some(value) = self.database.get(keys::index(blob, 0))? else { return Ok(None) };
         let (mut index, pieces) = self.decode_index(&value)?;
+        if self.veil.hides(index.tenant) {
+            return Ok(None);
+        }
         for piece in 1..=pieces {
             let more = self.database.get(keys::index(blob, piece))?;
             let more = more.ok_or_else(|| self.undecodable("a blob's index", "a piece of it is missing"))?;
@@ -193,6 +213,11 @@ impl Tree {
         first: BlobNumber,
         mut each: impl FnMut(BlobNumber, BlobIndex),
     ) -> Result<(), StoreError> {
+        let mut each = |blob, index: BlobIndex| {
+            if !self.veil.hides(index.tenant) {
+                each(blob, index);
+            }
+        };
         let mut current: Option<(BlobNumber, BlobIndex)> = None;
         for row in self.database.range(&keys::index(first, 0)[..]..&[keys::INDEX + 1][..])? {
             let (key, value) = row?;
@@ -212,6 +237,12 @@ impl Tree {
             each(number, index);
         }
         Ok(())
+    }
+
+    /// Whose blob this is the first piece of an index of; `None` if that cannot be understood.
+    pub(crate) fn owner_in_index(value: &[u8]) -> Option<TenantId> {
+        let (start, _) = postcard::take_from_bytes::<IndexStart<'_>>(value).ok()?;
+        Some(TenantId::from_bytes(start.tenant))
     }
 
     pub(crate) fn part(&self, blob: BlobNumber, part: u32) -> Result<Option<Slice>, StoreError> {
@@ -254,6 +285,9 @@ impl Tree {
         tenant: TenantId,
         content_type: ContentType,
     ) -> Result<Option<Ledger>, StoreError> {
+        if self.veil.hides(tenant) {
+            return Ok(None);
+        }
         self.value("an hour's ledger", keys::ledger(hour, tenant, content_type))
     }
 
@@ -270,7 +304,9 @@ impl Tree {
             let (key, value) = row?;
             let (hour, tenant, content_type) =
                 keys::parse_ledger(&key).ok_or_else(|| self.undecodable("the key of a ledger", "its length"))?;
-            each(hour, tenant, content_type, self.decode("an hour's ledger", &value)?);
+            if !self.veil.hides(tenant) {
+                each(hour, tenant, content_type, self.decode("an hour's ledger", &value)?);
+            }
         }
         Ok(())
     }
@@ -332,12 +368,18 @@ impl Iterator for Headers<'_> {
     type Item = Result<(TenantId, u64, Result<BlobHeader, StoreError>), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = self.rows.next()?;
-        Some(row.and_then(|(key, value)| {
-            let (tenant, _, seq) = keys::parse_header(&key)
-                .ok_or_else(|| self.tree.undecodable("the key of a blob's header", "its form"))?;
-            Ok((tenant, seq, self.tree.decode_header(&value)))
-        }))
+        loop {
+            let (key, value) = match self.rows.next()? {
+                Ok(row) => row,
+                Err(error) => return Some(Err(error)),
+            };
+            let Some((tenant, _, seq)) = keys::parse_header(&key) else {
+                return Some(Err(self.tree.undecodable("the key of a blob's header", "its form")));
+            };
+            if !self.tree.veil.hides(tenant) {
+                return Some(Ok((tenant, seq, self.tree.decode_header(&value))));
+            }
+        }
     }
 }
 

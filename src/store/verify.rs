@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anchors::Gone;
 use super::chain::verify::{ChainBreak, ChainVerifier};
-use super::chain::{Link, heads_digest};
+use super::chain::{Link, from_hex, heads_digest};
 use super::error::StoreError;
 use super::header::BlobHeader;
 use super::holdings::{Holdings, Standing};
@@ -318,14 +318,22 @@ fn verify_partition(
     found: &mut Verification,
 ) -> Result<HashMap<TenantId, Position>, StoreError> {
     let reading = holdings.partitions.read(partition)?;
-    let floor = Label::read(&partition.directory)?.floor;
+    let Label { floor, erased, .. } = holdings.label(partition)?;
     // While it is written, only what was durable at the beginning counts.
     let heads: HashMap<TenantId, Head> = match durable {
         Some(heads) => heads.clone(),
         None => reading.heads()?.into_iter().collect(),
     };
-    let starts =
-        heads.iter().filter(|(_, head)| head.start.length > 0).map(|(tenant, head)| (*tenant, head.start.link));
+    // With those that were purged since, as the journal has it.
+    let mut all = heads.clone();
+    for (tenant, head) in reading.unveiled().heads()? {
+        if holdings.purges().hides(tenant, partition.ordinal) {
+            all.insert(tenant, head);
+        }
+    }
+    let starts = all.iter().filter(|(_, head)| head.start.length > 0).map(|(tenant, head)| (*tenant, head.start.link));
+    let erased = erased.iter().filter_map(|one| Some((one.tenant, from_hex(one.start.as_ref()?)?)));
+    let starts = starts.chain(erased);
     found.heads.push(PartitionHeads { partition: partition.name.to_string(), heads: heads_digest(starts) });
     if let Some((ordinal, positions)) = before
         && ordinal + 1 == partition.ordinal

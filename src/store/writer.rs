@@ -158,7 +158,7 @@ impl Writer {
                 }
                 Some(Job::Parts { parts, .. }) => bytes += parts.bytes(),
                 Some(Job::Snapshot { .. } | Job::Abandon { .. } | Job::Pulse { .. }) | None => {}
-                Some(Job::Roll { .. } | Job::Close { .. }) => break,
+                Some(Job::Roll { .. } | Job::Purge { .. } | Job::Close { .. }) => break,
             }
             if blobs >= GROUP || bytes >= 2 * BATCH_BYTES {
                 break;
@@ -264,9 +264,14 @@ impl Writer {
             }
             let job = group.remove(0);
             match job {
-                Job::Parts { upload, parts, .. } => self.stage_parts(upload, &parts, stage),
+                Job::Parts { upload, of, parts } => self.stage_parts(upload, of, &parts, stage),
                 Job::Blob { upload, received, parts, done } => {
                     let opened = self.uploads.remove(&upload);
+                    if received.life != self.holdings.purges().life(received.tenant) {
+                        self.discards.extend(opened);
+                        drop(done.send(Err(StoreError::Purged { tenant: received.tenant })));
+                        continue;
+                    }
                     if opened.map_or(0, |upload| upload.parts) != parts.first {
                         // What went ahead was lost to a write error.
                         drop(done.send(Err(self.incomplete())));
@@ -304,6 +309,11 @@ impl Writer {
                     drop(done.send(rolled.clone()));
                     rolled?;
                 }
+                Job::Purge { tenant, done } => {
+                    let begun = self.commit(stage).and_then(|()| self.begin_purge(tenant));
+                    drop(done.send(begun.clone()));
+                    begun?;
+                }
                 Job::Pulse { .. } | Job::Close { .. } => unreachable!("it was taken out of the group"),
             }
             if stage.changes.batch.bytes() >= BATCH_BYTES || stage.records.len() >= BATCH_RECORDS {
@@ -325,7 +335,12 @@ impl Writer {
         let new_day = self.is_new_day();
         let due = match &mut self.newest {
             None => true,
-            Some(newest) => new_day || newest.partition.is_damaged() || newest.is_full(self.partition_bytes)?,
+            Some(newest) => {
+                new_day
+                    || newest.partition.is_damaged()
+                    || self.holdings.purges().end(newest.partition.ordinal)
+                    || newest.is_full(self.partition_bytes)?
+            }
         };
         if due {
             self.commit(stage)?;
@@ -334,12 +349,15 @@ impl Writer {
         Ok(())
     }
 
-    fn stage_parts(&mut self, upload: UploadId, parts: &Parts, stage: &mut Stage) {
+    fn stage_parts(&mut self, upload: UploadId, (tenant, life): (TenantId, u32), parts: &Parts, stage: &mut Stage) {
         let Some(newest) = &mut self.newest else { return };
+        if life != self.holdings.purges().life(tenant) {
+            return;
+        }
         if parts.first == 0 {
             let blob = newest.take_number();
             stage.changes.put_open(blob);
-            self.uploads.insert(upload, Upload { blob, parts: 0 });
+            self.uploads.insert(upload, Upload { tenant, blob, parts: 0 });
         }
         let Some(open) = self.uploads.get_mut(&upload) else { return };
         for part in &parts.frames {
@@ -378,9 +396,9 @@ impl Writer {
             None => 0,
         };
 
-        let Upload { blob, parts: ahead } = match opened {
+        let Upload { blob, parts: ahead, .. } = match opened {
             Some(open) => open,
-            None => Upload { blob: self.newest_mut().take_number(), parts: 0 },
+            None => Upload { tenant, blob: self.newest_mut().take_number(), parts: 0 },
         };
         let (stored_at, seq) = (self.stamp(), self.next_seq(tenant, content_type, stage));
         let newest = self.newest.as_mut().expect("`make_room` has seen to it");
@@ -398,7 +416,7 @@ impl Writer {
 
         let head = match stage.heads.entry(tenant) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(self.holdings.head(tenant).unwrap_or_else(|| Head::first(tenant))),
+            Entry::Vacant(entry) => entry.insert(self.holdings.head(tenant)),
         };
         head.now.last.insert(content_type.code(), seq);
         let mut header = BlobHeader {
@@ -453,10 +471,7 @@ impl Writer {
     /// The number of the tenant's next blob.
     fn next_seq(&self, tenant: TenantId, content_type: ContentType, stage: &Stage) -> u64 {
         let last = |head: &Head| head.now.last.get(&content_type.code()).copied();
-        let last = match stage.heads.get(&tenant) {
-            Some(head) => last(head),
-            None => self.holdings.heads().get(&tenant).and_then(last),
-        };
+        let last = stage.heads.get(&tenant).map_or_else(|| last(&self.holdings.head(tenant)), last);
         last.unwrap_or(0).max(self.newest().floor) + 1
     }
 
@@ -505,6 +520,7 @@ fn refuse(group: Vec<Job>, error: &StoreError) {
             Job::Parts { .. } | Job::Abandon { .. } | Job::Pulse { .. } => {}
             Job::Blob { done, .. } => drop(done.send(Err(error.clone()))),
             Job::Snapshot { done, .. } => drop(done.send(Err(error.clone()))),
+            Job::Purge { done, .. } => drop(done.send(Err(error.clone()))),
             Job::Roll { done, .. } | Job::Close { done } => drop(done.send(Err(error.clone()))),
         }
     }

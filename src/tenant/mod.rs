@@ -16,6 +16,7 @@
 //! - `life`: for how long a blob is worth trying.
 //! - `strikes`: what single blobs have been answered.
 //! - `failure`: what can keep the tasks from their work, and what follows from it.
+//! - [`roster`]: who is to be collected: files, enrolments and an operator's holds, joined.
 //!
 //! What tasks wait for:
 //!
@@ -24,7 +25,8 @@
 //! - `waits`: those of them that outlive the process.
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
-//! retrievals), `driver`, `supervisor`, [`registry`].
+//! retrievals), `driver`, `supervisor`, [`registry`]; above them [`keeper`], which alone changes who is collected, and
+//! `farewell`, which stops the subscriptions of who is no longer. A [`patient`] is what of all this is shown to a doctor.
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
 //! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
@@ -47,9 +49,16 @@ mod retrieve;
 mod backlog;
 mod driver;
 mod supervisor;
+pub mod roster;
+pub mod farewell;
+pub mod patient;
 pub mod registry;
+pub mod keeper;
 
+pub use self::keeper::Keeper;
+pub use self::patient::{Means, Patient};
 pub use self::registry::{Changes, Registry, Shared};
+pub use self::roster::Roster;
 
 #[cfg(test)]
 mod tests;

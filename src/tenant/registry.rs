@@ -1,7 +1,7 @@
-//! Which tenants are collected: follows the configuration, at start and at every reload.
+//! Which tenants are collected: follows configuration and roster, at start and whenever one of them changes.
 //!
-//! A reload touches only what it changes: a tenant that is new is started, one that is gone is stopped, one whose
-//! settings differ is stopped and started again, and all others go on without noticing. A tenant that is disabled or
+//! A change touches only what it means: a tenant that is new is started, one that is gone is stopped, one whose
+//! settings differ is stopped and started again, and all others go on without noticing. A tenant that is disabled, held or
 //! gone keeps its data and its state and resumes from it. A token is kept over a restart of its tenant's tree unless
 //! the cloud has changed; with another app or credential the next one is asked for soon.
 //!
@@ -19,17 +19,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::farewell::Farewell;
+use super::gate::Gate;
+use super::patient::{Means, Patient};
 use super::plan;
+use super::roster::{Member, Roster};
 use super::slots::Slots;
 use super::supervisor::supervise;
 use super::tree::{Parts, Tree};
+use super::waits::Waits;
 use crate::activity::{ActivityClient, Limits};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::Cloud;
 use crate::config::{App, Collect, Settings, Tenant, TokenSettings};
 use crate::content::{ContentType, TenantId};
 use crate::http::Http;
-use crate::report::{Report, TenantReport, TenantState};
+use crate::report::{Report, Rest, TenantReport};
 use crate::store::Store;
 use crate::token::{AppAlarms, TokenRequest, TokenSource};
 
@@ -62,7 +67,7 @@ pub struct Shared {
 pub struct Changes {
     /// Tenants that were not known.
     pub added: Vec<TenantId>,
-    /// Tenants that are no longer configured.
+    /// Tenants that are no longer known.
     pub removed: Vec<TenantId>,
     /// Tenants with other settings than before.
     pub changed: Vec<TenantId>,
@@ -90,10 +95,61 @@ struct Books {
 }
 
 #[derive(Debug)]
-struct Entry {
-    order: Order,
-    running: Option<Running>,
-    token: Option<TokenSource>,
+enum Entry {
+    /// It is collected.
+    Collecting { order: Order, running: Running, token: TokenSource },
+    /// It is not, for this reason.
+    Resting(Rest),
+}
+
+impl Entry {
+    fn is(&self, goal: &Goal) -> bool {
+        match (self, goal) {
+            (Self::Collecting { order, .. }, Goal::Collect(goal)) => order == goal,
+            (Self::Resting(rest), Goal::Rest(goal)) => rest == goal,
+            _ => false,
+        }
+    }
+
+    const fn running(&self) -> Option<&Running> {
+        match self {
+            Self::Collecting { running, .. } => Some(running),
+            Self::Resting(_) => None,
+        }
+    }
+
+    fn stopped(self) -> (Option<Running>, Option<TokenSource>) {
+        match self {
+            Self::Collecting { running, token, .. } => {
+                running.stop.cancel();
+                (Some(running), Some(token))
+            }
+            Self::Resting(_) => (None, None),
+        }
+    }
+}
+
+/// What is to become of a tenant.
+#[derive(Debug)]
+enum Goal {
+    Collect(Order),
+    Rest(Rest),
+}
+
+impl Goal {
+    fn of(settings: &Settings, member: &Member) -> Self {
+        if let Some(trouble) = &member.trouble {
+            return Self::Rest(Rest::Unable(trouble.clone(), member.held));
+        }
+        match (member.tenant(settings).filter(|tenant| tenant.enabled), member.held) {
+            (Some(_), Some(since)) => Self::Rest(Rest::Held(since)),
+            (Some(tenant), None) => match settings.apps.get(&tenant.app) {
+                Some(app) => Self::Collect(Order::new(settings, &tenant, app)),
+                None => Self::Rest(Rest::Disabled),
+            },
+            (None, _) => Self::Rest(Rest::Disabled),
+        }
+    }
 }
 
 /// A tree that was started.
@@ -102,6 +158,8 @@ struct Running {
     tree: Arc<Tree>,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// Cancelled when the task has ended.
+    ended: CancellationToken,
 }
 
 /// All that makes a tree what it is: if this is the same after a reload, the tree goes on.
@@ -110,7 +168,6 @@ struct Order {
     identity: Identity,
     publisher: Uuid,
     content_types: BTreeSet<ContentType>,
-    enabled: bool,
     collect: Collect,
 }
 
@@ -120,7 +177,6 @@ impl Order {
             identity: Identity { cloud: Arc::clone(&tenant.cloud), app: Arc::clone(app), token: settings.token },
             publisher: app.publisher_id.unwrap_or_else(|| tenant.id.uuid()),
             content_types: tenant.content_types.clone(),
-            enabled: tenant.enabled,
             collect: settings.collect,
         }
     }
@@ -146,18 +202,17 @@ impl Registry {
         }
     }
 
-    /// Makes the trees what `settings` say. Returns at once; trees end and start in the background.
-    pub fn apply(&self, settings: &Settings) -> Changes {
+    /// Makes the trees what `settings` and `roster` say. Returns at once; trees end and start in the background.
+    pub fn apply(&self, settings: &Settings, roster: &Roster) -> Changes {
         self.slots.resize(settings.collect.concurrency);
         let mut changes = Changes::default();
         let mut books = self.books();
         if books.closed {
             return changes;
         }
-        let gone: Vec<_> = books.tenants.keys().filter(|id| !settings.tenants.contains_key(id)).copied().collect();
+        let gone: Vec<_> = books.tenants.keys().filter(|id| !roster.contains(**id)).copied().collect();
         for id in gone {
-            if let Some(running) = books.tenants.remove(&id).and_then(|entry| entry.running) {
-                running.stop.cancel();
+            if let (Some(running), _) = books.tenants.remove(&id).map_or((None, None), Entry::stopped) {
                 books.leaving.insert(id, running);
             }
             self.shared.report.remove(id);
@@ -165,56 +220,50 @@ impl Registry {
         }
         books.leaving.retain(|_, running| !running.task.is_finished());
 
-        // A validated configuration names only apps that it has.
-        let ordered = settings.tenants.values().filter_map(|tenant| {
-            let app = settings.apps.get(&tenant.app)?;
-            Some((tenant, app, Order::new(settings, tenant, app)))
-        });
-        let ordered: Vec<_> = ordered.collect();
-        let is_same = |id: TenantId, order: &Order| books.tenants.get(&id).is_some_and(|entry| entry.order == *order);
-        let starting = ordered.iter().filter(|(tenant, _, order)| order.enabled && !is_same(tenant.id, order)).count();
-        self.shared.report.expect(settings.tenants.len(), starting > 0);
+        let goals: Vec<_> = roster.members().map(|member| (member, Goal::of(settings, member))).collect();
+        let is_same = |id: TenantId, goal: &Goal| books.tenants.get(&id).is_some_and(|entry| entry.is(goal));
+        let starts = |(member, goal): &&(&Member, Goal)| matches!(goal, Goal::Collect(_)) && !is_same(member.id, goal);
+        let starting = goals.iter().filter(starts).count();
+        self.shared.report.expect(goals.len(), starting > 0);
         let spread = spread(starting, settings);
-        for (tenant, app, order) in ordered {
-            let id = tenant.id;
-            let report = self.shared.report.tenant(id, &tenant.name);
-            report.describe(&tenant.cloud.name, &app.section(), &tenant.content_types);
-            if books.tenants.get(&id).is_some_and(|entry| entry.order == order) {
+        for (member, goal) in goals {
+            let id = member.id;
+            let report = self.shared.report.tenant(id, &member.name);
+            report.describe(&member.origins, &member.cloud, &member.section(), &member.content_types);
+            if books.tenants.get(&id).is_some_and(|entry| entry.is(&goal)) {
                 changes.unchanged += 1;
                 continue;
             }
             let before = books.tenants.remove(&id);
             let known = before.is_some();
-            if !known {
-                report.stored_before(self.shared.store.stored_today(id));
-            }
-            report.forget_troubles();
-            let (running, token) = before.map_or((None, None), |entry| (entry.running, entry.token));
-            // A tenant that comes back while it is leaving waits for its old tree too.
-            let last = running.or_else(|| books.leaving.remove(&id));
-            if let Some(last) = &last {
-                last.stop.cancel();
-            }
             if known {
                 changes.changed.push(id);
             } else {
+                report.stored_before(self.shared.store.stored_today(id));
                 changes.added.push(id);
             }
-            let delay = plan::spread(id, None, spread);
-            let entry = if order.enabled {
-                report.starts();
-                let request = token_request(id, &order.identity);
-                let token = token.filter(|token| token.follow(&request, &self.shared.apps));
-                let token = token.unwrap_or_else(|| self.token_source(request));
-                let tree = self.tree(id, &order, token.clone(), report, known);
-                let running = self.start(tree, last, delay, settings.daemon.drain);
-                Entry { running: Some(running), token: Some(token), order }
-            } else {
-                report.state(TenantState::Disabled);
-                if let Some(last) = last {
-                    books.leaving.insert(id, last);
+            report.forget_troubles();
+            let (running, token) = before.map_or((None, None), Entry::stopped);
+            // A tenant that comes back while it is leaving waits for its old tree too.
+            let last = running.or_else(|| books.leaving.remove(&id));
+            let entry = match goal {
+                Goal::Collect(order) => {
+                    report.starts();
+                    let request = token_request(id, &order.identity);
+                    let token = token.filter(|token| token.follow(&request, &self.shared.apps));
+                    let token = token.unwrap_or_else(|| self.token_source(request));
+                    let tree = self.tree(id, &order, token.clone(), report, known);
+                    let delay = plan::spread(id, None, spread);
+                    let running = self.start(tree, last, delay, settings.daemon.drain);
+                    Entry::Collecting { order, running, token }
                 }
-                Entry { running: None, token: None, order }
+                Goal::Rest(rest) => {
+                    report.rests(&rest);
+                    if let Some(last) = last {
+                        books.leaving.insert(id, last);
+                    }
+                    Entry::Resting(rest)
+                }
             };
             books.tenants.insert(id, entry);
         }
@@ -230,6 +279,59 @@ impl Registry {
         changes
     }
 
+    /// The tenants, for whoever looks for a cause. Their names are those of the report.
+    #[must_use]
+    pub fn patients(&self) -> Vec<Patient> {
+        let books = self.books();
+        let patient = |(id, entry): (&TenantId, &Entry)| {
+            let report = self.shared.report.known(*id)?;
+            let means = match entry {
+                Entry::Collecting { order, running, .. } => Some(Means {
+                    cloud: Arc::clone(&order.identity.cloud),
+                    app: Arc::clone(&order.identity.app),
+                    content_types: order.content_types.clone(),
+                    token: running.tree.token.clone(),
+                    client: running.tree.client.clone(),
+                    gate: running.tree.gate.clone(),
+                }),
+                Entry::Resting(_) => None,
+            };
+            let unable = match entry {
+                Entry::Resting(Rest::Unable(trouble, _)) => Some(trouble.clone()),
+                _ => None,
+            };
+            Some(Patient { tenant: *id, name: report.name(), means, unable, report: Some(report) })
+        };
+        books.tenants.iter().filter_map(patient).collect()
+    }
+
+    /// Lets the apps that are refused be asked about again, each by one tenant.
+    pub fn look_again(&self) {
+        self.shared.apps.look_again();
+    }
+
+    /// What can speak for a tenant that is to be collected no longer; `None` if it cannot be collected with these settings.
+    /// It has token and gate of the tenant's tree, if there is one.
+    pub(super) fn farewell(&self, settings: &Settings, member: &Member) -> Option<Farewell> {
+        let tenant = member.tenant(settings)?;
+        let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
+        let time = order.identity.cloud.time(&self.shared.time);
+        let waits = Waits::new(tenant.id, self.shared.store.clone(), time);
+        let (token, gate) = match self.books().tenants.get(&tenant.id) {
+            Some(Entry::Collecting { token, running, .. }) => (token.clone(), running.tree.gate.clone()),
+            _ => (self.token_source(token_request(tenant.id, &order.identity)), Gate::default()),
+        };
+        Some(Farewell::new(self.client(tenant.id, &order), token, gate, waits))
+    }
+
+    /// Resolves when a tenant that is collected no longer has no tasks left, or they take longer than `limit`.
+    pub(super) async fn has_left(&self, id: TenantId, limit: Duration) {
+        let ended = self.books().leaving.get(&id).map(|running| running.ended.clone());
+        if let Some(ended) = ended {
+            let _ = timeout(limit, ended.cancelled()).await;
+        }
+    }
+
     /// Whether retrievals begin. What is listed is queued all the same, so that it is known what waits.
     pub fn let_retrieve(&self, go_on: bool) {
         if go_on { self.slots.open() } else { self.slots.close() }
@@ -243,7 +345,7 @@ impl Registry {
             let mut books = self.books();
             books.closed = true;
             let Books { tenants, leaving, .. } = &mut *books;
-            let current = tenants.values_mut().filter_map(|entry| entry.running.take());
+            let current = std::mem::take(tenants).into_values().filter_map(|entry| entry.stopped().0);
             current.chain(std::mem::take(leaving).into_values()).collect()
         };
         for running in &running {
@@ -292,7 +394,7 @@ impl Registry {
     fn is_stalled(&self) -> bool {
         let now = Instant::now();
         let books = self.books();
-        let running: Vec<_> = books.tenants.values().filter_map(|entry| entry.running.as_ref()).collect();
+        let running: Vec<_> = books.tenants.values().filter_map(Entry::running).collect();
         let stalled = running.iter().filter(|running| running.tree.is_stalled(now)).count();
         stalled * 2 > running.len()
     }
@@ -311,24 +413,27 @@ impl Registry {
         report: TenantReport,
         mended: bool,
     ) -> Arc<Tree> {
-        let Shared { store, http, time, .. } = &self.shared;
-        let bytes = order.collect.max_blob_bytes;
-        let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
-        let cloud = Arc::clone(&order.identity.cloud);
-        let time = cloud.time(time);
-        let client = ActivityClient::new(cloud, tenant, order.publisher, http.clone(), Arc::clone(&time), limits);
+        let Shared { store, time, .. } = &self.shared;
         Tree::new(Parts {
             tenant,
             content_types: order.content_types.clone(),
             collect: order.collect,
-            client,
+            client: self.client(tenant, order),
             token,
             store: store.clone(),
-            time,
+            time: order.identity.cloud.time(time),
             report,
             slots: self.slots.clone(),
             mended,
         })
+    }
+
+    fn client(&self, tenant: TenantId, order: &Order) -> ActivityClient {
+        let bytes = order.collect.max_blob_bytes;
+        let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
+        let cloud = Arc::clone(&order.identity.cloud);
+        let time = cloud.time(&self.shared.time);
+        ActivityClient::new(cloud, tenant, order.publisher, self.shared.http.clone(), time, limits)
     }
 
     /// Starts a tree once `last` has ended, which it must within `drain`.
@@ -336,8 +441,10 @@ impl Registry {
         let stop = tree.stop.clone();
         let watched_tree = Arc::clone(&tree);
         let watched = Watched { tenant: tree.tenant, stop: stop.clone(), failed: self.failed.clone() };
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
         let task = tokio::spawn(async move {
-            let _watched = watched;
+            let (_watched, _end) = (watched, end);
             if let Some(mut last) = last
                 && timeout(drain, &mut last.task).await.is_err()
             {
@@ -346,7 +453,7 @@ impl Registry {
             }
             supervise(tree, delay).await;
         });
-        Running { tree: watched_tree, stop, task }
+        Running { tree: watched_tree, stop, task, ended }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

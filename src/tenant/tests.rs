@@ -10,10 +10,12 @@ use tenantry_simulator as simulator;
 use tenantry_simulator::{BlobSpec, Endpoint, Feed, Ledger, Scenario};
 use uuid::Uuid;
 
-use super::{Registry, Shared};
+use super::{Changes, Registry, Roster, Shared};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::cloud::{Cloud, TokenEndpoint};
-use crate::config::{App, Collect, Daemon, Log, Operator, Settings, StoreSettings, Tenant, TokenSettings};
+use crate::config::{
+    App, Collect, Daemon, Log, Network, Operator, Origin, Public, Settings, StoreSettings, Tenant, TokenSettings,
+};
 use crate::content::{ContentType, TenantId};
 use crate::http::{Http, Timeouts};
 use crate::report::{Report, TenantState, TenantStatus};
@@ -77,8 +79,13 @@ impl World {
         change(&mut settings);
         let (registry, shared) = registry_by(&dir, clock);
         let world = Self { cloud, settings, registry, shared, dir };
-        world.registry.apply(&world.settings);
+        world.apply(&world.settings);
         world
+    }
+
+    /// Follows these settings, in which all tenants are.
+    fn apply(&self, settings: &Settings) -> Changes {
+        self.registry.apply(settings, &Roster::join(&settings.outline(), &[], &BTreeMap::new()))
     }
 
     fn status(&self, tenant: Uuid) -> TenantStatus {
@@ -207,6 +214,7 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         publisher_id: Some(PUBLISHER),
         credential: Credential::Secret(Secret::from("s3cret".to_owned())),
         files: Vec::new(),
+        variables: Vec::new(),
     };
     let tenant = |id: &Uuid| Tenant {
         id: (*id).into(),
@@ -215,18 +223,21 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         cloud: Arc::clone(&cloud),
         content_types: ContentType::AUDIT.into(),
         enabled: true,
-        origin: PathBuf::from("test.toml"),
+        origin: Origin::File(PathBuf::from("test.toml")),
+        line: None,
     };
     Settings {
         apps: BTreeMap::from([(String::new(), Arc::new(app))]),
         tenants: tenants.iter().map(tenant).map(|tenant| (tenant.id, tenant)).collect(),
         clouds: BTreeMap::from([("simulated".to_owned(), Arc::clone(&cloud))]),
+        network: Network::default(),
         token: TokenSettings { endpoint: TokenEndpoint::V2, ..TokenSettings::default() },
         collect: Collect { poll_interval: Duration::from_millis(300), ..Collect::default() },
         store: StoreSettings::default(),
         log: Log::default(),
         daemon: Daemon { drain: Duration::from_secs(5), ..Daemon::default() },
         operator: Operator::default(),
+        public: Public::default(),
         cloud_apps: BTreeMap::new(),
         sources: Vec::new(),
         variables: BTreeSet::new(),

@@ -40,6 +40,11 @@ impl Authorities {
         &self.subjects
     }
 
+    /// The certificates themselves.
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
     /// As the judge of handshakes wants them.
     pub(super) fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();

@@ -74,7 +74,7 @@ struct Fields {
 
 /// Reads an answer. `now` is the service's time, for answers that only say at what time the token ends; `concealed`
 /// is what we sent to prove who we are, which no error repeats, even if the answer does.
-pub(super) fn read(incoming: &Incoming, now: Timestamp, concealed: &Secret) -> Result<Grant, NoGrant> {
+pub(super) fn read(incoming: &Incoming, now: Timestamp, concealed: &[&str]) -> Result<Grant, NoGrant> {
     if incoming.status != 200 {
         return Err(NoGrant::Refused(Box::new(refusal(incoming, concealed))));
     }
@@ -113,7 +113,8 @@ fn grant(fields: Fields, now: Timestamp) -> Result<Grant, Unusable> {
     })
 }
 
-fn refusal(incoming: &Incoming, concealed: &Secret) -> Refusal {
+/// Reads an answer that is no token.
+pub(super) fn refusal(incoming: &Incoming, concealed: &[&str]) -> Refusal {
     let quote = |words: &str| quote(words, concealed);
     let body: Option<Value> = serde_json::from_slice(&incoming.body).ok().filter(Value::is_object);
     let text = |name: &str| body.as_ref()?.get(name)?.as_str().filter(|text| !text.is_empty());
@@ -167,11 +168,9 @@ fn labelled<'a>(description: &'a str, label: &str) -> Option<&'a str> {
 }
 
 /// Words of the answer, fit for a line of a log: the first sentences, without the ids that follow them.
-fn quote(words: &str, concealed: &Secret) -> String {
-    let words = match concealed.expose() {
-        "" => words.to_owned(),
-        secret => words.replace(secret, "[redacted]"),
-    };
+fn quote(words: &str, concealed: &[&str]) -> String {
+    let words = (concealed.iter().filter(|secret| !secret.is_empty()))
+        .fold(words.to_owned(), |words, secret| words.replace(secret, "[redacted]"));
     let end = words.find("Trace ID:").filter(|end| *end > 0).unwrap_or(words.len());
     let line: String = words[..end]
         .chars()
@@ -194,7 +193,7 @@ mod tests {
     }
 
     fn granted(body: &str) -> Result<(u64, Option<u64>), Unusable> {
-        match read(&answer(200, body), now(), &Secret::from(String::new())) {
+        match read(&answer(200, body), now(), &[""]) {
             Ok(grant) => {
                 assert_eq!(grant.token.expose(), "eyJ0");
                 assert!(!format!("{grant:?}").contains("eyJ0"));
@@ -250,7 +249,7 @@ mod tests {
     }
 
     fn refused(status: u16, body: &str) -> Refusal {
-        match read(&answer(status, body), now(), &Secret::from("hunter2".to_owned())) {
+        match read(&answer(status, body), now(), &["hunter2"]) {
             Err(NoGrant::Refused(refusal)) => *refusal,
             other => panic!("{other:?}"),
         }

@@ -25,8 +25,9 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::entra::{APP_UNKNOWN, Scope};
+use super::renewal::FLOOR;
 use super::rollover::Rollover;
-use super::{Credential, TokenError};
+use super::{Applicant, Credential, TokenError};
 use crate::clock::ServiceTime;
 use crate::event;
 use crate::report::Trouble;
@@ -40,6 +41,9 @@ const FIRST_PROBE: Duration = Duration::from_mins(5);
 /// The longest: a token that was due for renewal at 45 minutes of an hour outlives one such wait, so a tenant whose
 /// credential is good after all collects without a gap.
 const LONGEST_PROBE: Duration = Duration::from_mins(15);
+/// What is found out on this host (a file that is missing) is looked at sooner: nobody else is asked.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
+const LONGEST_LOOK: Duration = Duration::from_mins(2);
 /// After a probe that met other trouble (a timeout, say) the next one follows soon.
 const NEXT_PROBE: Duration = Duration::from_mins(1);
 /// For how long a tenant that has met the trouble lets others probe first.
@@ -87,6 +91,31 @@ impl AppAlarms {
         self.living().iter().filter_map(|app| app.alarm()).collect()
     }
 
+    /// Which certificates of an app its authority refuses, as its tenants have found out.
+    pub(super) fn rollover(&self, who: &Applicant) -> Arc<Rollover> {
+        let authority = who.authority();
+        let is_its = |key: &AppKey| {
+            key.client_id == who.client_id && key.authority == authority && key.credential == who.credential
+        };
+        let found = self.living().into_iter().find(|app| is_its(&app.key));
+        found.map_or_else(Arc::default, |app| Arc::clone(&app.rollover))
+    }
+
+    /// Somebody looks whether an app still is as it was: of each that is refused, the next request is a probe, unless one was
+    /// sent less than [`FLOOR`] ago.
+    pub fn look_again(&self) {
+        for app in self.living() {
+            let now = Instant::now();
+            if let Standing::Bad(alarm) = &mut *app.standing()
+                && !alarm.probing
+                && now >= alarm.probed + FLOOR
+            {
+                // Nobody defers to others now.
+                alarm.next_probe = alarm.next_probe.min(now.checked_sub(DEFERENCE).unwrap_or(now));
+            }
+        }
+    }
+
     fn living(&self) -> Vec<Arc<AppHealth>> {
         let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         apps.iter().filter_map(Weak::upgrade).collect()
@@ -126,7 +155,7 @@ struct AppHealth {
     time: Arc<ServiceTime>,
     members: AtomicUsize,
     next_id: AtomicU64,
-    rollover: Rollover,
+    rollover: Arc<Rollover>,
     standing: Mutex<Standing>,
     /// Who does not know the app; `None` once any tenant had a token.
     strangers: Mutex<Option<BTreeSet<MemberId>>>,
@@ -152,6 +181,8 @@ struct Alarm {
     raised: Instant,
     pace: Backoff,
     next_probe: Instant,
+    /// When the last request was let through.
+    probed: Instant,
     probing: bool,
     /// Who has met the trouble; forgotten once everyone has.
     failed: BTreeSet<MemberId>,
@@ -202,7 +233,7 @@ impl Member {
                 let again = alarm.failed.contains(&self.id);
                 let mine = alarm.next_probe + if again { DEFERENCE } else { Duration::ZERO };
                 if now >= mine && !alarm.probing {
-                    alarm.probing = true;
+                    (alarm.probing, alarm.probed) = (true, now);
                     return Admission::Go(permit());
                 }
                 // A probe's outcome moves everyone on; the moment is for the case that there will be none.
@@ -274,6 +305,15 @@ impl Drop for Permit {
     }
 }
 
+/// How soon to ask again.
+fn pace(error: &TokenError) -> Backoff {
+    if error.is_local() {
+        Backoff::between(FIRST_LOOK, LONGEST_LOOK)
+    } else {
+        Backoff::between(FIRST_PROBE, LONGEST_PROBE)
+    }
+}
+
 impl AppHealth {
     fn new(key: AppKey, time: Arc<ServiceTime>) -> Self {
         Self {
@@ -281,7 +321,7 @@ impl AppHealth {
             time,
             members: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
-            rollover: Rollover::default(),
+            rollover: Arc::default(),
             strangers: Mutex::new(Some(BTreeSet::new())),
             standing: Mutex::new(Standing::Unsure { complaint: None, turn: None }),
             turns: watch::Sender::new(0),
@@ -383,6 +423,9 @@ impl AppHealth {
                 // What was sent before the alarm is one of its causes, not a probe.
                 if sent >= alarm.raised && alarm.probing {
                     alarm.probing = false;
+                    if alarm.error.is_local() != error.is_local() {
+                        alarm.pace = pace(&error);
+                    }
                     alarm.error = error.clone();
                     if alarm.failed.len() >= self.members() {
                         alarm.failed.clear();
@@ -408,7 +451,7 @@ impl AppHealth {
     fn raise(&self, standing: &mut Standing, by: MemberId, error: TokenError) -> TokenError {
         let now = Instant::now();
         let error = error.of_app();
-        let mut pace = Backoff::between(FIRST_PROBE, LONGEST_PROBE);
+        let mut pace = pace(&error);
         let next_probe = now + pace.failed(error.asked());
         let mut history = History::default();
         self.say(&mut history, &error, now);
@@ -417,6 +460,7 @@ impl AppHealth {
             raised: now,
             pace,
             next_probe,
+            probed: now,
             probing: false,
             failed: BTreeSet::from([by]),
             history,

@@ -9,13 +9,10 @@
 //! belongs to. The `rsa` crate only takes the key's wrapping off; signing is done by `aws-lc-rs`, which also has
 //! the last word on whether the key is sound: it signs and verifies a sample before the certificate is accepted.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PSS_2048_8192_SHA256, RSA_PSS_SHA256, RsaKeyPair, UnparsedPublicKey};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use jsonwebtoken::EncodingKey;
 use p12_keystore::Pkcs12Archive;
@@ -27,6 +24,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
+use super::PublicCertificate;
 use crate::secret::Secret;
 
 /// The shortest key that Microsoft takes ("Get started with Office 365 Management APIs").
@@ -151,30 +149,9 @@ pub enum CertificateError {
 
 /// A certificate with its private key. Two are equal if they have the same SHA-256 thumbprint.
 pub struct Certificate {
-    der: Vec<u8>,
+    public: PublicCertificate,
     key: EncodingKey,
-    subject: String,
     key_bits: usize,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    sha1: Thumbprint,
-    sha256: Thumbprint,
-}
-
-struct Thumbprint {
-    hex: String,
-    base64: String,
-}
-
-impl Thumbprint {
-    fn new(algorithm: &'static digest::Algorithm, der: &[u8]) -> Self {
-        let digest = digest::digest(algorithm, der);
-        let mut hex = String::with_capacity(2 * digest.as_ref().len());
-        for byte in digest.as_ref() {
-            _ = write!(hex, "{byte:02X}");
-        }
-        Self { hex, base64: URL_SAFE_NO_PAD.encode(digest) }
-    }
 }
 
 impl Certificate {
@@ -201,24 +178,7 @@ impl Certificate {
 
     /// Reads a PKCS#12 file; `password` is empty where there is none.
     pub fn from_pkcs12(bytes: &[u8], password: &Secret) -> Result<Self, CertificateError> {
-        if looks_like_pem(bytes) {
-            return Err(CertificateError::NotPkcs12);
-        }
-        let archive = Pkcs12Archive::from_pkcs12(bytes, password.expose()).map_err(|error| match error {
-            // The integrity check is keyed with the password; files without one fail when they are decrypted.
-            p12_keystore::error::Error::MacError(_)
-            | p12_keystore::error::Error::UnpadError
-            | p12_keystore::error::Error::Pkcs5Error(_) => {
-                // "No password" has two encodings, and the library knows only the empty string; .NET writes both.
-                if password.expose().is_empty() {
-                    CertificateError::NeedsPassword
-                } else {
-                    CertificateError::WrongPassword
-                }
-            }
-            p12_keystore::error::Error::DerError(error) => CertificateError::OtherThanPkcs12(error.to_string()),
-            other => CertificateError::BrokenPkcs12(other.to_string()),
-        })?;
+        let archive = open_pkcs12(bytes, password)?;
         if archive.certs.is_empty() {
             return Err(CertificateError::NoCertificate);
         }
@@ -248,47 +208,40 @@ impl Certificate {
                 parsed.public_key().parsed(),
                 Ok(PublicKey::RSA(rsa)) if unsigned(rsa.modulus) == modulus && unsigned(rsa.exponent) == exponent
             );
-            let subject = parsed.subject().to_string();
             if !ours {
-                let sha1 = Thumbprint::new(&digest::SHA1_FOR_LEGACY_USE_ONLY, &der).hex;
+                let other = PublicCertificate::of(&parsed, der.clone())?;
+                let (subject, sha1) = (other.subject().to_owned(), other.sha1_hex().to_owned());
                 first_other.get_or_insert(CertificateError::Mismatch { subject, sha1 });
                 continue;
             }
-            let time = |time: x509_parser::time::ASN1Time| {
-                Timestamp::from_second(time.timestamp()).map_err(|_| CertificateError::BadValidity)
-            };
-            let not_before = time(parsed.validity().not_before)?;
-            let not_after = time(parsed.validity().not_after)?;
+            let public = PublicCertificate::of(&parsed, der.clone())?;
             // The same key in several certificates: a renewal that kept it. The one that lasts counts.
-            if best.as_ref().is_some_and(|best| best.not_after >= not_after) {
+            if best.as_ref().is_some_and(|best| best.not_after() >= public.not_after()) {
                 continue;
             }
-            best = Some(Self {
-                key: EncodingKey::from_rsa_der(key),
-                subject,
-                key_bits: bits,
-                not_before,
-                not_after,
-                sha1: Thumbprint::new(&digest::SHA1_FOR_LEGACY_USE_ONLY, &der),
-                sha256: Thumbprint::new(&digest::SHA256, &der),
-                der,
-            });
+            best = Some(Self { public, key: EncodingKey::from_rsa_der(key), key_bits: bits });
         }
         let best = best.ok_or_else(|| first_other.unwrap_or(CertificateError::NoCertificate))?;
         prove(key)?;
         Ok(best)
     }
 
+    /// What it says to everyone.
+    #[must_use]
+    pub const fn public(&self) -> &PublicCertificate {
+        &self.public
+    }
+
     /// The certificate itself, in DER.
     #[must_use]
     pub fn der(&self) -> &[u8] {
-        &self.der
+        self.public.der()
     }
 
     /// Whose certificate it is, as the certificate says.
     #[must_use]
     pub fn subject(&self) -> &str {
-        &self.subject
+        self.public.subject()
     }
 
     /// The length of the key in bits.
@@ -300,43 +253,43 @@ impl Certificate {
     /// The beginning of its validity.
     #[must_use]
     pub const fn not_before(&self) -> Timestamp {
-        self.not_before
+        self.public.not_before()
     }
 
     /// The end of its validity.
     #[must_use]
     pub const fn not_after(&self) -> Timestamp {
-        self.not_after
+        self.public.not_after()
     }
 
     /// Whether `now` lies within its validity.
     #[must_use]
     pub fn is_valid(&self, now: Timestamp) -> bool {
-        self.not_before <= now && now <= self.not_after
+        self.not_before() <= now && now <= self.not_after()
     }
 
     /// The SHA-1 thumbprint in upper-case hexadecimal: what Entra's page *Certificates & secrets* shows.
     #[must_use]
     pub fn sha1_hex(&self) -> &str {
-        &self.sha1.hex
+        self.public.sha1_hex()
     }
 
     /// The SHA-256 thumbprint in upper-case hexadecimal.
     #[must_use]
     pub fn sha256_hex(&self) -> &str {
-        &self.sha256.hex
+        self.public.sha256_hex()
     }
 
     /// The SHA-1 thumbprint as `x5t` has it: base64url without padding.
     #[must_use]
     pub fn x5t(&self) -> &str {
-        &self.sha1.base64
+        self.public.x5t()
     }
 
     /// The SHA-256 thumbprint as `x5t#S256` has it: base64url without padding.
     #[must_use]
     pub fn x5t_s256(&self) -> &str {
-        &self.sha256.base64
+        self.public.x5t_s256()
     }
 
     /// The key, for the one place that signs.
@@ -347,7 +300,7 @@ impl Certificate {
 
 impl PartialEq for Certificate {
     fn eq(&self, other: &Self) -> bool {
-        self.sha256.hex == other.sha256.hex
+        self.public == other.public
     }
 }
 
@@ -356,9 +309,9 @@ impl Eq for Certificate {}
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
-            .field("subject", &self.subject)
-            .field("sha256", &self.sha256.hex)
-            .field("not_after", &self.not_after)
+            .field("subject", &self.subject())
+            .field("sha256", &self.sha256_hex())
+            .field("not_after", &self.not_after())
             .field("key", &"[redacted]")
             .finish_non_exhaustive()
     }
@@ -436,6 +389,24 @@ fn looks_like_pem(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"-----BEGIN ").is_some()
 }
 
+/// Opens a PKCS#12 file; `password` is empty where there is none.
+pub(super) fn open_pkcs12(bytes: &[u8], password: &Secret) -> Result<Pkcs12Archive, CertificateError> {
+    if looks_like_pem(bytes) {
+        return Err(CertificateError::NotPkcs12);
+    }
+    Pkcs12Archive::from_pkcs12(bytes, password.expose()).map_err(|error| match error {
+        // The integrity check is keyed with the password; files without one fail when they are decrypted.
+        p12_keystore::error::Error::MacError(_)
+        | p12_keystore::error::Error::UnpadError
+        | p12_keystore::error::Error::Pkcs5Error(_) => {
+            // "No password" has two encodings, and the library knows only the empty string; .NET writes both.
+            if password.expose().is_empty() { CertificateError::NeedsPassword } else { CertificateError::WrongPassword }
+        }
+        p12_keystore::error::Error::DerError(error) => CertificateError::OtherThanPkcs12(error.to_string()),
+        other => CertificateError::BrokenPkcs12(other.to_string()),
+    })
+}
+
 /// The one key there must be. The same key twice (a chain file beside a key file) is one.
 fn only(mut keys: Vec<Zeroizing<Vec<u8>>>) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     keys.dedup();
@@ -459,12 +430,12 @@ fn unwrap_pkcs8(der: &[u8]) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
 }
 
 /// An ASN.1 integer without its sign byte.
-fn unsigned(integer: &[u8]) -> &[u8] {
+pub(super) fn unsigned(integer: &[u8]) -> &[u8] {
     let start = integer.iter().position(|byte| *byte != 0).unwrap_or(integer.len());
     integer.get(start..).unwrap_or_default()
 }
 
-fn bit_length(unsigned: &[u8]) -> usize {
+pub(super) fn bit_length(unsigned: &[u8]) -> usize {
     unsigned.first().map_or(0, |first| unsigned.len() * 8 - first.leading_zeros() as usize)
 }
 

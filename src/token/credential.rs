@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Certificate;
+use super::{Certificate, Federated};
 use crate::secret::Secret;
 
 /// How a client assertion is signed ("Microsoft identity platform application authentication certificate
@@ -33,6 +33,8 @@ pub enum Credential {
     },
     /// A client secret: the value, not its id.
     Secret(Secret),
+    /// Tokens of somebody else whom the app registration trusts.
+    Federated(Federated),
 }
 
 impl Credential {
@@ -45,7 +47,7 @@ impl Credential {
     }
 
     /// The certificate that signs first at `now`: the newest that is valid, else the newest, so that Entra's refusal
-    /// says what is wrong with it; `None` for a secret.
+    /// says what is wrong with it; `None` for what is no certificate.
     #[must_use]
     pub fn certificate(&self, now: Timestamp) -> Option<&Arc<Certificate>> {
         self.candidates(now).into_iter().next()

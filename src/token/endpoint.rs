@@ -1,10 +1,10 @@
 //! The token endpoint on the wire: one POST of a form, one answer of limited size.
 //!
-//! The form ("OAuth 2.0 client credentials flow on the Microsoft identity platform") is `client_id`, `grant_type`,
-//! what the token is for (v2: `scope` = audience + `/.default`; v1: `resource` = audience), and the secret or the
-//! assertion. Each request carries a fresh `client-request-id`, which Entra returns as the correlation id.
+//! The form ("OAuth 2.0 client credentials flow on the Microsoft identity platform") is `client_id`, what is asked for
+//! (`grant_type` and what belongs to it), and the secret or the assertion. Each request carries a fresh
+//! `client-request-id`, which Entra returns as the correlation id.
 //!
-//! **Invariant:** the form goes to the tenant's own endpoint and nowhere else: redirects are not followed, and the
+//! **Invariant:** the form goes to the one address that is asked and nowhere else: redirects are not followed, and the
 //! assertion is good for that address only.
 
 use std::fmt;
@@ -18,22 +18,21 @@ use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::cloud::TokenEndpoint;
-use crate::http::headers;
+use crate::http::{Pool, headers};
 use crate::secret::Secret;
 
 /// Larger than any answer of Entra by far.
 const LARGEST_ANSWER: usize = 256 * 1024;
 
 /// What proves who asks, ready to be sent.
-pub(super) enum Proof<'a> {
+pub(super) enum Proof {
     /// A client secret.
-    Secret(&'a Secret),
+    Secret(Secret),
     /// A signed client assertion.
-    Assertion(&'a Secret),
+    Assertion(Secret),
 }
 
-impl Proof<'_> {
+impl Proof {
     /// What no error may repeat.
     pub(super) const fn text(&self) -> &Secret {
         match self {
@@ -52,21 +51,11 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(
-        url: Url,
-        endpoint: TokenEndpoint,
-        audience: &str,
-        client_id: &str,
-        proof: &Proof<'_>,
-        now: Timestamp,
-    ) -> Self {
+    /// `fields` say what is asked for.
+    pub(super) fn new(url: Url, client_id: &str, fields: &[(&str, &str)], proof: &Proof, now: Timestamp) -> Self {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("client_id", client_id);
-        form.append_pair("grant_type", "client_credentials");
-        match endpoint {
-            TokenEndpoint::V2 => form.append_pair("scope", &format!("{audience}/.default")),
-            TokenEndpoint::V1 => form.append_pair("resource", audience),
-        };
+        form.extend_pairs(fields);
         match proof {
             Proof::Secret(secret) => form.append_pair("client_secret", secret.expose()),
             Proof::Assertion(assertion) => form
@@ -113,11 +102,11 @@ pub(super) trait Transport: fmt::Debug + Send + Sync + 'static {
     fn post(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, TransportError>>;
 }
 
-impl Transport for reqwest::Client {
+impl Transport for Pool {
     fn post(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<Incoming, TransportError>> {
-        let client = self.clone();
+        let client = self.client();
         Box::pin(async move {
-            let mut response = client
+            let response = client
                 .post(outgoing.url)
                 .header(ACCEPT, "application/json")
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -126,16 +115,21 @@ impl Transport for reqwest::Client {
                 .send()
                 .await
                 .map_err(TransportError::NoAnswer)?;
-            let mut incoming = read_headers(response.status().as_u16(), response.headers(), outgoing.now);
-            while let Some(chunk) = response.chunk().await.map_err(TransportError::BrokeOff)? {
-                if incoming.body.len() + chunk.len() > LARGEST_ANSWER {
-                    return Err(TransportError::TooLong);
-                }
-                incoming.body.extend_from_slice(&chunk);
-            }
-            Ok(incoming)
+            receive(response, outgoing.now).await
         })
     }
+}
+
+/// The whole of an answer, within the limit; `now` is for one that tells no time.
+pub(super) async fn receive(mut response: reqwest::Response, now: Timestamp) -> Result<Incoming, TransportError> {
+    let mut incoming = read_headers(response.status().as_u16(), response.headers(), now);
+    while let Some(chunk) = response.chunk().await.map_err(TransportError::BrokeOff)? {
+        if incoming.body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(TransportError::TooLong);
+        }
+        incoming.body.extend_from_slice(&chunk);
+    }
+    Ok(incoming)
 }
 
 fn read_headers(status: u16, headers: &HeaderMap, now: Timestamp) -> Incoming {
@@ -160,17 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn the_two_forms() {
-        let secret = Secret::from("s&cr=t +~".to_owned());
+    fn the_form_with_either_proof() {
+        let proof = Proof::Secret(Secret::from("s&cr=t +~".to_owned()));
         let url = Url::parse("https://login.example/tid/oauth2/v2.0/token").unwrap();
-        let outgoing = Outgoing::new(
-            url.clone(),
-            TokenEndpoint::V2,
-            "https://manage.office.com",
-            "id",
-            &Proof::Secret(&secret),
-            Timestamp::UNIX_EPOCH,
-        );
+        let asked = [("grant_type", "client_credentials"), ("scope", "https://manage.office.com/.default")];
+        let outgoing = Outgoing::new(url.clone(), "id", &asked, &proof, Timestamp::UNIX_EPOCH);
         let expected = [
             ("client_id", "id"),
             ("grant_type", "client_credentials"),
@@ -179,19 +167,10 @@ mod tests {
         ];
         assert_eq!(form(&outgoing), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
-        let assertion = Secret::from("a.b.c".to_owned());
-        let outgoing = Outgoing::new(
-            url,
-            TokenEndpoint::V1,
-            "https://manage.office.com",
-            "id",
-            &Proof::Assertion(&assertion),
-            Timestamp::UNIX_EPOCH,
-        );
+        let proof = Proof::Assertion(Secret::from("a.b.c".to_owned()));
+        let outgoing = Outgoing::new(url, "id", &[], &proof, Timestamp::UNIX_EPOCH);
         let expected = [
             ("client_id", "id"),
-            ("grant_type", "client_credentials"),
-            ("resource", "https://manage.office.com"),
             ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
             ("client_assertion", "a.b.c"),
         ];

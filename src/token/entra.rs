@@ -130,7 +130,7 @@ const TABLE: &[Entry] = &[
         "set this host's clock (chrony or systemd-timesyncd)",
     ),
     entry(
-        &[50_027, 700_021, 700_023],
+        &[50_027, 50_013, 700_021, 700_023],
         Scope::App,
         "assertion_malformed",
         "Entra takes the client assertion of the app {client} for malformed, or for another app's or another authority's",
@@ -301,6 +301,9 @@ const TABLE: &[Entry] = &[
     passing(&[50_196], "entra_loop", "Entra says that the app {client} asks for the same token too often", 10 * 60),
 ];
 
+/// What refusals of an assertion mean where it was somebody else's token.
+const FOREIGN_TOKEN: [&str; 3] = ["certificate_unknown", "assertion_invalid", "assertion_malformed"];
+
 const fn verdict(scope: Scope, kind: &'static str, cause: &'static str, remedy: &'static str) -> Verdict {
     Verdict { scope, kind, cause, remedy, code: None, least_wait: Duration::ZERO }
 }
@@ -349,6 +352,23 @@ pub fn judge(status: u16, json: bool, error: Option<&str>, codes: &[u32]) -> Ver
     known.unwrap_or_else(|| Verdict { code: first, ..by_error(error) })
 }
 
+impl Verdict {
+    /// The same, if what proved the app was somebody else's token and not an assertion of its own.
+    #[must_use]
+    pub fn of_foreign_token(self) -> Self {
+        if FOREIGN_TOKEN.contains(&self.kind) {
+            let cause = "Entra does not accept the federated token of the app {client}";
+            return Self { kind: "federated_refused", cause, remedy: FEDERATED, ..self };
+        }
+        if self.code == Some(OUTSIDE_TIME_RANGE) {
+            let cause = "Entra found the federated token of the app {client} outside its time range";
+            let remedy = "see to it that the token is renewed in time, and that this host's clock is right";
+            return Self { kind: "federated_expired", cause, remedy, ..self };
+        }
+        self
+    }
+}
+
 /// The second best: OAuth's own `error` (RFC 6749, section 5.2). It never makes an app's trouble of it, because the
 /// same text comes with codes of either kind.
 fn by_error(error: Option<&str>) -> Verdict {
@@ -388,8 +408,8 @@ fn by_error(error: Option<&str>) -> Verdict {
 /// What the table's sentences are about.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The tenant's id.
-    pub tenant: TenantId,
+    /// The tenant's id; `None` before a sign-in has told whose it is.
+    pub tenant: Option<TenantId>,
     /// The app's client id.
     pub client: &'a str,
     /// The cloud's name in the configuration.
@@ -406,9 +426,10 @@ pub struct Subject<'a> {
 #[must_use]
 pub fn fill(sentence: &str, subject: &Subject<'_>) -> String {
     let Subject { tenant, client, cloud, authority, audience, thumbprint } = subject;
-    let tenant = tenant.to_string();
     // "Grant tenant-wide admin consent to an application": the address that needs no redirect URI.
-    let consent = format!("{authority}/{tenant}/adminconsent?client_id={client}");
+    let path = tenant.map_or_else(|| "organizations".to_owned(), |tenant| tenant.to_string());
+    let consent = format!("{authority}/{path}/adminconsent?client_id={client}");
+    let tenant = tenant.map_or_else(|| "of the account that signed in".to_owned(), |tenant| tenant.to_string());
     [
         ("{tenant}", tenant.as_str()),
         ("{client}", client),
@@ -429,7 +450,7 @@ mod tests {
     use super::*;
 
     const SUBJECT: Subject<'_> = Subject {
-        tenant: TenantId::from_bytes([0x11; 16]),
+        tenant: Some(TenantId::from_bytes([0x11; 16])),
         client: "client",
         cloud: "worldwide",
         authority: "https://login.microsoftonline.com",
@@ -464,8 +485,8 @@ mod tests {
                 Scope::App,
                 &[
                     7_000_215, 7_000_222, 700_027, 700_024, 50_012, 700_030, 7_000_218, 7_000_216, 650_051, 650_056,
-                    50_194, 50_011, 50_027, 700_021, 700_023, 70_011, 1_002_012, 901_002, 50_049, 700_211, 700_212,
-                    700_213, 7_002_137, 7_002_138, 70_021,
+                    50_194, 50_011, 50_027, 50_013, 700_021, 700_023, 70_011, 1_002_012, 901_002, 50_049, 700_211,
+                    700_212, 700_213, 7_002_137, 7_002_138, 70_021,
                 ][..],
             ),
             (
@@ -533,6 +554,24 @@ mod tests {
     }
 
     #[test]
+    fn a_foreign_token_is_not_taken_for_a_certificate() {
+        for (code, kind) in [
+            (700_027, "federated_refused"),
+            (50_012, "federated_refused"),
+            (50_027, "federated_refused"),
+            (50_013, "federated_refused"),
+            (700_024, "federated_expired"),
+            (700_213, "federated_mismatch"),
+            (90_002, "tenant_unknown"),
+        ] {
+            let verdict = judge(401, true, Some("invalid_client"), &[code]).of_foreign_token();
+            assert_eq!((verdict.kind, verdict.code), (kind, Some(code)));
+            let told = fill(verdict.cause, &SUBJECT) + &fill(verdict.remedy, &SUBJECT);
+            assert!(!told.contains("thumbprint") && !told.contains('{'), "{told}");
+        }
+    }
+
+    #[test]
     fn only_the_table_makes_an_apps_trouble() {
         for error in [
             "invalid_client",
@@ -548,6 +587,12 @@ mod tests {
 
     #[test]
     fn sentences_name_what_they_are_about() {
+        let unknown = Subject { tenant: None, ..SUBJECT };
+        assert_eq!(
+            fill("the tenant {tenant} has not consented", &unknown),
+            "the tenant of the account that signed in has not consented"
+        );
+        assert!(fill(CONSENT, &unknown).contains("https://login.microsoftonline.com/organizations/adminconsent?"));
         assert!(fill(UPLOAD, &SUBJECT).contains("thumbprint 0A1B to the app registration client"));
         assert!(fill(CONSENT, &SUBJECT).contains(
             "https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/adminconsent?client_id=client"

@@ -2,16 +2,21 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::Service;
 use super::answer::{Refusal, Unusable};
 use super::assertion::AssertionError;
 use super::endpoint::TransportError;
 use super::entra::{Scope, Subject, Verdict, fill};
+use super::federated::Unfit;
+use super::identity::IdentityError;
 use super::renewal::LONGEST_ASKED;
+use crate::http::fault::{Fault, root_cause};
 use crate::report::Trouble;
 use crate::retry::Advice;
 
@@ -42,6 +47,10 @@ pub(super) enum Problem {
     Unusable(Unusable),
     #[error("there is no certificate to sign with")]
     NoCertificate,
+    #[error("the federated token cannot be used")]
+    File(#[source] Unfit),
+    #[error("the managed identity has no token")]
+    Identity(#[source] IdentityError),
     #[error("the last request was less than half a minute ago")]
     TooSoon,
     #[error("the request ended without a result")]
@@ -88,7 +97,19 @@ impl TokenError {
         self.because(format!("none of the tenants that were asked for knows the app {client_id}"))
     }
 
-    pub(super) const fn scope(&self) -> Scope {
+    /// Whether the same question can be asked again at once: another certificate signs, or by the right time.
+    pub(super) fn is_overcome(&self) -> bool {
+        self.scope == Scope::Passing && matches!(self.kind, "certificate_refused" | "clock") && self.asked.is_none()
+    }
+
+    /// Whether it was found out on this host, so that trying again costs nobody anything.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(&*self.problem, Problem::File(_) | Problem::Identity(_))
+    }
+
+    /// Whom it concerns.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
         self.scope
     }
 
@@ -184,23 +205,28 @@ impl TokenError {
 
     /// Entra cannot be reached, or its answer cannot be read to the end.
     pub(super) fn unreachable(error: TransportError, subject: &Subject<'_>) -> Self {
-        let (kind, what) = match &error {
-            TransportError::NoAnswer(source) if source.is_timeout() => ("timeout", "did not answer in time"),
-            TransportError::NoAnswer(source) if source.is_connect() => ("unreachable", "cannot be reached"),
-            TransportError::NoAnswer(_) => ("connection", "gave no answer"),
-            TransportError::BrokeOff(_) => ("broken_off", "broke its answer off"),
-            TransportError::TooLong => ("too_long", "sent an answer that is too long to be Entra's"),
+        let fault = match &error {
+            TransportError::NoAnswer(source) => Some(Fault::of(source, false)),
+            TransportError::BrokeOff(_) | TransportError::TooLong => None,
+        };
+        let (kind, what) = match (fault, &error) {
+            (Some(Fault::Dns), _) => ("dns", "cannot be found by its name"),
+            (Some(Fault::Proxy), _) => ("proxy", "cannot be reached, since the proxy does not connect us"),
+            (Some(Fault::Tls), _) => ("tls", "cannot be spoken to by TLS"),
+            (Some(Fault::Connect), _) => ("unreachable", "cannot be reached"),
+            (Some(Fault::NoAnswer | Fault::Stalled), _) => ("timeout", "did not answer in time"),
+            (Some(Fault::BrokenOff | Fault::Protocol), _) => ("connection", "gave no answer"),
+            (None, TransportError::TooLong) => ("too_long", "sent an answer that is too long to be Entra's"),
+            (None, _) => ("broken_off", "broke its answer off"),
         };
         let mut cause = format!("{} {what}", subject.authority);
-        if let Some(innermost) = innermost(&error) {
-            _ = write!(cause, " ({innermost})");
+        if let Some(root) = root_cause(&error) {
+            _ = write!(cause, " ({root})");
         }
-        let trouble = Trouble {
-            remedy: "if it does not pass, check the network, DNS, the proxy, and that this host trusts the proxy's \
-                     certificates"
-                .to_owned(),
-            ..Trouble::passing(kind, cause)
-        };
+        let remedy = fault.map(Fault::remedy).filter(|remedy| !remedy.is_empty());
+        let remedy =
+            remedy.unwrap_or("if it does not pass, check the network and what is on the way (proxy, firewall)");
+        let trouble = Trouble { remedy: remedy.to_owned(), ..Trouble::passing(kind, cause) };
         Self::new(Problem::Transport(error), kind, Scope::Passing, None, trouble)
     }
 
@@ -220,6 +246,70 @@ impl TokenError {
         let trouble =
             Trouble::for_operator("certificate_missing", "the app has no certificate to sign with", "configure one");
         Self::new(Problem::NoCertificate, "certificate_missing", Scope::App, None, trouble)
+    }
+
+    /// There is no token in the file that should have one.
+    pub(super) fn federated_file(path: &Path, unfit: Unfit) -> Self {
+        let (kind, remedy) = match &unfit {
+            Unfit::Missing => (
+                "federated_token_missing",
+                "see to it that the platform puts the token there (a projected volume), or correct `federated_token_file`",
+            ),
+            Unfit::Denied | Unfit::Special | Unfit::Failed(_) => (
+                "federated_token_unreadable",
+                "let the user that runs tenantry read it, or correct `federated_token_file`",
+            ),
+            Unfit::Empty | Unfit::TooLarge | Unfit::NoJwt => (
+                "federated_token_malformed",
+                "see to it that the file holds the issuer's token (a JWT) and nothing else",
+            ),
+        };
+        let mut cause = format!("the federated token file `{}` {unfit}", path.display());
+        if let Unfit::Failed(error) = &unfit {
+            _ = write!(cause, " ({error})");
+        }
+        let trouble = Trouble::for_operator(kind, cause, remedy);
+        Self::new(Problem::File(unfit), kind, Scope::App, None, trouble)
+    }
+
+    /// The host's managed identity has no token for us.
+    pub(super) fn managed_identity(error: IdentityError, name: &str, service: &Service) -> Self {
+        let what = match &error {
+            IdentityError::Transport(TransportError::NoAnswer(_)) => "is not reached",
+            IdentityError::Refused(refusal, _) if refusal.status == 404 || refusal.status == 410 => "is not ready",
+            IdentityError::Refused(refusal, _) if refusal.status == 429 => "asks for fewer requests",
+            IdentityError::Refused(refusal, _) if refusal.status >= 500 => "is unavailable for the moment",
+            IdentityError::Refused(refusal, _) if !refusal.json => "did not answer as it should",
+            IdentityError::Refused(..) => "refuses a token",
+            _ => "gave no token",
+        };
+        let mut cause = format!("{service} {what} for the managed identity {name}");
+        match (&error, root_cause(&error)) {
+            (IdentityError::Refused(..) | IdentityError::Unusable(_) | IdentityError::NoJwt, _) => {
+                _ = write!(cause, ": {error}");
+            }
+            (_, Some(root)) => _ = write!(cause, " ({root})"),
+            _ => {}
+        }
+        let (kind, scope, after, remedy) = match (&error, error.advice()) {
+            (IdentityError::Transport(TransportError::NoAnswer(_)) | IdentityError::Client(_), _) => (
+                "managed_identity_unreachable",
+                Scope::App,
+                None,
+                "run this on an Azure host, let it reach that address without a proxy, or choose another credential",
+            ),
+            (_, Advice::Retry { after }) => {
+                ("managed_identity_busy", Scope::Passing, after, "if it stays, look at the host's agent")
+            }
+            _ => (
+                "managed_identity_refused",
+                Scope::App,
+                None,
+                "assign this user-assigned identity to the host, and check the id in `managed_identity`",
+            ),
+        };
+        let trouble = Trouble { needs_operator: scope == Scope::App, ..Trouble::for_operator(kind, cause, remedy) };
+        Self::new(Problem::Identity(error), kind, scope, after, trouble)
     }
 
     pub(super) fn too_soon() -> Self {
@@ -255,9 +345,4 @@ impl TokenError {
         trouble.correlation_id.get_or_insert_with(|| id.to_string());
         self
     }
-}
-
-/// The last of the errors that caused `error`: "connection refused" says more than "error sending request".
-fn innermost(error: &dyn Error) -> Option<String> {
-    std::iter::successors(error.source(), |error| (*error).source()).last().map(ToString::to_string)
 }

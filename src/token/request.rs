@@ -1,25 +1,20 @@
-//! One question to Entra: who asks, for what, and how the answer is taken.
-//!
-//! **Invariant:** this is the only place that holds a proof (a secret or a fresh assertion) beside an answer, and what
-//! leaves it is a token or an error in which the proof does not occur.
+//! One question to Entra that is asked again and again: a token for a tenant's data.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use url::Url;
 
-use super::answer::{self, Grant, NoGrant, Refusal, Unusable};
-use super::endpoint::{Incoming, Outgoing, Proof, Transport};
-use super::entra::{self, CERTIFICATE_REFUSED, OUTSIDE_TIME_RANGE, Scope, Subject, Verdict};
+use super::answer::{self, Grant, Unusable};
+use super::applicant::{self, Applicant, Question, Wire};
+use super::endpoint::Transport;
+use super::entra::Subject;
 use super::rollover::Rollover;
-use super::{Certificate, Credential, TokenError, assertion};
+use super::{Credential, TokenError};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::TenantId;
-
-/// A host's clock that is off by less than this is not why an assertion was refused: Entra allows five minutes.
-const CLOCK_IS_OFF: SignedDuration = SignedDuration::from_mins(1);
 
 /// What is asked for, and by whom.
 #[derive(Debug, Clone)]
@@ -45,7 +40,7 @@ pub struct TokenRequest {
 impl TokenRequest {
     /// Scheme and host of the authority, without the slash that an address ends with.
     pub(super) fn authority(&self) -> String {
-        self.cloud.authority.as_str().trim_end_matches('/').to_owned()
+        applicant::authority(&self.cloud)
     }
 
     /// Whether a token that answers the one also answers the other: it opens the same data at the same host.
@@ -61,17 +56,32 @@ impl TokenRequest {
             && self.client_id == other.client_id
             && self.credential == other.credential
     }
+
+    fn applicant(&self) -> Applicant {
+        Applicant {
+            cloud: Arc::clone(&self.cloud),
+            app: self.app.clone(),
+            client_id: self.client_id.clone(),
+            credential: self.credential.clone(),
+        }
+    }
+
+    /// The field that says what the token is for.
+    fn purpose(&self) -> (&'static str, String) {
+        match self.endpoint {
+            TokenEndpoint::V2 => ("scope", format!("{}/.default", self.audience)),
+            TokenEndpoint::V1 => ("resource", self.audience.clone()),
+        }
+    }
 }
 
 /// Asks the same question whenever it is told to.
 #[derive(Debug)]
 pub(super) struct Asker {
     request: TokenRequest,
-    authority: String,
+    who: Applicant,
     url: Url,
-    transport: Arc<dyn Transport>,
-    clock: SharedClock,
-    time: Arc<ServiceTime>,
+    wire: Wire,
 }
 
 impl Asker {
@@ -81,13 +91,17 @@ impl Asker {
         clock: SharedClock,
         time: Arc<ServiceTime>,
     ) -> Self {
-        let url = request.cloud.token_endpoint(request.tenant, request.endpoint);
-        Self { authority: request.authority(), request, url, transport, clock, time }
+        Self::on(Wire { transport, clock, time }, request)
     }
 
     /// One that asks another question in the same way.
     pub(super) fn with(&self, request: TokenRequest) -> Self {
-        Self::new(request, Arc::clone(&self.transport), Arc::clone(&self.clock), Arc::clone(&self.time))
+        Self::on(self.wire.clone(), request)
+    }
+
+    fn on(wire: Wire, request: TokenRequest) -> Self {
+        let url = request.cloud.token_endpoint(request.tenant, request.endpoint);
+        Self { who: request.applicant(), request, url, wire }
     }
 
     pub(super) const fn request(&self) -> &TokenRequest {
@@ -95,7 +109,7 @@ impl Asker {
     }
 
     pub(super) const fn time(&self) -> &Arc<ServiceTime> {
-        &self.time
+        &self.wire.time
     }
 
     pub(super) const fn tenant(&self) -> TenantId {
@@ -104,135 +118,49 @@ impl Asker {
 
     /// The service's time.
     pub(super) fn now(&self) -> Timestamp {
-        self.time.now()
+        self.wire.time.now()
     }
 
     /// A token was granted that cannot be put into a header.
     pub(super) fn cannot_send(&self) -> TokenError {
-        TokenError::unusable(Unusable::OddToken, &self.subject(""))
+        let TokenRequest { cloud, client_id, audience, tenant, .. } = &self.request;
+        let subject = Subject {
+            tenant: Some(*tenant),
+            client: client_id,
+            cloud: &cloud.name,
+            authority: &self.who.authority(),
+            audience,
+            thumbprint: "",
+        };
+        TokenError::unusable(Unusable::OddToken, &subject)
     }
 
     /// Asks Entra for a token; `rollover` says which of the app's certificates signs.
     pub(super) async fn ask(&self, rollover: &Rollover) -> Result<Grant, TokenError> {
-        let request = &self.request;
-        let confirmed = self.time.confirmed();
-        // The service's time signs, so that a host with a wrong clock still gets a token; the first time of all,
-        // and after an hour without any answer, there is only the host's.
-        let signed_at = confirmed.unwrap_or_else(|| self.clock.now());
-        let certificate = rollover.choose(&request.credential, signed_at);
-        let thumbprint = certificate.as_ref().map_or("", |certificate| certificate.sha1_hex());
-        let subject = self.subject(thumbprint);
-
-        let assertion;
-        let proof = match &request.credential {
-            Credential::Secret(secret) => Proof::Secret(secret),
-            Credential::Certificates { signing, .. } => {
-                let certificate = certificate.as_ref().ok_or_else(TokenError::no_certificate)?;
-                assertion = assertion::sign(certificate, *signing, &request.client_id, &self.url, signed_at)
-                    .map_err(TokenError::unsigned)?;
-                Proof::Assertion(&assertion)
-            }
+        let (name, purpose) = self.request.purpose();
+        let fields = [("grant_type", "client_credentials"), (name, purpose.as_str())];
+        let question = Question {
+            url: &self.url,
+            fields: &fields,
+            concealed: &[],
+            tenant: Some(self.request.tenant),
+            audience: &self.request.audience,
         };
-        let (endpoint, audience, client) = (request.endpoint, &request.audience, &request.client_id);
-        let outgoing = Outgoing::new(self.url.clone(), endpoint, audience, client, &proof, self.time.now());
-        let request_id = outgoing.request_id;
-        let incoming = self
-            .transport
-            .post(outgoing)
-            .await
-            .map_err(|error| TokenError::unreachable(error, &subject).or_correlation_id(request_id))?;
-        let answer = answer::read(&incoming, self.time.now(), proof.text());
-        // A proxy's page has a proxy's clock.
-        let is_entras = !matches!(&answer, Err(NoGrant::Refused(refusal)) if !refusal.json);
-        if let Some(date) = incoming.date.filter(|_| is_entras) {
-            self.time.observe(date);
-        }
-        let no_grant = match answer {
-            Ok(grant) => {
-                if let Some(certificate) = &certificate {
-                    rollover.accepted(certificate, &request.app, &request.client_id);
-                }
-                return Ok(grant);
-            }
-            Err(no_grant) => no_grant,
-        };
-        let error = match no_grant {
-            NoGrant::Unusable(unusable) => TokenError::unusable(unusable, &subject),
-            NoGrant::Refused(refusal) => {
-                let verdict = entra::judge(refusal.status, refusal.json, refusal.error.as_deref(), &refusal.codes);
-                match (verdict.scope, verdict.code, certificate.as_deref()) {
-                    (Scope::App, Some(OUTSIDE_TIME_RANGE), _) => {
-                        self.outside_time(refusal, &verdict, &incoming, &subject, (signed_at, confirmed.is_some()))
-                    }
-                    (Scope::App, Some(code), Some(certificate)) if CERTIFICATE_REFUSED.contains(&code) => {
-                        let signed = (certificate, signed_at);
-                        self.certificate_refused(refusal, &verdict, &incoming, &subject, signed, rollover)
-                    }
-                    _ => TokenError::refused(refusal, &verdict, &subject, incoming.retry_after),
-                }
-            }
-        };
-        Err(error.or_correlation_id(request_id))
+        self.wire.ask(&self.who, question, rollover, answer::read).await
     }
+}
 
-    /// Entra does not know the certificate that signed: the app's trouble if there is no other one to sign with.
-    fn certificate_refused(
-        &self,
-        refusal: Box<Refusal>,
-        verdict: &Verdict,
-        incoming: &Incoming,
-        subject: &Subject<'_>,
-        (certificate, signed_at): (&Certificate, Timestamp),
-        rollover: &Rollover,
-    ) -> TokenError {
-        let TokenRequest { credential, app, client_id, .. } = &self.request;
-        let Some(instead) = rollover.refused(certificate, credential, signed_at) else {
-            return TokenError::refused(refusal, verdict, subject, incoming.retry_after);
-        };
-        let error =
-            TokenError::certificate_refused(refusal, verdict, subject, instead.sha1_hex(), incoming.retry_after);
-        rollover.tell(certificate, app, client_id, &error.trouble(), signed_at);
-        error
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+    use crate::token::testing;
 
-    /// Entra found the assertion outside its time: by whose clock it was signed tells whether that can be helped.
-    fn outside_time(
-        &self,
-        refusal: Box<Refusal>,
-        verdict: &Verdict,
-        incoming: &Incoming,
-        subject: &Subject<'_>,
-        (signed_at, signed_by_service): (Timestamp, bool),
-    ) -> TokenError {
-        let cause = self.clock_trouble(signed_at, signed_by_service, incoming.date);
-        let off = self.time.host_ahead_by().is_some_and(|ahead| ahead.abs() > CLOCK_IS_OFF);
-        if off && !signed_by_service && self.time.confirmed().is_some() {
-            return TokenError::clock_was_off(refusal, cause);
-        }
-        TokenError::refused(refusal, verdict, subject, incoming.retry_after).because(cause)
-    }
-
-    /// Both clocks, for the one who has to set one of them.
-    fn clock_trouble(&self, signed_at: Timestamp, signed_by_service: bool, date: Option<Timestamp>) -> String {
-        let by = if signed_by_service { "Microsoft's time" } else { "this host's clock" };
-        let until = signed_at.saturating_add(assertion::LIFE).unwrap_or(signed_at);
-        let theirs = date.map_or_else(|| "not told".to_owned(), |date| format!("{date:.0}"));
-        format!(
-            "Entra found the client assertion outside its time range: by {by} it was good from {signed_at:.0} to \
-             {until:.0}; this host's clock says {:.0}, Entra's clock {theirs}",
-            self.clock.now()
-        )
-    }
-
-    fn subject<'a>(&'a self, thumbprint: &'a str) -> Subject<'a> {
-        let TokenRequest { cloud, client_id, audience, tenant, .. } = &self.request;
-        Subject {
-            tenant: *tenant,
-            client: client_id,
-            cloud: &cloud.name,
-            authority: &self.authority,
-            audience,
-            thumbprint,
-        }
+    #[test]
+    fn each_endpoint_has_its_own_word_for_what_a_token_is_for() {
+        let request = testing::request(1, Credential::Secret(Secret::from("s".to_owned())));
+        let purpose = |endpoint| TokenRequest { endpoint, ..request.clone() }.purpose();
+        assert_eq!(purpose(TokenEndpoint::V2), ("scope", "https://manage.office.com/.default".to_owned()));
+        assert_eq!(purpose(TokenEndpoint::V1), ("resource", "https://manage.office.com".to_owned()));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A new certificate is often configured before it is uploaded, and Entra needs minutes to hand it to all of its sites.
 //! One that Entra refuses is therefore put aside for an hour, for all tenants of the app, and the next newest signs
-//! meanwhile; after that, one request tries it again. Only when all are refused is that the app's trouble, and then they
-//! take turns, so that a remedy for either is noticed.
+//! meanwhile; after that, one request tries it again, and sooner if the one that signs in its place is refused too: that is
+//! how it looks when the new certificate was uploaded and the old one removed. Only when all are refused within minutes is
+//! that the app's trouble, and then they take turns, so that a remedy for either is noticed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,8 @@ use crate::retry::jittered;
 
 /// For how long a refused certificate is put aside.
 const ASIDE: Duration = Duration::from_hours(1);
+/// A refusal that is older than this may be over.
+const STALE: Duration = Duration::from_mins(5);
 /// How long the one request that tries it again may take before another does.
 const TRIAL: Duration = Duration::from_mins(2);
 
@@ -33,6 +36,7 @@ pub(super) struct Rollover {
 #[derive(Debug)]
 struct Aside {
     until: Instant,
+    refused: Instant,
     history: History,
 }
 
@@ -81,12 +85,27 @@ impl Rollover {
     ) -> Option<Arc<Certificate>> {
         let now = Instant::now();
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = aside
-            .entry(certificate.sha256_hex().to_owned())
-            .or_insert_with(|| Aside { until: now, history: History::default() });
+        let refused = aside.entry(certificate.sha256_hex().to_owned()).or_insert_with(|| Aside {
+            until: now,
+            refused: now,
+            history: History::default(),
+        });
         refused.until = now + jittered(ASIDE, 0.1);
-        let good = |other: &&Arc<Certificate>| aside.get(other.sha256_hex()).is_none_or(|known| known.until <= now);
-        credential.candidates(at).into_iter().find(good).cloned()
+        refused.refused = now;
+        let candidates = credential.candidates(at);
+        let good = |other: &&&Arc<Certificate>| aside.get(other.sha256_hex()).is_none_or(|known| known.until <= now);
+        if let Some(good) = candidates.iter().find(good) {
+            return Some(Arc::clone(good));
+        }
+        // None is left but those whose refusals are old news.
+        let stale = |other: &&&Arc<Certificate>| {
+            aside.get(other.sha256_hex()).is_some_and(|known| now.duration_since(known.refused) >= STALE)
+        };
+        let again = candidates.iter().find(stale).map(|other| Arc::clone(other))?;
+        if let Some(known) = aside.get_mut(again.sha256_hex()) {
+            known.until = now;
+        }
+        Some(again)
     }
 
     /// Writes to the journal that another certificate signs in its place: when that is new, and then seldom.

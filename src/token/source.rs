@@ -30,11 +30,13 @@ use tracing::{Instrument as _, debug, debug_span};
 use super::TokenError;
 use super::answer::Grant;
 use super::app::{Admission, AppAlarms, AppKey, Member};
+use super::claims::{self, Claims};
 use super::endpoint::Transport;
 use super::entra::Scope;
 use super::renewal::{self, FLOOR, LONGEST_ASKED, LONGEST_REMEMBERED};
 use super::request::{Asker, TokenRequest};
 use crate::clock::{ServiceTime, SharedClock};
+use crate::http::Pool;
 use crate::report::Trouble;
 use crate::retry::{Backoff, Stage};
 
@@ -64,6 +66,12 @@ impl AccessToken {
     #[must_use]
     pub const fn valid_until(&self) -> Instant {
         self.valid_until
+    }
+
+    /// What it says of itself, for diagnosis only; `None` if it is opaque.
+    #[must_use]
+    pub fn claims(&self) -> Option<Claims> {
+        claims::read(self.authorization.to_str().ok()?.strip_prefix("Bearer ")?)
     }
 
     /// Counts the tokens of its source, from 1.
@@ -214,7 +222,7 @@ impl TokenSource {
     #[must_use]
     pub fn new(
         request: TokenRequest,
-        http: reqwest::Client,
+        http: Pool,
         clock: SharedClock,
         time: Arc<ServiceTime>,
         apps: &Arc<AppAlarms>,
@@ -274,6 +282,28 @@ impl TokenSource {
             }
         };
         arrival(flight).await
+    }
+
+    /// The token for somebody who looks whether what was wrong still is: as [`token`](Self::token), save that after a failure
+    /// it is asked again without the pause that collecting makes, as soon as [`FLOOR`] and Entra allow. An app's alarm
+    /// still lets one probe through at a time.
+    pub async fn look_again(&self) -> Result<AccessToken, TokenError> {
+        let flight = {
+            let mut state = self.inner.state();
+            let now = Instant::now();
+            match (&state.last_error, &state.flight) {
+                (None, _) => None,
+                (Some(_), Some(flight)) => Some(flight.clone()),
+                (Some(_), None) if now >= state.floor => Some(self.start(&mut state)),
+                (Some(error), None) => {
+                    return Err(error.clone().waiting(state.not_before.saturating_duration_since(now)));
+                }
+            }
+        };
+        match flight {
+            Some(flight) => arrival(flight).await,
+            None => self.token().await,
+        }
     }
 
     /// A 401: renews once for this token's generation, at once if enough time has passed since it was asked for,

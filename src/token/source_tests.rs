@@ -21,7 +21,7 @@ use crate::token::endpoint::Incoming;
 use crate::token::testing::{
     Bench, Pair, Reply, SECRET, Seen, TOKEN, answered, granted, listening, pair, refused, request, some_pair,
 };
-use crate::token::{Certificate, Credential, Signing};
+use crate::token::{Certificate, Credential, Federated, Signing};
 
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -569,6 +569,55 @@ async fn an_expired_secret_of_fifty_tenants_is_one_alarm_and_one_probe_at_a_time
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_looks_again_waits_for_the_floor_and_not_for_the_pause() {
+    let mended = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let mended = Arc::clone(&mended);
+        move |_, _| if mended.load(Ordering::Relaxed) { granted(3600) } else { refused(7_000_112) }
+    });
+    let source = bench.source(1);
+    source.look_again().await.expect_err("the app is disabled in the tenant");
+    for _ in 0..1000 {
+        source.look_again().await.expect_err("the last answer");
+    }
+    assert_eq!(bench.requests(), 1, "the floor holds for everybody");
+    mended.store(true, Ordering::Relaxed);
+    sleep(FLOOR).await;
+    source.token().await.expect_err("collecting pauses for minutes");
+    assert_eq!(source.look_again().await.unwrap().generation(), 1);
+    for _ in 0..1000 {
+        source.look_again().await.unwrap();
+    }
+    assert_eq!(bench.requests(), 2, "a token that is there is taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_looks_again_at_an_app_costs_one_probe() {
+    let renewed = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let renewed = Arc::clone(&renewed);
+        move |_, _| if renewed.load(Ordering::Relaxed) { granted(3600) } else { refused(7_000_222) }
+    });
+    let tenants = tenants(&bench, 50);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(bench.requests(), 2);
+    let look_again = async || {
+        bench.apps.look_again();
+        join_all(tenants.iter().map(|(source, _)| source.look_again())).await
+    };
+    assert!(look_again().await.iter().all(Result::is_err));
+    assert_eq!(bench.requests(), 2, "less than half a minute ago");
+    sleep(FLOOR).await;
+    assert!(look_again().await.iter().all(Result::is_err));
+    assert!(look_again().await.iter().all(Result::is_err));
+    assert_eq!(bench.requests(), 3, "one probe for all");
+    renewed.store(true, Ordering::Relaxed);
+    sleep(FLOOR).await;
+    assert!(look_again().await.iter().any(Result::is_ok));
+    assert_eq!(bench.apps.alarms(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_that_expires_in_service_costs_two_requests() {
     let expired = Arc::new(AtomicBool::new(false));
     let bench = Bench::new({
@@ -870,6 +919,38 @@ async fn a_certificate_that_is_not_uploaded_yet_stops_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_certificate_that_was_refused_signs_when_the_old_one_is_withdrawn() {
+    let (lines, _listening) = listening(tracing::Level::INFO);
+    let (credential, [old, new]) = two_certificates();
+    let switched = Arc::new(AtomicBool::new(false));
+    let bench = Bench::new({
+        let (switched, old, new) = (Arc::clone(&switched), old.clone(), new.clone());
+        move |_, seen| {
+            let known = if switched.load(Ordering::Relaxed) { &new } else { &old };
+            if signer(seen) == *known { granted(3600) } else { refused(700_027) }
+        }
+    });
+    let sources: Vec<_> = (1..=5).map(|tenant| bench.source_with(tenant, credential.clone())).collect();
+    let _renewing: Vec<_> = sources.iter().map(renewing).collect();
+    sleep(20 * MINUTE).await;
+    // The new one is uploaded and the old one removed, long before the new one's turn.
+    switched.store(true, Ordering::Relaxed);
+    let start = Instant::now();
+    while start.elapsed() < 2 * HOUR {
+        sleep(MINUTE).await;
+        for source in &sources {
+            source.token().await.unwrap_or_else(|error| panic!("{:?}: {}", start.elapsed(), error.trouble()));
+        }
+    }
+    assert_eq!(bench.apps.alarms(), []);
+    assert!(!lines.text().contains("ERROR"), "{}", lines.text());
+    let last = bench.seen().pop().unwrap();
+    assert_eq!(signer(&last), new);
+    let refusals = bench.seen().iter().filter(|seen| signer(seen) == old).count();
+    assert!(refusals < 15, "{refusals} requests were signed with the old one");
+}
+
+#[tokio::test(start_paused = true)]
 async fn certificates_that_are_all_refused_are_the_apps_trouble() {
     let (credential, [old, _]) = two_certificates();
     let uploaded = Arc::new(AtomicBool::new(false));
@@ -890,4 +971,91 @@ async fn certificates_that_are_all_refused_are_the_apps_trouble() {
     sleep(40 * MINUTE).await;
     assert!(source.token().await.is_ok(), "the one that is remedied is found, whichever it is");
     assert_eq!(bench.apps.alarms(), []);
+}
+
+/// A JWT for `audience`, as another issuer signs it.
+fn foreign_jwt(number: u32, audience: &str) -> String {
+    let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({"iss": "https://k8s.example", "sub": "system:serviceaccount:a:b", "aud": audience, "jti": number,
+                        "exp": 1_795_352_400});
+    format!("{}.{}.c2lnbmF0dXJl", part(json!({"alg": "RS256"})), part(claims))
+}
+
+const EXCHANGE: &str = "api://AzureADTokenExchange";
+
+#[tokio::test(start_paused = true)]
+async fn a_federated_token_is_read_for_each_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let bench = Bench::new(|_, _| granted(3600));
+    let source = bench.source_with(1, Credential::Federated(Federated::File(path.clone())));
+    for number in 0..3 {
+        std::fs::write(&path, format!("{}\n", foreign_jwt(number, EXCHANGE))).unwrap();
+        let token = source.token().await.unwrap();
+        let seen = bench.seen().pop().unwrap();
+        assert_eq!(seen.field("client_assertion"), Some(&foreign_jwt(number, EXCHANGE)[..]));
+        assert_eq!(seen.field("client_assertion_type"), Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer"));
+        tokio::time::sleep_until(token.valid_until()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_that_is_missing_is_one_alarm_and_looked_for_soon() {
+    let (lines, _listening) = listening(tracing::Level::INFO);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let bench = Bench::new(|_, _| granted(3600));
+    let credential = Credential::Federated(Federated::File(path.clone()));
+    let sources: Vec<_> = (0..20).map(|tenant| bench.source_with(tenant, credential.clone())).collect();
+    let _renewals: Vec<_> = sources.iter().map(renewing).collect();
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    let status = sources[7].status().last_error.unwrap();
+    assert_eq!((status.kind.as_str(), status.shared, status.needs_operator), ("federated_token_missing", true, true));
+    assert!(status.cause.contains(path.to_str().unwrap()), "{status}");
+    assert!(status.remedy.contains("`federated_token_file`"), "{status}");
+    assert_eq!(bench.requests(), 0, "nothing is asked without a proof");
+    assert!((1..=3).contains(&lines.text().matches("ERROR").count()), "one alarm, told again seldom: {}", lines.text());
+
+    std::fs::write(&path, foreign_jwt(1, EXCHANGE)).unwrap();
+    tokio::time::sleep(Duration::from_secs(2 * 60 + 30)).await;
+    for source in &sources {
+        assert!(source.status().valid_until.is_some(), "{:?}", source.status());
+    }
+    assert!(lines.text().contains("app works again"), "{}", lines.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_refused_federated_token_says_of_itself_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    for (code, audience, kind, cause, remedy) in [
+        (
+            700_213,
+            EXCHANGE,
+            "federated_mismatch",
+            "it has issuer `https://k8s.example`, subject `system:serviceaccount:a:b`, audience `api://AzureADTokenExchange`",
+            "letter by letter",
+        ),
+        (
+            700_212,
+            "api://other",
+            "federated_mismatch",
+            "audience `api://other`, and this cloud wants the audience `api://AzureADTokenExchange`",
+            "letter by letter",
+        ),
+        (50_027, EXCHANGE, "federated_refused", "issuer `https://k8s.example`", "letter by letter"),
+        (700_024, EXCHANGE, "federated_expired", "it is good until 2026-11-22T13:00:00Z", "renewed in time"),
+    ] {
+        std::fs::write(&path, foreign_jwt(code, audience)).unwrap();
+        let bench = Bench::new(move |_, _| refused(code));
+        let source = bench.source_with(1, Credential::Federated(Federated::File(path.clone())));
+        let error = source.token().await.unwrap_err();
+        let trouble = error.trouble();
+        assert_eq!((error.kind(), trouble.code.clone()), (kind, Some(format!("AADSTS{code}"))), "{trouble}");
+        assert!(trouble.cause.contains(cause) && trouble.remedy.contains(remedy), "{trouble}");
+        assert!(trouble.shared && trouble.needs_operator, "{trouble:?}");
+        for part in foreign_jwt(code, audience).split('.') {
+            assert!(!format!("{trouble} {error:?}").contains(part), "{trouble}");
+        }
+    }
 }

@@ -1,9 +1,11 @@
-//! Looking after the disk: what is too old, or too much, is dropped; and nothing is retrieved that would find no room.
+//! Looking after the disk: what is too old, or too much, is dropped; tenants that were purged are erased; and nothing is
+//! retrieved that would find no room.
 //!
-//! Two tasks for the process, [`retention`] and [`guard`]. What is decided is decided by pure parts; here it is asked for,
+//! Three tasks for the process, [`retention`], [`purge`] and [`guard`]. What is decided is decided by pure parts; here it is asked for,
 //! in time, and told. A new configuration is followed at once.
 
 mod guard;
+mod purge;
 mod retention;
 
 use std::sync::Arc;
@@ -23,5 +25,6 @@ pub async fn look_after(
     settings: watch::Receiver<StoreSettings>,
 ) {
     let guard = guard::stand(registry, report, settings.clone());
-    tokio::join!(retention::look_after(store, settings), guard);
+    let purge = purge::look_after(store.clone(), settings.clone());
+    tokio::join!(retention::look_after(store, settings), purge, guard);
 }

@@ -6,9 +6,11 @@
 //! | `GET /v1/openapi.yaml` | the description of all this, for programs |
 //! | `GET /v1/status` | [`StatusSnapshot`](crate::report::StatusSnapshot) |
 //! | `POST /v1/reload` | the configuration is read again ([`reload`]) |
+//! | `POST /v1/doctor` | why no data arrives ([`doctor`](super::doctor)) |
 //! | `GET /v1/export?…` | records as text, the same as an export without the daemon |
 //! | `GET /v1/tail?…`, `POST /v1/tail` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
+//! | `/v1/tenants…` | who is collected, and changes of that, see [`tenants`](super::tenants) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory
 //! holds it, that is the store's owner.
@@ -124,7 +126,8 @@ impl AdminSocket {
             pid: std::process::id(),
             store: store_path.to_owned(),
         };
-        Ok(Self { listener, path: path.to_owned(), service: Arc::new(Service { info, report, store, reloads, stop }) })
+        let service = Arc::new(Service { info, report, store, reloads, stop });
+        Ok(Self { listener, path: path.to_owned(), service })
     }
 
     /// What the answers are made of, for the operators' listener.
@@ -133,12 +136,13 @@ impl AdminSocket {
         Arc::clone(&self.service)
     }
 
-    /// Answers requests until the daemon stops; answers under way are then cut off, and their readers told.
-    pub async fn serve(mut self) {
+    /// Answers requests until the daemon stops, `more` among them; answers under way are then cut off, and their readers
+    /// told.
+    pub async fn serve(mut self, more: Router) {
         let stop = self.service.stop.clone();
         let store = super::store::routes(self.service.store.clone(), stop.clone());
         let router = reading().merge(records_of_tenants()).route("/v1/reload", post(reload::reload));
-        let router = router.with_state(self.service).merge(store);
+        let router = router.with_state(self.service).merge(store).merge(more);
         connections::serve(&mut self.listener, None, router, ALLOWANCE, &stop).await;
         // Somebody else may have removed it already; then it is gone all the same.
         let _ = std::fs::remove_file(&self.path);

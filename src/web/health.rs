@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::admin::Service;
-use crate::report::{StatusSnapshot, TenantState};
+use crate::report::StatusSnapshot;
 
 /// Whether the daemon does its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,7 +28,7 @@ impl Readiness {
     /// The store is open, or nobody could ask for this. A tenant has a token that is valid now, and one was listed
     /// since the daemon started. Without an enabled tenant there is nothing to wait for.
     pub(super) fn of(status: &StatusSnapshot) -> Self {
-        let active = || status.tenants.iter().filter(|tenant| tenant.state != TenantState::Disabled);
+        let active = || status.tenants.iter().filter(|tenant| !tenant.state.is_off());
         let token = active().any(|tenant| tenant.token_until.is_some_and(|until| until > status.at));
         let listing = active().any(|tenant| tenant.last_poll.is_some());
         let missing = [(token, NO_TOKEN), (listing, NO_LISTING)];
@@ -65,7 +65,7 @@ pub(super) async fn not_yet() -> Readiness {
 mod tests {
     use super::*;
     use crate::content::TenantId;
-    use crate::report::TenantStatus;
+    use crate::report::{TenantState, TenantStatus};
 
     #[test]
     fn ready_is_a_valid_token_and_a_listing_of_any_tenant() {
@@ -94,6 +94,7 @@ mod tests {
                 host_ahead_by_seconds: None,
                 sentence: String::new(),
                 pause: None,
+                warnings: Vec::new(),
                 tenants,
             };
             let readiness = Readiness::of(&status);

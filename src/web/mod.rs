@@ -1,13 +1,20 @@
-//! What the daemon serves: the admin socket, over which the command line talks to it, and the operators' listener.
+//! What the daemon serves: the admin socket, over which the command line talks to it, the operators' listener, and the
+//! customers'.
 
 mod access;
 pub mod admin;
 mod connections;
+pub mod doctor;
 pub mod framed;
 mod health;
+mod listener;
+pub mod invites;
 pub mod metrics;
 pub mod operator;
+mod pages;
+pub mod public;
 pub mod records;
 pub mod reload;
 pub mod store;
+pub mod tenants;
 mod tls;

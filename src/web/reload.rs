@@ -28,7 +28,7 @@ pub struct ReloadRequest {
 pub struct Reloaded {
     /// The file that the daemon reads.
     pub config: PathBuf,
-    /// How many tenants it names.
+    /// How many tenants there are, those included that came by consent or by command.
     pub tenants: usize,
     /// How many of them are new,
     pub added: usize,

@@ -149,8 +149,8 @@ fn what_is_doubtful_is_told_and_still_valid() {
         (ended.code, ended.err.as_str()),
         (
             Some(0),
-            "warning: t.toml: tenants: there are no tenants, so that nothing is collected; add `[[tenants]]` with an \
-             `id`\n"
+            "warning: t.toml: tenants: no file names a tenant, so that only those are collected that came by consent or by \
+             `tenantry tenant add`; add `[[tenants]]` with an `id`\n"
         )
     );
 }
@@ -162,8 +162,8 @@ fn a_wrong_configuration_ends_with_78_and_all_its_problems() {
         (
             format!("{APP}{secret}secrets = 1\n{TENANT}clod = \"gcc\"\n"),
             "t.toml:4: app.secrets: unknown key; the keys of `[app]` are `client_id`, `publisher_id`, `signing`, \
-             `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file` and \
-             `client_secret`\n\
+             `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, `client_secret_file`, \
+             `client_secret`, `federated_token_file` and `managed_identity`\n\
              t.toml:8: tenants[0].clod: unknown key; did you mean `cloud`?\n\
              tenantry: the configuration has 2 problems\n",
         ),

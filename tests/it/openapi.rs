@@ -54,9 +54,14 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/export",
         "/v1/tail",
         "/v1/reload",
+        "/v1/doctor",
         "/v1/store/verify",
         "/v1/store/stats",
         "/v1/store/backup",
+        "/v1/tenants",
+        "/v1/tenants/{id}",
+        "/v1/tenants/{id}/pause",
+        "/v1/tenants/{id}/resume",
     ];
     assert_eq!(described(), served.into_iter().map(str::to_owned).collect());
     if let Some(tools) = tools() {
@@ -103,7 +108,15 @@ async fn what_the_socket_refuses_is_described() {
     let mut daemon = world.run();
     daemon.wait_collected(&world).await;
     let client = tenantry::http::admin_client(&world.store().join("admin.sock")).unwrap();
-    for (path, longest) in [("/v1/reload", 2 << 20), ("/v1/store/backup", 2 << 20), ("/v1/tail", 64 << 20)] {
+    let posted = [
+        ("/v1/reload", 2),
+        ("/v1/store/backup", 2),
+        ("/v1/tenants", 2),
+        ("/v1/doctor", 2),
+        ("/v1/invites", 2),
+        ("/v1/tail", 64),
+    ];
+    for (path, longest) in posted.map(|(path, mebibytes)| (path, mebibytes << 20)) {
         let send = |media, body: Vec<u8>| {
             // Nobody looks at the name there.
             let request = client.post(format!("http://rebound.example{path}"));
@@ -126,7 +139,12 @@ async fn whom_the_listener_refuses_is_described() {
     daemon.wait_collected(&world).await;
     let url = daemon.operator().await;
     let (client, tail) = (stranger(), json!({"query": "{}"}));
-    let served = || described().into_iter().filter(|path| !path.starts_with("/v1/store/") && path != "/v1/reload");
+    let on_the_socket = |path: &str| {
+        ["/v1/store/", "/v1/tenants", "/v1/invites", "/v1/doctor", "/v1/reload"]
+            .iter()
+            .any(|only| path.starts_with(only))
+    };
+    let served = || described().into_iter().filter(|path| !on_the_socket(path));
     for path in served() {
         refused(client.get(format!("{url}{path}")).header(HOST, "rebound.example"), 421).await;
     }
@@ -138,6 +156,19 @@ async fn whom_the_listener_refuses_is_described() {
     // What is the same for every path is said once.
     let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
     assert_eq!(status(client.get(format!("{url}/v1/reload"))).await, 404);
+    // Who is collected is changed on the socket, by whoever may open it, and here by nobody.
+    let tenants = format!("{url}/v1/tenants");
+    let one = format!("{tenants}/{}", crate::world::tenant_id(1));
+    for request in [
+        client.get(&tenants),
+        client.post(&tenants).json(&json!({"id": crate::world::tenant_id(2)})),
+        client.get(&one),
+        client.delete(&one),
+        client.post(format!("{one}/pause")),
+        client.post(format!("{one}/resume")),
+    ] {
+        assert_eq!(status(request).await, 404);
+    }
     assert_eq!(status(client.delete(format!("{url}/v1/info"))).await, 405);
     assert!(daemon.stop().await.success());
 
@@ -204,6 +235,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     let url = forwarded(world.store().join("admin.sock")).await;
     // Health and metrics are the listener's.
     let said = made_up(tools, url, &["--exclude-tag", "health", "--exclude-path", "/metrics"]).await;
-    assert!(said.contains("Tested: 9"), "{said}");
+    assert!(said.contains("Tested: 19"), "{said}");
     assert!(daemon.stop().await.success());
 }

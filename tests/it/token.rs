@@ -234,6 +234,7 @@ const CODES: &[(u32, &str, bool, &str)] = &[
     (700_030, "assertion_invalid", true, "upload the public certificate"),
     (700_024, "clock", true, "set this host's clock"),
     (50_027, "assertion_malformed", true, "`[clouds.*]`"),
+    (50_013, "assertion_malformed", true, "`[clouds.*]`"),
     (700_021, "assertion_malformed", true, "`[clouds.*]`"),
     (700_023, "assertion_malformed", true, "`[clouds.*]`"),
     (7_000_218, "credential_missing", true, "proxy"),

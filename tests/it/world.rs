@@ -53,10 +53,16 @@ impl World {
     /// Starts the cloud with an app and its certificate, and configures all tenants of the scenario. `extra` is added
     /// to the configuration.
     pub(crate) fn new(scenario: Scenario, extra: &str) -> Self {
+        Self::with_app(scenario, extra, |app| app)
+    }
+
+    /// The same with an app that is registered as `register` says.
+    pub(crate) fn with_app(scenario: Scenario, extra: &str, register: impl FnOnce(App) -> App) -> Self {
         let dir = TempDir::with_prefix("tenantry-it-").unwrap();
         let certificate = certificate(dir.path());
         let tenants: Vec<_> = scenario.tenants.iter().map(|tenant| (tenant.id, tenant.name.clone())).collect();
-        let scenario = scenario.app(App::new(APP).certificate(certificate)).publisher(PUBLISHER);
+        let app = register(App::new(APP).certificate(certificate));
+        let scenario = scenario.app(app).publisher(PUBLISHER);
         let cloud = Cloud::start(scenario.apart().audience(AUDIENCE)).unwrap();
         let config = dir.path().join("tenantry.toml");
         let world = Self { cloud, dir, config };

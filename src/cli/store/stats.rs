@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
-use jiff::Timestamp;
+use comfy_table::{Cell, Table};
 use serde::Serialize;
 
 use super::super::out::print_outcome;
+use super::super::sheet::{moment, number, sheet};
 use super::super::socket::{Place, SocketArgs, Source};
 use super::super::{Exit, opening};
 use super::{no_store, size};
@@ -101,7 +101,7 @@ fn render(stats: &Stats, client: &Client) -> String {
 }
 
 fn partitions(stats: &Stats) -> Table {
-    let mut table = table(["partition", "on disk", "blobs", "records", "received", "stored from", "to"]);
+    let mut table = sheet(["partition", "on disk", "blobs", "records", "received", "stored from", "to"]);
     for one in &stats.partitions {
         let PartitionStats { blobs, records, bytes, stored_from, stored_to, .. } = one;
         let mark = match (&one.damaged, one.sealed) {
@@ -123,9 +123,9 @@ fn partitions(stats: &Stats) -> Table {
 }
 
 fn tenants(stats: &Stats, client: &Client) -> Table {
-    let mut table = table(["tenant", "blobs", "records", "copies", "received", "given up"]);
+    let mut table = sheet(["tenant", "blobs", "records", "copies", "received", "given up"]);
     for (id, one) in &stats.tenants {
-        let name = client.tenants.get(id).map_or_else(|| id.to_string(), |tenant| tenant.name.clone());
+        let name = client.outline.tenants.get(id).map_or_else(|| id.to_string(), |tenant| tenant.name.clone());
         table.add_row([
             Cell::new(name),
             number(one.blobs.to_string()),
@@ -136,19 +136,4 @@ fn tenants(stats: &Stats, client: &Client) -> Table {
         ]);
     }
     table
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table
-}
-
-fn number(text: String) -> Cell {
-    Cell::new(text).set_alignment(CellAlignment::Right)
-}
-
-fn moment(at: Option<Timestamp>) -> String {
-    at.map_or_else(|| "-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }

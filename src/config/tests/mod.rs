@@ -1,6 +1,9 @@
 //! The configuration from outside: files in, settings or problems out.
 
+mod federated;
 mod listener;
+mod network;
+mod public;
 mod refusals;
 mod shipped;
 
@@ -128,7 +131,8 @@ fn the_least_configuration_has_the_defaults() {
     assert_eq!(tenant.name, "11111111-2222-3333-4444-555555555555");
     assert_eq!(tenant.cloud.name, "worldwide");
     assert_eq!(tenant.content_types, ContentType::AUDIT.into());
-    assert_eq!(tenant.origin, folder.path().join("t.toml"));
+    let line = APP.lines().count() + 1;
+    assert_eq!((&tenant.origin, tenant.line), (&Origin::File(folder.path().join("t.toml")), Some(line)));
     assert!(tenant.enabled);
     assert_eq!(settings.apps[""].client_id, "aaaaaaaa-1111-2222-3333-444444444444");
     let Credential::Secret(secret) = &settings.apps[""].credential else { panic!("{:?}", settings.apps) };
@@ -158,8 +162,8 @@ fn every_problem_of_every_source_is_reported_at_once() {
     assert_eq!(
         problems,
         [
-            "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `token`, \
-             `collect`, `store`, `log`, `daemon` and `operator`",
+            "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, `token`, \
+             `collect`, `store`, `log`, `daemon`, `operator` and `public`",
             "t.toml:5: app.publisher: unknown key; did you mean `publisher_id`?",
             "t.toml:7: collect.poll_interval: 1s is too low: each poll is a request per tenant and content type, and \
              the service throttles the tenant; set at least 10s",
@@ -295,7 +299,7 @@ fn sources_are_merged_in_their_order_and_tenants_are_joined() {
     let ids: Vec<_> = settings.tenants.keys().map(ToString::to_string).collect();
     assert_eq!(ids, ["11111111-2222-3333-4444-555555555555", "22222222-2222-3333-4444-555555555555"]);
     let second = settings.tenants.values().last().unwrap();
-    assert_eq!(second.origin, folder.path().join("conf.d/1.toml"));
+    assert_eq!(second.origin, Origin::File(folder.path().join("conf.d/1.toml")));
     assert_eq!(second.content_types, BTreeSet::from([ContentType::Dlp]));
     assert_eq!(settings.sources, ["t.toml", "conf.d/1.toml", "conf.d/2.toml"].map(|name| folder.path().join(name)));
 }
@@ -326,6 +330,8 @@ fn a_tenant_uses_its_own_app_else_its_clouds_else_the_default() {
     let settings = folder.load().unwrap();
     let apps: Vec<_> = settings.tenants.values().map(|tenant| tenant.app.as_str()).collect();
     assert_eq!(apps, ["", "us", "own", "own"]);
+    // Whoever reads no credentials knows as much.
+    assert_eq!(load_client(&folder.path().join("t.toml")).outline, settings.outline());
 }
 
 #[test]
@@ -349,6 +355,12 @@ fn short_intervals_are_for_simulated_clouds_only() {
     folder.write("conf.d/real.toml", "[[tenants]]\nid = \"22222222-2222-3333-4444-555555555555\"\n");
     assert_eq!(folder.problems().len(), 3, "{:#?}", folder.problems());
 
+    // Where no file names a tenant, those that came otherwise are to be in the simulated cloud.
+    let folder = Folder::with(&format!("{APP}{collect}{cloud}"));
+    let too_fast = folder.load().unwrap().outline().too_fast;
+    assert_eq!((too_fast.get("worldwide"), too_fast.get("sim")), (Some(&"collect.poll_interval"), None));
+    assert!(!Folder::with(&format!("{APP}{cloud}")).load().unwrap().outline().too_fast.contains_key("worldwide"));
+
     // What is wrong with the only tenant does not make Microsoft's of its cloud.
     let tenant = TENANT.replace("11111111", "zzz");
     let folder = Folder::with(&format!("{APP}{collect}{cloud}{tenant}cloud = \"sim\"\n"));
@@ -361,10 +373,7 @@ fn warnings_name_what_should_be_looked_at() {
     folder.mode("secret", 0o644);
     assert_eq!(
         folder.warnings(),
-        [
-            "t.toml:3: app.client_secret_file: every user of this host can read `secret`; `chmod o-r secret`",
-            "t.toml: tenants: there are no tenants, so that nothing is collected; add `[[tenants]]` with an `id`",
-        ]
+        ["t.toml:3: app.client_secret_file: every user of this host can read `secret`; `chmod o-r secret`",]
     );
     let folder = Folder::with(&format!(
         "{}{TENANT}name = \"Contoso\"\n[[tenants]]\nid = \"22222222-2222-3333-4444-555555555555\"\nname = \"contoso\"\n",

@@ -51,7 +51,7 @@ fn bad_values_are_refused_with_what_to_change() {
         (
             format!("[app]\nclient_id = \"aaaaaaaa-1111-2222-3333-444444444444\"\n{TENANT}"),
             "t.toml:1: app: there is no credential; set `certificate_file` (and `private_key_file` if the key is \
-             apart), `pkcs12_file` or `client_secret_file`"
+             apart), `pkcs12_file`, `client_secret_file`, `federated_token_file` or `managed_identity`"
                 .to_owned(),
         ),
         (

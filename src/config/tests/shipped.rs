@@ -46,19 +46,29 @@ fn the_shipped_file_has_every_key_at_its_default() {
     // Apps, tenants and clouds have no defaults to compare; the rest is loaded with every key set.
     let how: toml::Table = all
         .into_iter()
-        .filter(|(name, _)| ["token", "collect", "store", "log", "daemon", "operator"].contains(&name.as_str()))
+        .filter(|(name, _)| {
+            ["network", "token", "collect", "store", "log", "daemon", "operator", "public"].contains(&name.as_str())
+        })
         .collect();
     let folder = Folder::with(&how.to_string());
+    folder.private("proxy.password", "user:password\n");
+    folder.write("roots.pem", &OTHER.certificate);
     folder.private("operator.token", "a token of some length".replace(' ', "-"));
     folder.private("operator.pem", &GOOD.certificate);
     folder.private("operator.key", &GOOD.key);
     folder.private("operators-ca.pem", &OTHER.certificate);
+    folder.private("public.pem", &GOOD.certificate);
+    folder.private("public.key", &GOOD.key);
     let settings = folder.load().unwrap();
+    assert_eq!(Network { roots: None, ..settings.network.clone() }, Network::default());
     assert_eq!(settings.token, TokenSettings::default());
     assert_eq!(settings.collect, Collect::default());
     assert_eq!(settings.store, StoreSettings::default());
     assert_eq!(settings.log, Log::default());
     assert_eq!(Operator { token: None, tls: None, ..settings.operator.clone() }, Operator::default());
+    // What people are shown and told has no default.
+    let Public { listen, flow, .. } = settings.public.clone();
+    assert_eq!(Public { listen, flow, ..Public::default() }, Public::default());
     let socket = settings.admin_socket();
     assert_eq!(Daemon { socket: None, ..settings.daemon }, Daemon::default());
     let empty = Folder::with("");
@@ -106,8 +116,10 @@ fn every_shipped_example_is_valid_where_its_files_are() {
                     "crt" => GOOD.certificate.clone().into_bytes(),
                     "key" => GOOD.key.clone().into_bytes(),
                     "pfx" => ARCHIVE.clone(),
+                    "login" => b"user:password\n".to_vec(),
                     "password" => b"right\n".to_vec(),
                     "secret" => b"hunter2".to_vec(),
+                    "token" => b"e30.e30.c2ln".to_vec(),
                     other => panic!("{}: what is a .{other}?", path.display()),
                 };
                 folder.private(here.join(word).to_str().unwrap(), content);

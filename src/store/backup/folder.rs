@@ -179,6 +179,9 @@ impl Folder {
         }
         files.insert("format".to_owned(), FileSum::of_bytes(format.as_bytes()));
         files.insert("content/anchors".to_owned(), FileSum::of_bytes(end.anchors.as_bytes()));
+        if let Some(purges) = &end.purges {
+            files.insert("content/purges".to_owned(), FileSum::of_bytes(purges.as_bytes()));
+        }
         let bytes = self.came.values().flat_map(BTreeMap::values).map(|sum| sum.bytes).sum();
         let (removed, stray) = self.settle(&names, &format, &end, files).map_err(BackupError::Folder)?;
         let copied = self.came.keys().filter(|name| names.contains(name)).count();
@@ -202,6 +205,9 @@ impl Folder {
         }
         durable::write_file(&self.path.join("format"), format.as_bytes())?;
         durable::write_file(&content.join("anchors"), end.anchors.as_bytes())?;
+        if let Some(purges) = &end.purges {
+            durable::write_file(&content.join("purges"), purges.as_bytes())?;
+        }
         let program = concat!("tenantry ", env!("CARGO_PKG_VERSION")).to_owned();
         write_json(&self.path.join("manifest"), &Manifest { version: VERSION, program, at: end.at, files })?;
 

@@ -52,4 +52,8 @@ pub(super) struct End {
     pub(super) partitions: Vec<String>,
     /// Partitions that retention has dropped before that moment, as the file `content/anchors` has it.
     pub(super) anchors: String,
+    /// Tenants that were purged, as the file `content/purges` has it, if any were: what a partition still holds of them stays
+    /// hidden, and is erased, in a store that is made of the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) purges: Option<String>,
 }

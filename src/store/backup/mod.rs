@@ -5,6 +5,7 @@
 //!     format                  as in the store
 //!     content/
 //!         anchors             as in the store
+//!         purges              as in the store, if a tenant was purged
 //!         2026-11-22.001/     a partition, as in the store
 //!         .partial-…          one on its way in
 //!     manifest                JSON: every file of the backup, with its size and SHA-256; written last

@@ -15,6 +15,7 @@ use super::super::error::StoreError;
 use super::super::lock::{LockRequest, StoreLock};
 use super::super::partition::{self, Label, PartitionName};
 use super::super::partitions::{Partition, Reading};
+use super::super::purge::{Purges, Record, for_backup};
 use super::super::{durable, holdings::Holdings};
 use super::frame::{End, Frame, Have};
 use super::{BackupError, PIECE, identity};
@@ -32,7 +33,7 @@ pub(super) fn send_sealed(
     have: &Have,
     out: Out<'_>,
 ) -> Result<(), BackupError> {
-    let mut sending = Sending::begin(&holdings.store, have, out)?;
+    let mut sending = Sending::begin(&holdings.store, holdings.purges().list(), have, out)?;
     for partition in partitions {
         if sending.is_there(partition.name, partition.ordinal, &partition.directory)? {
             continue;
@@ -44,12 +45,16 @@ pub(super) fn send_sealed(
             Err(StoreError::Damaged { .. } | StoreError::Undecodable { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let go_on = || reading.as_ref().map_or(Ok(()), Reading::go_on);
+        let go_on = || {
+            // Not between two directories of that name.
+            drop(holdings.moving());
+            reading.as_ref().map_or(Ok(()), Reading::go_on)
+        };
         sending.partition(partition.name, partition.ordinal, &partition.directory, &go_on)?;
     }
     // An anchor is written before its partition goes: with these, it is known of each whether it still counts.
     let anchors = holdings.anchors().clone();
-    sending.end(&anchors, holdings.time.now())
+    sending.end(&anchors, holdings.purges().list(), holdings.time.now())
 }
 
 /// Sends all partitions of a store that nobody has open. `may_go_on` is asked in between. Takes the store's lock, and makes
@@ -63,7 +68,8 @@ pub fn send_at_rest(
     let lock_held = StoreLock::take(store, lock)?;
     let content = store.join("content");
     let anchors = Anchors::read(&content)?;
-    let mut sending = Sending::begin(store, have, out)?;
+    let purges = Purges::read(&content)?.list();
+    let mut sending = Sending::begin(store, purges.clone(), have, out)?;
     for (name, directory) in partition::list(&content)?.partitions {
         let ordinal = Label::read(&directory).map_or(0, |label| label.ordinal);
         // A daemon goes first; what was copied so far need not be copied again.
@@ -72,21 +78,23 @@ pub fn send_at_rest(
             sending.partition(name, ordinal, &directory, &go_on)?;
         }
     }
-    sending.end(&anchors, lock.holder.since)
+    sending.end(&anchors, purges, lock.holder.since)
 }
 
 struct Sending<'a> {
     have: &'a Have,
     out: Out<'a>,
+    /// When it was begun.
+    purges: Vec<Record>,
     /// With their ordinals.
     sent: Vec<(PartitionName, u32)>,
 }
 
 impl<'a> Sending<'a> {
-    fn begin(store: &Path, have: &'a Have, out: Out<'a>) -> Result<Self, BackupError> {
+    fn begin(store: &Path, purges: Vec<Record>, have: &'a Have, out: Out<'a>) -> Result<Self, BackupError> {
         let path = store.join("format");
         let format = fs::read_to_string(&path).map_err(|error| StoreError::read(&path, error))?;
-        let mut sending = Self { have, out, sent: Vec::new() };
+        let mut sending = Self { have, out, purges, sent: Vec::new() };
         sending.frame(&Frame::Begin { format })?;
         Ok(sending)
     }
@@ -125,6 +133,7 @@ impl<'a> Sending<'a> {
 
     /// Sends the files; answers whether they stood still meanwhile.
     fn files(&mut self, directory: &Path, go_on: &dyn Fn() -> Result<(), StoreError>) -> Result<bool, BackupError> {
+        go_on()?;
         let before = stand(directory)?;
         for path in before.keys() {
             self.frame(&Frame::File { path: path.clone() })?;
@@ -151,11 +160,13 @@ impl<'a> Sending<'a> {
         Ok(stand(directory)? == before)
     }
 
-    fn end(mut self, anchors: &Anchors, at: Timestamp) -> Result<(), BackupError> {
+    fn end(mut self, anchors: &Anchors, purges: Vec<Record>, at: Timestamp) -> Result<(), BackupError> {
         let there = self.sent.iter().filter(|(_, ordinal)| !anchors.has_dropped(*ordinal));
         let partitions = there.map(|(name, _)| name.to_string()).collect();
         let anchors = serde_json::to_string_pretty(anchors.list()).map_err(|error| unwritable(&error))?;
-        self.frame(&Frame::End(End { at, partitions, anchors }))
+        let last = self.sent.iter().map(|(_, ordinal)| *ordinal).max().unwrap_or(0);
+        let purges = for_backup(&self.purges, purges, last).map_err(|error| unwritable(&error))?;
+        self.frame(&Frame::End(End { at, partitions, anchors, purges }))
     }
 
     fn frame(&mut self, frame: &Frame) -> Result<(), BackupError> {

@@ -92,11 +92,27 @@ pub(crate) fn heads_digest(links: impl IntoIterator<Item = (TenantId, Link)>) ->
         context.update(tenant.as_bytes());
         context.update(link);
     }
-    context.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
+    to_hex(context.finish().as_ref())
+}
+
+/// A digest in hexadecimal.
+pub(crate) fn to_hex(digest: &[u8]) -> String {
+    digest.iter().fold(String::with_capacity(digest.len() * 2), |mut text, byte| {
         // Writing into a `String` cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Undoes [`to_hex`] for a link.
+pub(crate) fn from_hex(text: &str) -> Option<Link> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let mut link = [0; 32];
+    for (byte, pair) in link.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = u8::try_from(digit(0)? << 4 | digit(1)?).ok()?;
+    }
+    Some(link)
 }
 
 /// A byte string on its way into the digest.

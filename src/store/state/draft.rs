@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::super::database::{Batch, Database};
 use super::super::error::StoreError;
-use super::super::{Enqueued, QueueEntry, Refused, Watermark};
-use super::keys::{self, Place, kind};
+use super::super::{Enqueued, QueueEntry, Refused, Watermark, snapshot};
+use super::keys::{self, Place};
 use super::{DeadLetter, records};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 
@@ -239,7 +239,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Puts a value, or removes it; nothing is written if that is how it is.
-    pub(super) fn set(&mut self, tenant: TenantId, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), StoreError> {
+    pub(super) fn set(
+        &mut self,
+        tenant: Option<TenantId>,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
         let same = match self.written.get(&key) {
             Some(written) => *written == value,
             None => self.noted(self.database.get(&key))?.as_deref() == value.as_deref(),
@@ -278,21 +283,21 @@ impl<'a> Draft<'a> {
         read
     }
 
-    fn put(&mut self, tenant: TenantId, key: Vec<u8>, value: Vec<u8>) {
-        self.note(tenant, &key);
+    fn put(&mut self, tenant: impl Into<Option<TenantId>>, key: Vec<u8>, value: Vec<u8>) {
+        self.note(tenant.into(), &key);
         self.batch.insert(key.as_slice(), value.as_slice());
         self.written.insert(key, Some(value));
     }
 
-    fn remove(&mut self, tenant: TenantId, key: Vec<u8>) {
-        self.note(tenant, &key);
+    fn remove(&mut self, tenant: impl Into<Option<TenantId>>, key: Vec<u8>) {
+        self.note(tenant.into(), &key);
         self.batch.remove(key.as_slice());
         self.written.insert(key, None);
     }
 
-    fn note(&mut self, tenant: TenantId, key: &[u8]) {
-        self.tenants.insert(tenant);
-        self.changes_snapshot |= matches!(key.first(), Some(&(kind::WAIT | kind::LETTER | kind::REFUSED)));
+    fn note(&mut self, tenant: Option<TenantId>, key: &[u8]) {
+        self.tenants.extend(tenant);
+        self.changes_snapshot |= snapshot::holds(key);
     }
 }
 

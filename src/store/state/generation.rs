@@ -38,8 +38,9 @@ use super::records;
 const COPY_BYTES: usize = 4 << 20;
 /// How many entries a batch of a copy holds.
 const COPY_ENTRIES: usize = 5_000;
-/// Dead letters are kept for this long after a copy is made: far longer than the service lists what they are about.
-const LETTERS_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(90 * 24);
+/// Dead letters, and invites that have expired, are younger than this when a copy is made, or left out: that is far longer
+/// than the service lists what a letter is about, and than anybody asks what became of an invite.
+const KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(90 * 24);
 
 /// One directory that the state has been in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,12 +208,15 @@ pub(super) fn copy(
     copied
 }
 
-/// Whether a copy leaves this out: waits that ended, and dead letters of long ago.
+/// Whether a copy leaves this out: waits that ended, dead letters and invites of long ago.
 fn is_outdated(key: &[u8], value: &[u8], now: Timestamp) -> bool {
     match key.first() {
         Some(&kind::WAIT) => records::decode_wait(value).is_ok_and(|wait| wait.until < now),
         Some(&(kind::LETTER | kind::REFUSED)) => {
-            records::decode_letter(value).is_ok_and(|letter| now.duration_since(letter.at) > LETTERS_KEPT)
+            records::decode_letter(value).is_ok_and(|letter| now.duration_since(letter.at) > KEPT)
+        }
+        Some(&kind::INVITE) => {
+            records::decode_invite(key, value).is_ok_and(|invite| now.duration_since(invite.expires) > KEPT)
         }
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! The keys of the state: one byte says what it is, the tenant's sixteen follow.
+//! The keys of the state: one byte says what it is, the tenant's sixteen follow, save where no tenant is meant.
 //!
 //! | key | value |
 //! |---|---|
@@ -9,6 +9,9 @@
 //! | `D` tenant hash(32) | a dead letter |
 //! | `R` tenant hash(32) | a dead letter that does not last: of what is listed wrongly, until it is listed rightly, or of what was set aside, until it is queued again |
 //! | `N` tenant | a note for the operator |
+//! | `E` tenant | how the tenant was enrolled by consent or by command |
+//! | `H` tenant | since when an operator holds the tenant |
+//! | `I` id(32) | an invite; its id is the SHA-256 of its secret |
 //!
 //! `created` is `contentCreated` in microseconds, big-endian with the sign turned, so that keys are ordered as times
 //! are: the oldest and the newest entry of a tenant are the two ends of a range. `hash` is the SHA-256 of the content
@@ -18,7 +21,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
-use super::super::WaitKey;
+use super::super::{InviteId, WaitKey};
 use crate::content::{ContentId, ContentType, TenantId};
 
 /// What a key's first byte says.
@@ -37,7 +40,26 @@ pub(in crate::store) mod kind {
     pub(in crate::store) const REFUSED: u8 = b'R';
     /// The last trouble of a tenant.
     pub(in crate::store) const NOTE: u8 = b'N';
+    /// A tenant that came by consent or by command.
+    pub(in crate::store) const ENROLMENT: u8 = b'E';
+    /// An operator's pause.
+    pub(in crate::store) const HELD: u8 = b'H';
+    /// An invite. Its key names no tenant.
+    pub(in crate::store) const INVITE: u8 = b'I';
 }
+
+/// What a tenant has under its own id, of every kind. An invite can be its too; that stands in the value.
+pub(in crate::store) const OF_TENANTS: [u8; 9] = [
+    kind::QUEUE,
+    kind::AGAIN,
+    kind::WATERMARK,
+    kind::WAIT,
+    kind::LETTER,
+    kind::REFUSED,
+    kind::NOTE,
+    kind::ENROLMENT,
+    kind::HELD,
+];
 
 /// Bytes of the kind and the tenant.
 pub(in crate::store) const HEAD: usize = 17;
@@ -89,7 +111,7 @@ impl Place {
     }
 }
 
-/// The kind and the tenant: the beginning of every key, and the prefix of all that a tenant has of a kind.
+/// The kind and the tenant: the beginning of every key that names one, and the prefix of all that a tenant has of a kind.
 pub(in crate::store) fn head(kind: u8, tenant: TenantId) -> Vec<u8> {
     let mut key = Vec::with_capacity(HEAD + 40);
     key.push(kind);
@@ -97,7 +119,7 @@ pub(in crate::store) fn head(kind: u8, tenant: TenantId) -> Vec<u8> {
     key
 }
 
-/// The tenant in any key.
+/// The tenant in any key that names one.
 pub(in crate::store) fn tenant(key: &[u8]) -> Option<TenantId> {
     Some(TenantId::from_bytes(key.get(1..HEAD)?.try_into().ok()?))
 }
@@ -162,6 +184,18 @@ pub(in crate::store) fn refused(tenant: TenantId, id: &ContentId) -> Vec<u8> {
     key
 }
 
+pub(in crate::store) fn invite(id: &InviteId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(33);
+    key.push(kind::INVITE);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// The id in an invite's key.
+pub(in crate::store) fn invite_id(key: &[u8]) -> Option<InviteId> {
+    Some(InviteId::from_bytes(key.get(1..)?.try_into().ok()?))
+}
+
 fn hash(id: &ContentId) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, id.as_str().as_bytes()).as_ref());
@@ -217,6 +251,8 @@ mod tests {
             let key = watermark(tenant_id(), content_type);
             assert_eq!((watermark_type(&key), tenant(&key)), (Some(content_type), Some(tenant_id())));
         }
+        let id = InviteId::of(b"secret");
+        assert_eq!((invite_id(&invite(&id)), invite_id(b"I")), (Some(id), None));
         assert_eq!(Place::from_key(b"Q"), None);
         assert_eq!(Place::from_key(&watermark(tenant_id(), ContentType::Dlp)), None);
     }

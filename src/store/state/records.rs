@@ -3,15 +3,17 @@
 //! They are types of their own, not the domain's: a field added to [`QueueEntry`] must not change what is on disk
 //! without anybody noticing. A version that this program does not know is an error, never a guess.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::super::{QueueEntry, Wait, Watermark};
+use super::super::{Enrolled, Enrolment, Invite, InviteStage, QueueEntry, Wait, Watermark};
 use super::DeadLetter;
-use crate::content::{ContentBlob, ContentType, Tier};
+use super::keys::{self, kind};
+use crate::content::{ContentBlob, ContentType, TenantId, Tier};
 
 /// An error's text is kept for the operator, not as evidence: that much of it.
 const MAX_ERROR: usize = 2_000;
@@ -79,8 +81,7 @@ impl From<&QueueEntry> for EntryV1 {
 impl EntryV1 {
     /// Which queue it is in, its key says.
     pub(in crate::store) fn entry(&self) -> Result<QueueEntry, Undecodable> {
-        let content_type = ContentType::from_code(self.content_type)
-            .ok_or_else(|| Undecodable(format!("no content type has the code {}", self.content_type)))?;
+        let content_type = content_type(self.content_type)?;
         let tier = [Tier::Poll, Tier::Recent, Tier::Sweep]
             .into_iter()
             .find(|tier| *tier as u8 == self.tier)
@@ -189,6 +190,142 @@ pub(in crate::store) fn decode_letter(value: &[u8]) -> Result<DeadLetter, Undeco
     decode::<LetterV1>(1, value)?.letter()
 }
 
+/// The tenant's id is its key's.
+#[derive(Serialize, Deserialize)]
+struct EnrolmentV1 {
+    name: String,
+    cloud: String,
+    app: String,
+    content_types: Vec<u8>,
+    how: u8,
+    at: Time,
+}
+
+pub(in crate::store) fn encode_enrolment(enrolment: &Enrolment) -> Vec<u8> {
+    let Enrolment { tenant: _, name, cloud, app, content_types, how, at } = enrolment;
+    encode(
+        1,
+        &EnrolmentV1 {
+            name: name.clone(),
+            cloud: cloud.clone(),
+            app: app.clone(),
+            content_types: codes(content_types),
+            how: how.code(),
+            at: (*at).into(),
+        },
+    )
+}
+
+pub(in crate::store) fn decode_enrolment(key: &[u8], value: &[u8]) -> Result<Enrolment, Undecodable> {
+    let file: EnrolmentV1 = decode(1, value)?;
+    Ok(Enrolment {
+        tenant: keys::tenant(key).ok_or_else(|| Undecodable("its key names no tenant".to_owned()))?,
+        name: file.name,
+        cloud: file.cloud,
+        app: file.app,
+        content_types: types(&file.content_types)?,
+        how: Enrolled::from_code(file.how)
+            .ok_or_else(|| Undecodable(format!("no way to be enrolled has the code {}", file.how)))?,
+        at: file.at.get()?,
+    })
+}
+
+pub(in crate::store) fn encode_held(since: Timestamp) -> Vec<u8> {
+    encode(1, &Time::from(since))
+}
+
+pub(in crate::store) fn decode_held(value: &[u8]) -> Result<Timestamp, Undecodable> {
+    decode::<Time>(1, value)?.get()
+}
+
+/// The invite's id is its key's.
+#[derive(Serialize, Deserialize)]
+struct InviteV1 {
+    name: String,
+    tenant: Option<[u8; 16]>,
+    cloud: String,
+    app: String,
+    content_types: Vec<u8>,
+    made: Time,
+    expires: Time,
+    stage: StageV1,
+}
+
+/// How far it has come, who it is about, since when. The order of the variants is part of the format.
+#[derive(Serialize, Deserialize)]
+enum StageV1 {
+    Open,
+    Proving([u8; 16], Time),
+    Done([u8; 16], Time),
+}
+
+pub(in crate::store) fn encode_invite(invite: &Invite) -> Vec<u8> {
+    let Invite { id: _, name, tenant, cloud, app, content_types, made, expires, stage } = invite;
+    encode(
+        1,
+        &InviteV1 {
+            name: name.clone(),
+            tenant: tenant.map(|tenant| *tenant.as_bytes()),
+            cloud: cloud.clone(),
+            app: app.clone(),
+            content_types: codes(content_types),
+            made: (*made).into(),
+            expires: (*expires).into(),
+            stage: match *stage {
+                InviteStage::Open => StageV1::Open,
+                InviteStage::Proving { tenant, since } => StageV1::Proving(*tenant.as_bytes(), since.into()),
+                InviteStage::Done { tenant, at } => StageV1::Done(*tenant.as_bytes(), at.into()),
+            },
+        },
+    )
+}
+
+pub(in crate::store) fn decode_invite(key: &[u8], value: &[u8]) -> Result<Invite, Undecodable> {
+    let file: InviteV1 = decode(1, value)?;
+    Ok(Invite {
+        id: keys::invite_id(key).ok_or_else(|| Undecodable("its key is no invite's".to_owned()))?,
+        name: file.name,
+        tenant: file.tenant.map(TenantId::from_bytes),
+        cloud: file.cloud,
+        app: file.app,
+        content_types: types(&file.content_types)?,
+        made: file.made.get()?,
+        expires: file.expires.get()?,
+        stage: match file.stage {
+            StageV1::Open => InviteStage::Open,
+            StageV1::Proving(tenant, since) => {
+                InviteStage::Proving { tenant: TenantId::from_bytes(tenant), since: since.get()? }
+            }
+            StageV1::Done(tenant, at) => InviteStage::Done { tenant: TenantId::from_bytes(tenant), at: at.get()? },
+        },
+    })
+}
+
+/// Whose a row is, if it is one of theirs: an invite is whoever's it is for and whoever has followed it.
+pub(in crate::store) fn owner(key: &[u8], value: &[u8], is_theirs: impl Fn(TenantId) -> bool) -> Option<TenantId> {
+    if key.first() != Some(&kind::INVITE) {
+        return keys::tenant(key).filter(|tenant| is_theirs(*tenant));
+    }
+    let invite = decode_invite(key, value).ok()?;
+    let follower = match invite.stage {
+        InviteStage::Open => None,
+        InviteStage::Proving { tenant, .. } | InviteStage::Done { tenant, .. } => Some(tenant),
+    };
+    invite.tenant.into_iter().chain(follower).find(|tenant| is_theirs(*tenant))
+}
+
+fn codes(content_types: &BTreeSet<ContentType>) -> Vec<u8> {
+    content_types.iter().map(|content_type| content_type.code()).collect()
+}
+
+fn types(codes: &[u8]) -> Result<BTreeSet<ContentType>, Undecodable> {
+    codes.iter().copied().map(content_type).collect()
+}
+
+fn content_type(code: u8) -> Result<ContentType, Undecodable> {
+    ContentType::from_code(code).ok_or_else(|| Undecodable(format!("no content type has the code {code}")))
+}
+
 /// A version byte and postcard.
 pub(in crate::store) fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![version]).expect("these types have no maps and no lengths unknown beforehand")
@@ -215,6 +352,7 @@ fn shortened(text: &str, most: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::InviteId;
 
     fn entry() -> QueueEntry {
         QueueEntry {
@@ -254,6 +392,74 @@ mod tests {
         let wait = Wait { from: entry.queued_at - day, until: entry.queued_at };
         assert_eq!(decode_wait(&before).unwrap(), wait, "as version 1 has it");
     }
+
+    #[test]
+    fn enrolments_and_invites_are_read_back_with_what_their_keys_say() {
+        let (tenant, at) = (TenantId::from_bytes([7; 16]), entry().queued_at);
+        for how in [Enrolled::Consent, Enrolled::Command] {
+            let (name, cloud, app) = ("Contoso".to_owned(), "worldwide".to_owned(), String::new());
+            let enrolment = Enrolment { tenant, name, cloud, app, content_types: ContentType::ALL.into(), how, at };
+            let key = keys::head(keys::kind::ENROLMENT, tenant);
+            let value = encode_enrolment(&enrolment);
+            assert_eq!(decode_enrolment(&key, &value).unwrap(), enrolment);
+            assert!(decode_enrolment(&key, &value[..value.len() - 1]).is_err());
+            assert_eq!(decode_enrolment(b"E", &value).unwrap_err().to_string(), "its key names no tenant");
+        }
+        assert_eq!(decode_held(&encode_held(at)).unwrap(), at);
+        for (pinned, stage) in [
+            (None, InviteStage::Open),
+            (Some(tenant), InviteStage::Proving { tenant, since: at }),
+            (None, InviteStage::Done { tenant, at }),
+        ] {
+            let invite = Invite {
+                id: InviteId::of(b"secret"),
+                name: "Contoso".to_owned(),
+                tenant: pinned,
+                cloud: "gcc".to_owned(),
+                app: "government".to_owned(),
+                content_types: ContentType::AUDIT.into(),
+                made: at,
+                expires: Timestamp::MAX,
+                stage,
+            };
+            let value = encode_invite(&invite);
+            assert_eq!(decode_invite(&keys::invite(&invite.id), &value).unwrap(), invite);
+            assert!(decode_invite(b"I", &value).is_err());
+        }
+    }
+
+    /// What is on disk stays readable: these bytes were written by version 1 of each.
+    #[test]
+    fn the_bytes_of_enrolments_and_invites_do_not_change() {
+        let (tenant, at) = (TenantId::from_bytes([7; 16]), entry().queued_at);
+        let enrolment = Enrolment {
+            tenant,
+            name: "Contoso".to_owned(),
+            cloud: "worldwide".to_owned(),
+            app: "mssp".to_owned(),
+            content_types: ContentType::AUDIT.into(),
+            how: Enrolled::Command,
+            at,
+        };
+        assert_eq!(encode_enrolment(&enrolment), ENROLMENT);
+        let invite = Invite {
+            id: InviteId::of(b"secret"),
+            name: "Contoso".to_owned(),
+            tenant: Some(tenant),
+            cloud: "worldwide".to_owned(),
+            app: String::new(),
+            content_types: [ContentType::Dlp].into(),
+            made: at,
+            expires: at,
+            stage: InviteStage::Done { tenant, at },
+        };
+        assert_eq!(encode_invite(&invite), INVITE);
+    }
+
+    const ENROLMENT: &[u8] =
+        b"\x01\x07Contoso\tworldwide\x04mssp\x04\x01\x02\x03\x04\x02\x82\xe0\x94\xec\xc8\xee\xaa\xea1";
+    const INVITE: &[u8] = b"\x01\x07Contoso\x01\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\tworldwide\x00\x01\x05\
+        \x82\xe0\x94\xec\xc8\xee\xaa\xea1\x82\xe0\x94\xec\xc8\xee\xaa\xea1\x02\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x82\xe0\x94\xec\xc8\xee\xaa\xea1";
 
     #[test]
     fn a_damaged_value_and_a_newer_version_are_errors() {

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::{Enrolled, Enrolment};
 
 /// A Sunday noon.
 fn noon() -> Timestamp {
@@ -332,6 +333,33 @@ async fn five_hundred_blobs_are_one_batch() {
     let mut draft = draft::Draft::new(&database);
     let enqueued = draft.enqueue(tenant(1), Tier::Sweep, listed, noon()).unwrap();
     assert_eq!((enqueued.new, draft.batch.len()), (500, 500));
+}
+
+#[tokio::test]
+async fn what_changes_the_register_changes_the_snapshot_and_a_repetition_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir);
+    let held = async |since| {
+        let before = state.snapshot_changes();
+        state.hold(tenant(1), since).await.unwrap();
+        state.snapshot_changes() - before
+    };
+    assert_eq!((held(Some(noon())).await, held(Some(noon())).await, held(None).await, held(None).await), (1, 0, 1, 0));
+    let enrolment = Enrolment {
+        tenant: tenant(1),
+        name: "x".repeat(20_000),
+        cloud: "worldwide".to_owned(),
+        app: String::new(),
+        content_types: ContentType::AUDIT.into(),
+        how: Enrolled::Command,
+        at: noon(),
+    };
+    let refused = state.enrol(&enrolment).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
+    assert_eq!(state.enrolments().await.unwrap(), []);
+    let before = state.snapshot_changes();
+    state.enrol(&Enrolment { name: "Contoso".to_owned(), ..enrolment }).await.unwrap();
+    assert_eq!(state.snapshot_changes(), before + 1);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use super::super::{Enqueued, QueueEntry, Refused, Watermark};
 use super::draft::{Draft, Effect};
 use super::generation::{self, Found, Generation};
 use super::keys::{self, Place, kind};
-use super::{DeadLetter, Shared, StateOptions, queue};
+use super::{DeadLetter, Shared, StateOptions, queue, records};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 use crate::event;
 use crate::retry::{Backoff, Stage};
@@ -45,6 +45,8 @@ const LOOSE_WAIT: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(10);
 /// How often it is looked for blob files, which sled never syncs.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How many keys are removed in one batch: sled keeps a batch in memory.
+const REMOVALS: usize = 1000;
 /// A copy is due when the database is this many times as large as what is live in it.
 const SLACK: u64 = 4;
 
@@ -90,9 +92,19 @@ pub(super) enum Task {
     },
     /// Puts a value, or removes it.
     Put {
-        tenant: TenantId,
+        /// Whose it is, if it is anybody's.
+        tenant: Option<TenantId>,
         key: Vec<u8>,
         value: Option<Vec<u8>>,
+        answer: Answer<()>,
+    },
+    /// Removes all that is a tenant's.
+    Purge {
+        tenant: TenantId,
+        answer: Answer<()>,
+    },
+    /// Goes on in a copy.
+    Copy {
         answer: Answer<()>,
     },
     /// Writes all that is pending.
@@ -121,6 +133,14 @@ impl Loose {
 
     pub(super) fn watermarks(&self, tenant: TenantId) -> BTreeMap<ContentType, Watermark> {
         self.watermarks.get(&tenant).cloned().unwrap_or_default()
+    }
+
+    /// Forgets what is a tenant's.
+    fn forget(&mut self, tenant: TenantId) {
+        self.completed.retain(|(of, _)| *of != tenant);
+        self.notes.remove(&tenant);
+        self.watermarks.remove(&tenant);
+        self.waiting.remove(&tenant);
     }
 
     /// The tenants whose watermarks have waited for this long.
@@ -348,6 +368,7 @@ impl Thread {
                 }
                 return Stop::Failed(error);
             }
+            let own = tasks.pop_if(|task| matches!(task, Task::Purge { .. } | Task::Copy { .. }));
             let all = !matches!(closing, Closing::No);
             let loose_due = self.loose_due.is_some_and(|due| due <= Instant::now());
             let overdue = self.shared.loose().overdue(self.options.watermark_wait);
@@ -355,6 +376,9 @@ impl Thread {
                 let written = self.write(tasks, &overdue, all);
                 match (written, closing) {
                     (written, Closing::Asked(answer)) => {
+                        if let Some(task) = own {
+                            task.refuse(&StoreError::Closed);
+                        }
                         self.database.close();
                         drop(answer.send(written));
                         return Stop::Closed;
@@ -362,11 +386,18 @@ impl Thread {
                     (_, Closing::Dropped) => return Stop::Closed,
                     (Ok(()), _) => {}
                     (Err(error), _) => {
+                        if let Some(task) = own {
+                            task.refuse(&error);
+                        }
                         if let Some(stop) = self.recover(error) {
                             return stop;
                         }
+                        continue;
                     }
                 }
+            }
+            if let Some(stop) = own.and_then(|task| self.alone(task)) {
+                return stop;
             }
             if self.looked.elapsed() >= LOOK_EVERY {
                 self.looked = Instant::now();
@@ -390,6 +421,10 @@ impl Thread {
         loop {
             match self.received.recv_timeout(wait) {
                 // The permit goes: there is room for another task.
+                Ok(Message::Task(task @ (Task::Purge { .. } | Task::Copy { .. }), _permit)) => {
+                    tasks.push(task);
+                    return Closing::No;
+                }
                 Ok(Message::Task(task, _permit)) => tasks.push(task),
                 Ok(Message::Wake) => {
                     let due = *self.loose_due.get_or_insert_with(|| Instant::now() + LOOSE_WAIT);
@@ -414,6 +449,33 @@ impl Thread {
                 return Closing::No;
             }
             wait = ALONE;
+        }
+    }
+
+    /// Does what cannot go along with others, after all that came before.
+    fn alone(&mut self, task: Task) -> Option<Stop> {
+        match task {
+            Task::Purge { tenant, answer } => {
+                self.shared.loose().forget(tenant);
+                let purged = purge(&self.database, tenant);
+                if purged.is_ok() {
+                    self.shared.forget(tenant);
+                    self.changes.fetch_add(1, Ordering::AcqRel);
+                }
+                drop(answer.send(purged.clone()));
+                purged.err().and_then(|error| self.recover(error))
+            }
+            Task::Copy { answer } => match self.copy(self.now()) {
+                Ok(copied) => {
+                    drop(answer.send(copied));
+                    None
+                }
+                Err(error) => {
+                    drop(answer.send(Err(error.clone())));
+                    Some(Stop::Failed(error))
+                }
+            },
+            task => unreachable!("it goes along with others: {task:?}"),
         }
     }
 
@@ -577,7 +639,8 @@ impl Thread {
     fn look_after(&mut self) -> Result<(), StoreError> {
         let now = self.now();
         match self.copy_is_due(now) {
-            Ok(true) => self.copy(now),
+            // What is in its way was told.
+            Ok(true) => self.copy(now).map(drop),
             Ok(false) => Ok(()),
             Err(error) => {
                 tracing::warn!(error = %error.trouble().cause, "cannot tell the state's size");
@@ -600,8 +663,9 @@ impl Thread {
         Ok(size > self.options.copy_above && size / SLACK > generation::live_bytes(&self.database)?)
     }
 
-    /// Copies the state into a new directory and goes on there.
-    fn copy(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    /// Copies the state into a new directory and goes on there, or says why it stays where it is. An error means that the
+    /// writer must end.
+    fn copy(&mut self, now: Timestamp) -> Result<Result<(), StoreError>, StoreError> {
         let began = Instant::now();
         let next = self.generation.next();
         let directory = next.directory(&self.store);
@@ -626,7 +690,7 @@ impl Thread {
                 {
                     tracing::warn!(error = %error.trouble().cause, "the copy of the state is removed at the next start");
                 }
-                return Ok(());
+                return Ok(Err(error));
             }
         };
         let before = self.database.size_on_disk().unwrap_or_default();
@@ -645,7 +709,7 @@ impl Thread {
             milliseconds = began.elapsed().as_millis(),
             "copied the state to a smaller database"
         );
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// The time, counted on from the one given at opening.
@@ -681,6 +745,7 @@ impl Task {
             Self::Withdraw { tenant, ids, answer } => waiting(answer, draft.withdraw(tenant, ids)),
             Self::Put { tenant, key, value, answer } => waiting(answer, draft.set(tenant, key, value)),
             Self::Settle { answer } => waiting(answer, Ok(())),
+            Self::Purge { .. } | Self::Copy { .. } => unreachable!("it is done alone"),
         }
     }
 
@@ -694,6 +759,8 @@ impl Task {
             | Self::LookAgain { answer, .. }
             | Self::DeadLetter { answer, .. }
             | Self::Put { answer, .. }
+            | Self::Purge { answer, .. }
+            | Self::Copy { answer }
             | Self::Settle { answer } => drop(answer.send(Err(error.clone()))),
         }
     }
@@ -717,7 +784,31 @@ fn loose_ends(
         draft.complete(*tenant, *place)?;
     }
     for (tenant, note) in notes {
-        draft.set(*tenant, keys::head(kind::NOTE, *tenant), note.clone())?;
+        draft.set(Some(*tenant), keys::head(kind::NOTE, *tenant), note.clone())?;
+    }
+    Ok(())
+}
+
+/// Removes all that is a tenant's, durably, piece by piece: each piece is gone or there, and the next attempt goes on.
+pub(super) fn purge(database: &Database, tenant: TenantId) -> Result<(), StoreError> {
+    let prefixes = keys::OF_TENANTS.map(|kind| keys::head(kind, tenant));
+    for prefix in prefixes.into_iter().chain([vec![kind::INVITE]]) {
+        loop {
+            let mut theirs = Vec::new();
+            for row in database.scan_prefix(&prefix)? {
+                let (key, value) = row?;
+                if records::owner(&key, &value, |of| of == tenant).is_some() {
+                    theirs.push(key);
+                }
+                if theirs.len() >= REMOVALS {
+                    break;
+                }
+            }
+            if theirs.is_empty() {
+                break;
+            }
+            remove(database, theirs.iter())?;
+        }
     }
     Ok(())
 }

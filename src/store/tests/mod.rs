@@ -6,7 +6,8 @@ mod copies;
 mod damage;
 mod full;
 mod killed;
-mod model;
+pub(super) mod model;
+mod register;
 mod walking;
 mod young;
 

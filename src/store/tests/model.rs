@@ -1,11 +1,12 @@
-//! Random storing, repeating, refusing, giving up, queueing, rolling, dropping, reopening, crashing and losing the state,
-//! against plain lists.
+//! Random storing, repeating, refusing, giving up, queueing, purging, rolling, dropping, reopening, crashing and losing the
+//! state, against plain lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::Progress;
 
 #[derive(Debug, Clone)]
 struct Put {
@@ -32,6 +33,10 @@ enum Action {
     Enqueue(Vec<Put>),
     /// One of this tenant's queue is given up.
     DeadLetter(u8),
+    /// This tenant is purged; what was asked for before may still be under way.
+    Purge(u8),
+    /// So many steps of what was asked for.
+    GoOnPurging(usize),
     Roll,
     NextDay,
     /// The partitions of all days before this many days ago.
@@ -65,6 +70,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => put().prop_map(Action::GiveUp),
         3 => prop::collection::vec(put(), 1..8).prop_map(Action::Enqueue),
         2 => (1_u8..4).prop_map(Action::DeadLetter),
+        1 => (1_u8..4).prop_map(Action::Purge),
+        2 => (1_usize..5).prop_map(Action::GoOnPurging),
         2 => Just(Action::Roll),
         1 => Just(Action::NextDay),
         1 => (0_i64..3).prop_map(Action::Drop),
@@ -89,6 +96,8 @@ struct Model {
     now: Timestamp,
     blobs: BTreeMap<(u8, ContentType, u64), Kept>,
     last: BTreeMap<(u8, ContentType), u64>,
+    /// The tenants that have stored something since they were purged.
+    living: BTreeSet<u8>,
     queue: BTreeSet<(u8, ContentId)>,
     letters: BTreeSet<(u8, ContentId)>,
 }
@@ -131,7 +140,7 @@ fn try_copy(from: &Path, to: &Path) -> std::io::Result<()> {
 
 /// A store's files as they were at one moment. Its threads go on writing and removing behind what was acknowledged, so a
 /// copy counts only if nothing changed while it was made: a disk does not show one file of before and another of after.
-fn copy_of_a_moment(from: &Path) -> tempfile::TempDir {
+pub(in crate::store) fn copy_of_a_moment(from: &Path) -> tempfile::TempDir {
     loop {
         let to = tempfile::tempdir().unwrap();
         let (mut before, mut after) = Default::default();
@@ -184,8 +193,8 @@ impl Model {
         let dir = tempfile::tempdir().unwrap();
         let now = time("2026-11-22T10:00:00Z");
         let store = Some(open_at(dir.path(), "2026-11-22T10:00:00Z"));
-        let (blobs, last, queue, letters) = Default::default();
-        Self { dir, store, now, blobs, last, queue, letters }
+        let (blobs, last, living, queue, letters) = Default::default();
+        Self { dir, store, now, blobs, last, living, queue, letters }
     }
 
     fn store(&self) -> &Store {
@@ -217,6 +226,19 @@ impl Model {
             Action::GiveUp(put) => self.give_up(put).await,
             Action::Enqueue(puts) => self.enqueue(&puts).await,
             Action::DeadLetter(of) => self.dead_letter(of).await,
+            Action::Purge(of) => {
+                let purge = self.store().purge(tenant(of)).await.unwrap();
+                assert_eq!((purge.tenant, purge.done_at), (tenant(of), None));
+                self.blobs.retain(|(tenant, ..), _| *tenant != of);
+                self.queue.retain(|(tenant, _)| *tenant != of);
+                self.letters.retain(|(tenant, _)| *tenant != of);
+                self.living.remove(&of);
+            }
+            Action::GoOnPurging(steps) => {
+                for _ in 0..steps {
+                    self.store().go_on_purging(0).await.unwrap();
+                }
+            }
             Action::Roll => self.store().roll().await.unwrap(),
             Action::NextDay => {
                 // Within the days in which everything is still recognised.
@@ -282,6 +304,7 @@ impl Model {
             let key = (put.tenant, put.kind());
             let last = self.last.entry(key).or_default();
             *last += 1;
+            self.living.insert(put.tenant);
             assert_eq!(stored.seq, *last);
             let (ids, content, partition) = (Vec::new(), put.content, self.store().newest_partition());
             self.blobs.insert((key.0, key.1, stored.seq), Kept { body, ids, content, partition });
@@ -352,6 +375,7 @@ impl Model {
                 let last = self.last.entry(key).or_default();
                 assert_eq!(stored.seq, *last + 1, "{put:?}");
                 *last = stored.seq;
+                self.living.insert(put.tenant);
                 let (ids, content, partition) = (put.all_ids(), put.content, partition.clone());
                 self.blobs.insert((key.0, key.1, stored.seq), Kept { body, ids, content, partition });
             } else {
@@ -387,7 +411,8 @@ impl Model {
         assert!(verified.is_sound(), "{verified:?}");
         assert_eq!(verified.blobs, self.blobs.len() as u64);
         for (key, last) in &self.last {
-            assert_eq!(store.heads()[&(tenant(key.0), key.1)], *last);
+            let head = store.heads().get(&(tenant(key.0), key.1)).copied();
+            assert_eq!(head, self.living.contains(&key.0).then_some(*last));
             let listed: Vec<u64> = store
                 .read_after(tenant(key.0), key.1, 0, 1000)
                 .unwrap()
@@ -417,6 +442,9 @@ proptest! {
             model.check().await;
             model.act(Action::Reopen).await;
             model.check().await;
+            while model.store().go_on_purging(0).await.unwrap() != Progress::Idle {}
+            model.check().await;
+            assert!(model.store().purges().iter().all(|purge| purge.done_at.is_some() && purge.left == 0));
             model.store.take().unwrap().close().await.unwrap();
         });
     }

@@ -22,7 +22,7 @@ async fn with_queued(spec: BlobSpec, faults: &[Fault], change: impl FnOnce(&mut 
     }
     world.cloud.control().add_blobs(spec);
     queue_offered(&world, change).await;
-    world.registry.apply(&enabled(&world));
+    world.apply(&enabled(&world));
     world
 }
 
@@ -171,7 +171,7 @@ async fn what_is_too_large_is_collected_when_more_is_allowed() {
 
     let mut settings = world.settings.clone();
     settings.collect.max_blob_bytes = 1_000_000;
-    world.registry.apply(&settings);
+    world.apply(&settings);
     world.collected().await;
     world.until("no dead letter", |world| world.status(tenant(1)).dead_letters == 0).await;
     assert_eq!(dead_letters(&world).await, []);
@@ -306,7 +306,7 @@ async fn a_crash_between_a_defect_and_its_dead_letter_leaves_the_letter_to_be_wr
     // Here the process died.
     assert_eq!(dead_letters(&world).await, []);
 
-    world.registry.apply(&enabled(&world));
+    world.apply(&enabled(&world));
     world.until("the dead letter", |world| world.status(tenant(1)).dead_letters == 1).await;
     world.until("an empty queue", |world| world.status(tenant(1)).queue.entries == 0).await;
     assert!(dead_letters(&world).await[0].reason.contains("kept unparsed"));
@@ -327,7 +327,7 @@ async fn what_lists_well_goes_on_although_the_list_of_subscriptions_lacks_it() {
     // A change of its pace, and so a new look at its subscriptions.
     let mut settings = world.settings.clone();
     settings.collect.poll_interval = Duration::from_millis(200);
-    world.registry.apply(&settings);
+    world.apply(&settings);
     world.until("a look", |world| world.cloud.ledger().requests(tenant(1), Endpoint::Subscriptions) > looks).await;
     let lists = |world: &World| world.cloud.summary().requests(tenant(1), Endpoint::List);
     let before = lists(&world);

@@ -41,7 +41,7 @@ async fn a_restart_collects_nothing_twice_and_starts_no_subscription_again() {
 
     let (registry, shared) = super::registry(&dir);
     let world = World { cloud, settings, registry, shared, dir };
-    world.registry.apply(&world.settings);
+    world.apply(&world.settings);
     world.cloud.control().add_blobs(BlobSpec::new(tenant(1), FEEDS[0]).count(3).records(2));
     world.collected().await;
     let after = world.cloud.ledger();

@@ -66,7 +66,7 @@ async fn a_long_wait_outlives_the_process() {
 
     let (registry, shared) = super::registry(&dir);
     let world = World { cloud, settings, registry, shared, dir };
-    world.registry.apply(&world.settings);
+    world.apply(&world.settings);
     world.until("the wait", |world| world.status(tenant(1)).state == TenantState::Throttled).await;
     world.until("a token", |world| world.status(tenant(1)).token_until.is_some()).await;
     let after = world.cloud.ledger();
@@ -94,7 +94,7 @@ async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() 
     let (registry, shared) = super::registry(&dir);
     let world = World { cloud, settings, registry, shared, dir };
     let looks = world.cloud.ledger().requests(tenant(1), Endpoint::Subscriptions);
-    world.registry.apply(&world.settings);
+    world.apply(&world.settings);
     world.until("a look", |world| world.cloud.summary().requests(tenant(1), Endpoint::Subscriptions) > looks).await;
     world.registry.drain(Duration::from_secs(5)).await;
     assert_eq!(world.cloud.ledger().requests(tenant(1), Endpoint::Start), 4, "one for each content type");
@@ -108,7 +108,7 @@ async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() 
     world.cloud.control().apply(simulator::Command::SetStartCooldown(0));
     let World { cloud, settings, shared, dir, .. } = world;
     let world = World { cloud, settings, registry: Registry::new(shared.clone()), shared, dir };
-    world.registry.apply(&world.settings);
+    world.apply(&world.settings);
     world.collected().await;
     world.until("the end of the trouble", |world| trouble(world, 1).is_none()).await;
     world.assert_faithful();

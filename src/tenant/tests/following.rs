@@ -1,6 +1,5 @@
 //! Following the configuration: what a reload does not change goes on undisturbed.
 
-use super::super::Changes;
 use super::*;
 use crate::config::TokenSettings;
 
@@ -15,7 +14,7 @@ async fn a_reload_touches_only_what_it_changes() {
     let scenario = (1..=4).fold(scenario(), |scenario, number| scenario.tenant(offering(number, 5, 1.0)));
     let world = World::new(scenario, |settings| _ = settings.tenants.remove(&tenant(4).into()));
     world.collected().await;
-    assert_eq!(world.registry.apply(&world.settings), Changes { unchanged: 3, ..Changes::default() });
+    assert_eq!(world.apply(&world.settings), Changes { unchanged: 3, ..Changes::default() });
 
     // One is renamed, one gets another content type, one is gone, one is new.
     let mut settings = world.settings.clone();
@@ -25,7 +24,7 @@ async fn a_reload_touches_only_what_it_changes() {
     let gone = settings.tenants.remove(&id(3)).unwrap();
     let new = Tenant { id: id(4), name: "new".to_owned(), ..gone.clone() };
     settings.tenants.insert(id(4), new);
-    let changes = world.registry.apply(&settings);
+    let changes = world.apply(&settings);
     let expected = Changes { added: vec![id(4)], removed: vec![id(3)], changed: vec![id(2)], unchanged: 1 };
     assert_eq!(changes, expected);
     world.until("the new tenant", |world| world.stored(tenant(4)).len() == 20).await;
@@ -48,7 +47,7 @@ async fn a_reload_touches_only_what_it_changes() {
 
     // The one that was gone comes back and resumes: nothing is fetched twice.
     settings.tenants.insert(id(3), gone);
-    world.registry.apply(&settings);
+    world.apply(&settings);
     world.until("its new content", |world| world.stored(tenant(3)).len() == 24).await;
     assert_eq!(world.cloud.ledger().requests(tenant(3), Endpoint::Blob), 24);
     world.assert_faithful();
@@ -61,7 +60,7 @@ async fn a_disabled_tenant_sends_nothing_and_resumes() {
     world.collected().await;
     let mut off = world.settings.clone();
     off.tenants.values_mut().for_each(|tenant| tenant.enabled = false);
-    world.registry.apply(&off);
+    world.apply(&off);
     assert_eq!(world.status(tenant(1)).state, TenantState::Disabled);
     world.until("the last answer", |world| world.cloud.summary().tenants[&tenant(1)].in_flight == 0).await;
     let before = world.cloud.ledger().requests(tenant(1), Endpoint::List);
@@ -71,7 +70,7 @@ async fn a_disabled_tenant_sends_nothing_and_resumes() {
     let after = world.cloud.ledger().requests(tenant(1), Endpoint::List);
     assert!(after <= before + 4, "{before} to {after}: only what was under way");
     assert_eq!(world.status(tenant(1)).state, TenantState::Disabled);
-    world.registry.apply(&world.settings);
+    world.apply(&world.settings);
     world.collected().await;
     world.assert_faithful();
     world.stop().await;
@@ -83,18 +82,18 @@ async fn what_a_reload_changes_of_an_app_keeps_the_tokens() {
     world.collected().await;
     let mut settings = world.settings.clone();
     settings.collect.poll_interval = Duration::from_millis(200);
-    assert_eq!(world.registry.apply(&settings).changed.len(), 2);
+    assert_eq!(world.apply(&settings).changed.len(), 2);
     world.cloud.control().add_blobs(BlobSpec::new(tenant(1), FEEDS[0]).records(2));
     world.collected().await;
     assert_eq!(tokens(&world, 2), [1, 1]);
 
     // Neither a token's pace nor a credential that Entra does not know costs a token that is valid.
     settings.token = TokenSettings { renew_after: Duration::from_mins(30), ..settings.token };
-    assert_eq!(world.registry.apply(&settings).changed.len(), 2);
+    assert_eq!(world.apply(&settings).changed.len(), 2);
     for app in settings.apps.values_mut() {
         *app = Arc::new(App { credential: Credential::Secret("wr0ng".to_owned().into()), ..App::clone(app) });
     }
-    assert_eq!(world.registry.apply(&settings).changed.len(), 2);
+    assert_eq!(world.apply(&settings).changed.len(), 2);
     for number in [1, 2] {
         world.cloud.control().add_blobs(BlobSpec::new(tenant(number), FEEDS[0]).records(2));
     }
@@ -129,7 +128,7 @@ async fn a_drain_finishes_what_is_being_received_and_abandons_what_takes_too_lon
     world.cloud.control().clear_faults();
     let World { cloud, settings, shared, dir, .. } = world;
     let world = World { cloud, settings, registry: Registry::new(shared.clone()), shared, dir };
-    world.registry.apply(&world.settings);
+    world.apply(&world.settings);
     world.collected().await;
     world.assert_faithful();
     world.stop().await;
@@ -140,6 +139,6 @@ async fn a_registry_that_was_drained_starts_nothing() {
     let world = World::new(scenario().tenant(offering(1, 1, 1.0)), |_| {});
     world.collected().await;
     world.registry.drain(Duration::from_secs(5)).await;
-    assert_eq!(world.registry.apply(&world.settings), Changes::default());
+    assert_eq!(world.apply(&world.settings), Changes::default());
     world.stop().await;
 }

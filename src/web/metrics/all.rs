@@ -13,7 +13,7 @@ pub(super) const CERTIFICATE_EXPIRY: &str =
 /// What that of the listeners tells.
 pub(super) const LISTENER_EXPIRY: &str = "When the certificate that a listener shows expires.";
 
-const STATES: [TenantState; 9] = [
+const STATES: [TenantState; 10] = [
     TenantState::Starting,
     TenantState::Collecting,
     TenantState::CatchingUp,
@@ -21,6 +21,7 @@ const STATES: [TenantState; 9] = [
     TenantState::Waiting,
     TenantState::Paused,
     TenantState::Disabled,
+    TenantState::Held,
     TenantState::Failing,
     TenantState::Restarting,
 ];
@@ -87,7 +88,7 @@ fn sign(of: i64) -> f64 {
 }
 
 fn is_enabled(tenant: &TenantStatus) -> bool {
-    tenant.state != TenantState::Disabled
+    !tenant.state.is_off()
 }
 
 type Count = (&'static str, &'static str, fn(&ContentStatus) -> u64);

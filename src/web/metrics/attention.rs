@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
-use crate::report::{StatusSnapshot, TenantState, TenantStatus};
+use crate::report::{StatusSnapshot, TenantStatus};
 
 /// How many are shown when there are too many to show all.
 pub(super) const WORST: usize = 20;
@@ -12,7 +12,7 @@ pub(super) const WORST: usize = 20;
 /// The enabled tenants that are shown, in the order of their ids. Those that are switched off are as somebody wants
 /// them, and would only raise alarms.
 pub(super) fn shown(snapshot: &StatusSnapshot, limit: usize) -> Vec<&TenantStatus> {
-    let enabled = snapshot.tenants.iter().filter(|tenant| tenant.state != TenantState::Disabled);
+    let enabled = snapshot.tenants.iter().filter(|tenant| !tenant.state.is_off());
     let mut tenants: Vec<_> = enabled.collect();
     if tenants.len() > limit {
         tenants.sort_by_cached_key(|tenant| (Reverse(need(tenant, snapshot.at)), tenant.id));
@@ -39,7 +39,7 @@ mod tests {
 
     use super::*;
     use crate::content::{ContentType, TenantId};
-    use crate::report::{ContentStatus, Trouble, TroubleStatus};
+    use crate::report::{ContentStatus, TenantState, Trouble, TroubleStatus};
     use crate::store::QueueDepth;
 
     fn now() -> Timestamp {
@@ -73,6 +73,7 @@ mod tests {
             host_ahead_by_seconds: None,
             sentence: String::new(),
             pause: None,
+            warnings: Vec::new(),
             tenants,
         }
     }

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use self::page::Page;
 use super::admin::Service;
+use super::public::Shown;
 use crate::config::Settings;
 use crate::report::Report;
 use crate::store::{Sizes, Store};
@@ -45,7 +46,7 @@ impl Certificates {
     pub fn of(settings: &Settings) -> Self {
         let expiry = |credential: &Credential| match credential {
             Credential::Certificates { list, .. } => list.iter().map(|certificate| certificate.not_after()).max(),
-            Credential::Secret(_) => None,
+            Credential::Secret(_) | Credential::Federated(_) => None,
         };
         let mut all: Vec<_> =
             settings.apps.values().filter_map(|app| Some((app.section(), expiry(&app.credential)?))).collect();
@@ -63,6 +64,8 @@ pub(super) struct Metrics {
     pub(super) certificates: Certificates,
     /// What the operators' listener shows at the moment, if it speaks TLS.
     pub(super) tls: Option<watch::Receiver<Tls>>,
+    /// The same of the customers' listener.
+    pub(super) public: Option<Shown>,
     pub(super) tenant_labels: usize,
 }
 
@@ -71,8 +74,10 @@ impl Metrics {
     fn read(&self) -> Result<String, prometheus::Error> {
         // Without sizes the rest is as true; whoever writes the store says what is wrong with its disk.
         let sizes = Sizes::of(&self.service.info.store).ok();
-        let listener = self.tls.as_ref().map(|tls| tls.borrow().certificate().not_after());
-        page(&self.service.report, sizes, &self.certificates, listener, self.tenant_labels).text()
+        let operator = self.tls.as_ref().map(|tls| tls.borrow().certificate().not_after());
+        let public = self.public.as_ref().and_then(Shown::not_after);
+        let listeners = [("operator", operator), ("public", public)];
+        page(&self.service.report, sizes, &self.certificates, listeners, self.tenant_labels).text()
     }
 }
 
@@ -80,7 +85,7 @@ fn page(
     report: &Report,
     sizes: Option<Sizes>,
     certificates: &Certificates,
-    listener: Option<Timestamp>,
+    listeners: [(&'static str, Option<Timestamp>); 2],
     tenant_labels: usize,
 ) -> Page {
     let snapshot = report.snapshot();
@@ -94,7 +99,9 @@ fn page(
     }
     let expiries = certificates.0.iter().map(|(app, expires)| ([("app", app.as_str())], page::moment(*expires)));
     page.gauges("tenantry_certificate_expiry_timestamp_seconds", all::CERTIFICATE_EXPIRY, expiries);
-    let expiries = listener.map(|expires| ([("listener", "operator")], page::moment(expires)));
+    let expiries = listeners
+        .into_iter()
+        .filter_map(|(listener, expires)| Some(([("listener", listener)], page::moment(expires?))));
     page.gauges("tenantry_listener_certificate_expiry_timestamp_seconds", all::LISTENER_EXPIRY, expiries);
     tenants::tenants(&mut page, &attention::shown(&snapshot, tenant_labels), snapshot.at);
     page
@@ -129,7 +136,7 @@ mod tests {
         let mut id = [7; 16];
         id[..4].copy_from_slice(&number.to_be_bytes());
         let tenant = report.tenant(TenantId::from_bytes(id), &format!("tenant-{number}"));
-        tenant.describe("worldwide", "app", &ContentType::AUDIT.into());
+        tenant.describe(&[], "worldwide", "app", &ContentType::AUDIT.into());
         tenant
     }
 
@@ -141,7 +148,15 @@ mod tests {
     fn text(report: &Report, tenant_labels: usize) -> String {
         let certificates = Certificates(vec![("app".to_owned(), "2027-01-01T00:00:00Z".parse().unwrap())]);
         let listener = "2027-01-02T00:00:00Z".parse().unwrap();
-        page(report, Some(Sizes::default()), &certificates, Some(listener), tenant_labels).text().unwrap()
+        page(
+            report,
+            Some(Sizes::default()),
+            &certificates,
+            [("operator", Some(listener)), ("public", None)],
+            tenant_labels,
+        )
+        .text()
+        .unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,8 @@
 
 Makes a certificate in a PKCS#12 file, registers it with a simulated app, and gets a token the way MSAL gets one from
 login.microsoftonline.com: MSAL believes to talk to that host; only its HTTP client knows the simulator's address. The
-token must open subscriptions/list; a certificate that is not registered must be refused with AADSTS700027.
+token must open subscriptions/list; a certificate that is not registered must be refused with AADSTS700027. Then
+somebody signs in, and MSAL redeems the code.
 """
 
 import base64
@@ -14,6 +15,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 
 import msal
 import requests
@@ -29,6 +31,7 @@ SECRET = "a secret & more"
 SCOPE = ["https://manage.office.com/.default"]
 AUTHORITY = "https://login.microsoftonline.com/"
 PASSPHRASE = "correct horse"
+REDIRECT = "https://collector.example/consent/callback/public"
 
 
 class Rewired(requests.Session):
@@ -146,11 +149,36 @@ def check(simulator, registered, stranger):
     refusal = app.acquire_token_for_client(scopes=SCOPE)
     expect("a tenant without consent is refused with AADSTS7000229", refusal.get("error_codes") == [7000229], refusal)
 
+    check_sign_in(simulator, registered)
+
     try:
         application(simulator, registered.by_pfx(), "00000000-0000-0000-0000-0000000000ff")[0].acquire_token_for_client(SCOPE)
         expect("an unknown tenant is refused", False)
     except ValueError:
         expect("an unknown tenant is refused when MSAL reads its metadata", True)
+
+
+def check_sign_in(simulator, registered):
+    """An administrator signs in; MSAL redeems the code with PKCE and its certificate."""
+    app, http = application(simulator, registered.by_pfx(), "organizations")
+    flow = app.initiate_auth_code_flow(scopes=[], redirect_uri=REDIRECT)
+    url = flow["auth_uri"].replace(AUTHORITY, f"{simulator}/")
+    sent_back = requests.post(url, data={"account": "admin@contoso.example"}, allow_redirects=False, timeout=20)
+    location = urllib.parse.urlsplit(sent_back.headers["Location"])
+    expect("the browser is sent back", location.netloc == "collector.example", sent_back.headers)
+    answer = dict(urllib.parse.parse_qsl(location.query))
+    result = app.acquire_token_by_auth_code_flow(flow, answer)
+    claims = result.get("id_token_claims", {})
+    expect("MSAL learns who signed in", claims.get("tid") == TENANT, result)
+    expect("... from a token of that tenant's issuer", claims["iss"] == f"{AUTHORITY}{TENANT}/v2.0", claims)
+    account = app.get_accounts()[0]
+    renewed = app.acquire_token_silent(["https://manage.office.com/ActivityFeed.Read"], account, force_refresh=True)
+    expect("... and gets other tokens by the refresh token", bool(renewed) and "access_token" in renewed, renewed)
+    try:
+        refusal = app.acquire_token_by_auth_code_flow(flow, answer)
+    except ValueError as error:
+        refusal = {"error": str(error)}
+    expect("the code is good once", 54005 in refusal.get("error_codes", []), refusal)
 
 
 def main():
@@ -165,6 +193,7 @@ def main():
                 "client_id": CLIENT,
                 "certificates": [base64.b64encode(registered.der()).decode()],
                 "secrets": [{"value": SECRET}],
+                "redirect_uris": [REDIRECT],
             }],
             "tenants": [
                 {"id": TENANT, "name": "Contoso", "domain": "contoso.example", "subscribed": ["Audit.Exchange"]},

@@ -24,7 +24,7 @@ use crate::faults::Fault;
 use crate::http::{Request, Response};
 use crate::ledger::Ledger;
 use crate::records::Recipe;
-use crate::scenario::{App, Consent, Tenant};
+use crate::scenario::{App, Consent, Entra, Forgery, Person, Tenant};
 use crate::world::{Host, SubscriptionStatus, World};
 
 /// A change of the running cloud.
@@ -60,6 +60,20 @@ pub enum Command {
         client_id: Uuid,
         /// The roles.
         roles: Option<Vec<String>>,
+    },
+    /// Changes who can sign in to a tenant.
+    SetPeople {
+        /// The tenant.
+        tenant: Uuid,
+        /// Who can; nobody is nobody.
+        people: Vec<Person>,
+    },
+    /// Replaces the settings of sign-in and tokens.
+    SetEntra(Box<Entra>),
+    /// Makes a new signing key and uses it from now on.
+    RollKeys {
+        /// Whether the old ones stay published, as Entra does it for a while.
+        keep_old: bool,
     },
     /// Changes a subscription as an administrator does.
     SetSubscription {
@@ -161,9 +175,7 @@ impl Control {
     pub fn revoke_certificates(&self, client_id: Uuid) {
         let mut state = self.world.lock();
         if let Some(app) = state.apps.get_mut(&client_id) {
-            let secrets = app.secrets.clone();
-            let algorithms = app.algorithms.clone();
-            *app = Arc::new(Registration { certificates: Vec::new(), secrets, algorithms });
+            Arc::make_mut(app).certificates.clear();
         }
     }
 
@@ -196,6 +208,26 @@ impl Control {
     /// Withdraws consent from an app.
     pub fn withdraw_consent(&self, tenant: Uuid, client_id: Uuid) {
         self.apply(Command::SetConsent { tenant, client_id, roles: None });
+    }
+
+    /// Changes who can sign in to a tenant.
+    pub fn set_people(&self, tenant: Uuid, people: impl IntoIterator<Item = Person>) {
+        self.apply(Command::SetPeople { tenant, people: people.into_iter().collect() });
+    }
+
+    /// Changes the settings of sign-in and tokens.
+    pub fn set_entra(&self, change: impl FnOnce(&mut Entra)) {
+        change(&mut self.world.lock().entra);
+    }
+
+    /// Spoils the `id_token`s from now on, or no more.
+    pub fn set_forgery(&self, forgery: Option<Forgery>) {
+        self.set_entra(|entra| entra.forgery = forgery);
+    }
+
+    /// Makes a new signing key and uses it from now on; the old ones stay published or are withdrawn.
+    pub fn roll_keys(&self, keep_old: bool) {
+        self.apply(Command::RollKeys { keep_old });
     }
 
     /// Changes a subscription as an administrator does.
@@ -313,6 +345,16 @@ fn apply(world: &World, command: Command) -> Outcome {
             if let Some(tenant) = state.tenants.get_mut(&tenant) {
                 tenant.token_generation += 1;
             }
+        }
+        Command::SetPeople { tenant, people } => {
+            if let Some(tenant) = state.tenants.get_mut(&tenant) {
+                tenant.people = people;
+            }
+        }
+        Command::SetEntra(entra) => state.entra = *entra,
+        Command::RollKeys { keep_old } => {
+            drop(state);
+            world.keys.roll(keep_old);
         }
         Command::SetConsent { tenant, client_id, roles } => {
             state.set_consent(tenant, client_id, roles.map(|roles| Consent { client_id, roles }));

@@ -1,5 +1,5 @@
-//! Who may see a credential: access tokens are for the Activity API, client credentials for the token endpoint, and
-//! neither belongs into an address, which proxies and servers write down.
+//! Who may see a credential: access tokens are for the Activity API, client credentials, authorization codes and refresh
+//! tokens for the token endpoint, and none belongs into an address of the cloud, which proxies and servers write down.
 
 use crate::http::Request;
 use crate::world::State;
@@ -48,9 +48,12 @@ impl State {
                 .any(|secret| !secret.value.is_empty() && text == secret.value)
         };
         let credential_in = |fields: &std::collections::HashMap<String, String>| {
-            fields
-                .iter()
-                .any(|(name, value)| matches!(name.as_str(), "client_secret" | "client_assertion") || is_secret(value))
+            fields.iter().any(|(name, value)| {
+                matches!(name.as_str(), "client_secret" | "client_assertion" | "code_verifier")
+                    || is_secret(value)
+                    || self.codes.contains_key(value)
+                    || self.refresh_tokens.contains_key(value)
+            })
         };
         let bearer = authorization.split_once(' ').map_or("", |(_, token)| token.trim());
         let mut leaks = Vec::new();
@@ -61,7 +64,7 @@ impl State {
         if (credential && receiver != Receiver::Authority) || is_secret(bearer) || is_secret(authorization) {
             leaks.push("a client credential");
         }
-        if credential_in(&query) || query.contains_key("access_token") {
+        if credential_in(&query) || query.contains_key("access_token") || query.contains_key("id_token") {
             leaks.push("an address with a credential in it");
         }
         leaks

@@ -20,6 +20,14 @@ pub enum Endpoint {
     Token,
     /// Metadata documents of Entra.
     Metadata,
+    /// Entra's signing keys.
+    Keys,
+    /// Entra's sign-in pages.
+    SignIn,
+    /// Entra's pages for admin consent.
+    AdminConsent,
+    /// A machine's own token service (IMDS or App Service).
+    ManagedIdentity,
     /// `subscriptions/start`.
     Start,
     /// `subscriptions/stop`.
@@ -42,7 +50,10 @@ impl Endpoint {
     /// Whether it belongs to the Activity API.
     #[must_use]
     pub fn is_activity(self) -> bool {
-        !matches!(self, Self::Token | Self::Metadata)
+        !matches!(
+            self,
+            Self::Token | Self::Metadata | Self::Keys | Self::SignIn | Self::AdminConsent | Self::ManagedIdentity
+        )
     }
 }
 
@@ -53,7 +64,7 @@ pub struct Fault {
     /// The tenant in the path; `None`: every tenant.
     #[serde(default)]
     pub tenant: Option<Uuid>,
-    /// The kinds of request; empty: all of them, token and metadata requests included.
+    /// The kinds of request; empty: all of them, Entra's included.
     #[serde(default)]
     pub on: Vec<Endpoint>,
     /// The content type of a start, list or blob request; `None`: every type.
@@ -221,7 +232,8 @@ pub enum Effect {
         #[serde(default)]
         message: Option<String>,
     },
-    /// An error of the token endpoint, with the status and `error` that go with the code.
+    /// An error of the token endpoint, with the status and `error` that go with the code. On the way to a page it is
+    /// what the app is told by the browser.
     Entra {
         /// The number after AADSTS.
         code: u32,
@@ -285,6 +297,10 @@ pub enum Effect {
     NextPageHeader(String),
     /// The next-page link has neither scheme nor host.
     RelativeNextPage,
+    /// Metadata name the foreign host's keys and token endpoint.
+    ForeignMetadata,
+    /// The signing keys have others among them: of another kind, without a name, without an issuer.
+    OddKeys,
     /// A redirect to the foreign host.
     Redirect {
         /// The status.

@@ -51,6 +51,7 @@ pub(crate) enum Ticket {
 
 enum Route {
     Entra(entra::Route),
+    Machine(entra::MachineService),
     Activity(activity::Route),
     Unknown,
 }
@@ -59,14 +60,16 @@ impl Route {
     /// What the port has of what a request asks for.
     fn of(request: &Request, serves: Serves) -> Self {
         let entra = || entra::Route::of(&request.path).filter(|_| serves != Serves::Management).map(Self::Entra);
+        let machine =
+            || entra::MachineService::of(&request.path).filter(|_| serves != Serves::Management).map(Self::Machine);
         let activity =
             || activity::Route::of(&request.path).filter(|_| serves != Serves::Authority).map(Self::Activity);
-        entra().or_else(activity).unwrap_or(Self::Unknown)
+        machine().or_else(entra).or_else(activity).unwrap_or(Self::Unknown)
     }
 
     fn receiver(&self, serves: Serves) -> Receiver {
         match (self, serves) {
-            (Self::Entra(_), _) => Receiver::Authority,
+            (Self::Entra(_) | Self::Machine(_), _) => Receiver::Authority,
             (Self::Activity(_), _) => Receiver::Activity,
             (Self::Unknown, Serves::Authority) => Receiver::StrangeToAuthority,
             (Self::Unknown, _) => Receiver::StrangeToManagement,
@@ -131,7 +134,7 @@ impl Front {
         let at = world.clock.now();
         match route {
             Route::Activity(route) => activity::remark(world, request, route, question.content_type),
-            Route::Entra(_) | Route::Unknown => {}
+            Route::Entra(_) | Route::Machine(_) | Route::Unknown => {}
         }
         let uptime = world.clock.uptime();
         let mut state = world.lock();
@@ -179,6 +182,9 @@ fn question(world: &World, request: &Request, route: &Route) -> Question {
                 blob: blob.map(|(number, _)| number),
             }
         }
+        Route::Machine(_) => {
+            Question { endpoint: Endpoint::ManagedIdentity, tenant: None, content_type: None, blob: None }
+        }
         Route::Unknown => Question { endpoint: Endpoint::Unknown, tenant: None, content_type: None, blob: None },
     }
 }
@@ -196,6 +202,7 @@ fn what(request: &Request) -> String {
 fn sound(world: &World, request: &Request, route: &Route) -> Response {
     match route {
         Route::Entra(route) => entra::answer(world, request, route),
+        Route::Machine(service) => entra::answer_machine(world, request, *service),
         Route::Activity(route) => activity::answer(world, request, route),
         Route::Unknown => Response::new(404, "text/html", "<html><body>Not found</body></html>"),
     }
@@ -230,6 +237,7 @@ fn note_token_fault(world: &World, request: &Request, question: &Question, effec
         } else {
             text("scope").trim_end_matches("/.default").to_owned()
         },
+        grant: text("grant_type"),
         version: if request.path.ends_with("/v2.0/token") { 2 } else { 1 },
         credential: String::new(),
         refused: Some(if let Effect::Entra { code, .. } = effect { *code } else { 0 }),

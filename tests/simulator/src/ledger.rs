@@ -34,6 +34,15 @@ pub struct Ledger {
     pub requests: Vec<Seen>,
     /// All token requests.
     pub token_requests: Vec<TokenRequest>,
+    /// Everybody who was sent to sign in and chose an account, or was turned away.
+    #[serde(default)]
+    pub sign_ins: Vec<SignIn>,
+    /// Authorization codes brought to the token endpoint.
+    #[serde(default)]
+    pub redemptions: Vec<Redemption>,
+    /// Admin consents that were asked for and decided, or turned away.
+    #[serde(default)]
+    pub consents: Vec<ConsentAsked>,
     /// What the documents forbid.
     pub violations: Vec<Remark>,
     /// What is only bad manners.
@@ -95,10 +104,90 @@ pub struct TokenRequest {
     pub audience: String,
     /// 1 or 2.
     pub version: u8,
-    /// How the client proved itself: `PS256`, `RS256`, `secret` or nothing.
+    /// `grant_type` as sent.
+    #[serde(default)]
+    pub grant: String,
+    /// How the client proved itself: `PS256`, `RS256`, `federated`, `secret` or nothing.
     pub credential: String,
     /// The AADSTS code of a refusal.
     pub refused: Option<u32>,
+}
+
+/// How something asked of a person ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Done.
+    Accepted,
+    /// The person did not want to.
+    Cancelled,
+    /// The cloud refused, with the number after AADSTS.
+    Refused(u32),
+}
+
+/// Somebody who was sent to sign in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SignIn {
+    /// When it ended, in the service's time.
+    pub at: Timestamp,
+    /// The first part of the path: `organizations`, `common` or a tenant.
+    pub directory: String,
+    /// 1 or 2.
+    pub version: u8,
+    /// `client_id` as sent.
+    pub client_id: String,
+    /// `redirect_uri` as sent.
+    pub redirect_uri: String,
+    /// The account that was chosen, if any.
+    pub person: Option<String>,
+    /// That account's tenant.
+    pub tenant: Option<Uuid>,
+    /// How it ended.
+    pub verdict: Verdict,
+}
+
+/// An authorization code brought to the token endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Redemption {
+    /// When, in the service's time.
+    pub at: Timestamp,
+    /// The first part of the path.
+    pub directory: String,
+    /// 1 or 2.
+    pub version: u8,
+    /// `client_id` as sent.
+    pub client_id: String,
+    /// Who signed in, if the code is known.
+    pub person: Option<String>,
+    /// That account's tenant.
+    pub tenant: Option<Uuid>,
+    /// Whether the code is bound by PKCE.
+    pub pkce: bool,
+    /// How the client proved itself.
+    pub credential: String,
+    /// The AADSTS code of a refusal.
+    pub refused: Option<u32>,
+}
+
+/// An admin consent that was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConsentAsked {
+    /// When it ended, in the service's time.
+    pub at: Timestamp,
+    /// The first part of the path.
+    pub directory: String,
+    /// 1 or 2.
+    pub version: u8,
+    /// `client_id` as sent.
+    pub client_id: String,
+    /// The account that was chosen, if any.
+    pub person: Option<String>,
+    /// That account's tenant.
+    pub tenant: Option<Uuid>,
+    /// The roles granted.
+    pub roles: Vec<String>,
+    /// How it ended.
+    pub verdict: Verdict,
 }
 
 /// Something remarkable.
@@ -216,6 +305,9 @@ pub(crate) struct Book {
     logged: u64,
     tenants: BTreeMap<Uuid, TenantBook>,
     pub(crate) token_requests: Vec<TokenRequest>,
+    pub(crate) sign_ins: Vec<SignIn>,
+    pub(crate) redemptions: Vec<Redemption>,
+    pub(crate) consents: Vec<ConsentAsked>,
     violations: Vec<Remark>,
     violations_dropped: u64,
     warnings: Vec<Remark>,
@@ -237,6 +329,9 @@ impl Book {
             logged: 0,
             tenants: BTreeMap::new(),
             token_requests: Vec::new(),
+            sign_ins: Vec::new(),
+            redemptions: Vec::new(),
+            consents: Vec::new(),
             violations: Vec::new(),
             violations_dropped: 0,
             warnings: Vec::new(),
@@ -255,6 +350,9 @@ impl Book {
             tenants: self.tenants.clone(),
             requests: self.log.iter().filter(|_| log).cloned().collect(),
             token_requests: self.token_requests.clone(),
+            sign_ins: self.sign_ins.clone(),
+            redemptions: self.redemptions.clone(),
+            consents: self.consents.clone(),
             violations: self.violations.clone(),
             warnings: self.warnings.clone(),
             violations_dropped: self.violations_dropped,

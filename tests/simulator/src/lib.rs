@@ -1,12 +1,12 @@
-//! A simulated Microsoft cloud: the Entra ID token endpoint and the whole Office 365 Management Activity API, faults and
-//! quirks included.
+//! A simulated Microsoft cloud: Entra ID with sign-in, admin consent and tokens, the token services of Azure's machines,
+//! and the whole Office 365 Management Activity API, faults and quirks included.
 //!
 //! It stands in for Microsoft in Tenantry's tests, its demo and its benchmarks, and shares no protocol code with the
 //! daemon, so that one misunderstanding cannot hide in both.
 //!
 //! - [`Scenario`]: what the cloud holds when it starts; plain data.
 //! - [`Cloud`]: a running cloud on loopback ports, with its own threads.
-//! - [`Control`]: changes the running cloud: blobs, tenants, [`Fault`]s, consent, clocks.
+//! - [`Control`]: changes the running cloud: blobs, tenants, people, keys, [`Fault`]s, [`Forgery`], consent, clocks.
 //! - [`Ledger`]: what it has offered and seen, to compare a collector's result with.
 //!
 //! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity` (the two services), `records` (made-up
@@ -61,11 +61,12 @@ pub use control::{Command, Control, Outcome};
 pub use faults::{
     BadEntry, BadJson, Effect, Endpoint, ErrorBody, Fault, LeftOut, Point, Throttle, ThrottleShape, When,
 };
-pub use ledger::{Ledger, Remark, Seen, TenantBook, TokenRequest};
+pub use ledger::{ConsentAsked, Ledger, Redemption, Remark, Seen, SignIn, TenantBook, TokenRequest, Verdict};
 pub use records::{Departure, Insert, Recipe};
 pub use scenario::{
-    ACTIVITY_READ, ACTIVITY_READ_DLP, App, Consent, Der, Entra, Feed, Gzip, Quirks, Scenario, Secret, Service, Tenant,
-    TenantMismatch,
+    ACTIVITY_READ, ACTIVITY_READ_DLP, App, CONSUMERS, Consent, ConsentError, Der, Entra, Federated, Feed, Forgery,
+    Gzip, Issuer, Jwk, ManagedIdentity, PERSONAL_ACCOUNT, Person, Quirks, Replication, Scenario, Secret, Service,
+    TOKEN_EXCHANGE, Tenant, TenantMismatch,
 };
 pub use world::{Host, SubscriptionStatus};
 

@@ -8,7 +8,9 @@ use uuid::Uuid;
 use crate::activity;
 use crate::blob::Blob;
 use crate::entra;
-use crate::faults::{BadEntry, BadJson, Effect, ErrorBody, LeftOut, Point, Question, Throttle, ThrottleShape};
+use crate::faults::{
+    BadEntry, BadJson, Effect, Endpoint, ErrorBody, LeftOut, Point, Question, Throttle, ThrottleShape,
+};
 use crate::http::{Body, Request, Response, Wire};
 use crate::ledger::{Scope, Wait};
 use crate::world::World;
@@ -70,10 +72,14 @@ pub(crate) fn instead(world: &World, request: &Request, question: &Question, eff
         Effect::Af { code, status, message } => {
             activity::error(*status, code, message.as_deref().unwrap_or_else(|| activity::usual_message(code)))
         }
-        Effect::Entra { code, retry_after_s } => seconds(
-            entra::Refusal::new(*code).response(world.clock.now(), request.header("client-request-id")),
-            *retry_after_s,
-        ),
+        Effect::Entra { code, retry_after_s } => {
+            let refusal = entra::Refusal::new(*code);
+            let response = match question.endpoint {
+                Endpoint::SignIn | Endpoint::AdminConsent => entra::turned_away(world, request, &refusal),
+                _ => refusal.response(world.clock.now(), request.header("client-request-id")),
+            };
+            seconds(response, *retry_after_s)
+        }
         Effect::Denied => activity::denied(),
         Effect::Redirect { status } => {
             Response::empty(*status).header("Location", format!("{}{}", world.hosts.foreign, request.path))
@@ -133,6 +139,23 @@ pub(crate) fn spoil(
             );
             let text = String::from_utf8_lossy(&response.whole()).replace(&own, &foreign);
             response.body = Body::Whole(text.into());
+        }
+        Effect::ForeignMetadata => {
+            let mut document: serde_json::Value = serde_json::from_slice(&response.whole()).unwrap_or_default();
+            for name in ["jwks_uri", "token_endpoint"] {
+                if let Some(own) = document[name].as_str() {
+                    let path = own.splitn(4, '/').nth(3).unwrap_or_default();
+                    document[name] = format!("{}/{path}", world.hosts.foreign).into();
+                }
+            }
+            response.body = Body::Whole(document.to_string().into());
+        }
+        Effect::OddKeys => {
+            let mut document: serde_json::Value = serde_json::from_slice(&response.whole()).unwrap_or_default();
+            if let Some(keys) = document["keys"].as_array_mut() {
+                entra::add_odd_keys(keys);
+            }
+            response.body = Body::Whole(document.to_string().into());
         }
         Effect::BadEntry(how) => {
             change_entries(&mut response, |entries| entries.iter_mut().take(1).for_each(|entry| bad_entry(entry, how)));

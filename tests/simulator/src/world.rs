@@ -13,10 +13,13 @@ use crate::blob::Blob;
 use crate::clock::Clock;
 use crate::content_type::ContentType;
 use crate::entra::registration::Registration;
+use crate::entra::{Code, Keyring, Replicating};
 use crate::faults::Faults;
 use crate::http::{Door, Latch};
 use crate::ledger::{Book, Ledger};
-use crate::scenario::{ACTIVITY_READ, ACTIVITY_READ_DLP, Consent, Entra, Feed, Scenario, Service, Tenant};
+use crate::scenario::{
+    ACTIVITY_READ, ACTIVITY_READ_DLP, Consent, Entra, Feed, Issuer, ManagedIdentity, Person, Scenario, Service, Tenant,
+};
 use crate::seed::mix;
 
 /// A running cloud.
@@ -25,6 +28,8 @@ pub(crate) struct World {
     pub(crate) hosts: Hosts,
     /// Key of the access tokens' codes.
     pub(crate) token_key: aws_lc_rs::hmac::Key,
+    /// Keys of the `id_token`s.
+    pub(crate) keys: Keyring,
     /// Wakes the maker of live content when there is a new feed.
     pub(crate) wake: tokio::sync::Notify,
     state: Mutex<State>,
@@ -84,6 +89,13 @@ pub(crate) struct State {
     pub(crate) service: Service,
     pub(crate) apps: HashMap<Uuid, Arc<Registration>>,
     pub(crate) tenants: BTreeMap<Uuid, TenantState>,
+    /// Authorization codes given out.
+    pub(crate) codes: HashMap<String, Code>,
+    /// Refresh tokens given out.
+    pub(crate) refresh_tokens: HashMap<String, Code>,
+    pub(crate) issuers: Vec<Issuer>,
+    pub(crate) managed_identities: Vec<ManagedIdentity>,
+    pub(crate) identity_header: String,
     pub(crate) blobs: Vec<Blob>,
     /// Bodies made and compressed in advance.
     pub(crate) prepared: HashMap<u64, Bytes>,
@@ -100,8 +112,12 @@ pub(crate) struct State {
 
 /// A tenant while the cloud runs.
 pub(crate) struct TenantState {
+    pub(crate) name: String,
     pub(crate) domain: String,
+    pub(crate) people: Vec<Person>,
     pub(crate) consents: Option<Vec<Consent>>,
+    /// Consents that the directory does not know everywhere yet.
+    pub(crate) replicating: Vec<Replicating>,
     pub(crate) audit_log: bool,
     pub(crate) requests_per_minute: Option<u32>,
     pub(crate) budget: Budget,
@@ -183,6 +199,7 @@ impl World {
             clock,
             hosts,
             token_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key),
+            keys: Keyring::default(),
             wake: tokio::sync::Notify::new(),
             state: Mutex::new(state),
         }
@@ -230,6 +247,15 @@ impl State {
             entra: scenario.entra,
             apps: scenario.apps.iter().map(|a| (a.client_id, Arc::new(Registration::new(a)))).collect(),
             tenants: BTreeMap::new(),
+            codes: HashMap::new(),
+            refresh_tokens: HashMap::new(),
+            issuers: scenario.issuers,
+            managed_identities: scenario.managed_identities,
+            identity_header: if scenario.identity_header.is_empty() {
+                "simulated".to_owned()
+            } else {
+                scenario.identity_header
+            },
             blobs: Vec::new(),
             prepared: HashMap::new(),
             by_content_id: HashMap::new(),
@@ -252,9 +278,17 @@ impl State {
         let present = self.tenants.remove(&id);
         let (token_generation, subscriptions, feeds) =
             present.map_or_else(Default::default, |t| (t.token_generation, t.subscriptions, t.feeds));
+        let people = if tenant.people.is_empty() {
+            vec![Person::admin(&format!("admin@{}", tenant.domain))]
+        } else {
+            tenant.people
+        };
         let state = TenantState {
+            name: tenant.name,
             domain: tenant.domain,
+            people,
             consents: tenant.consents,
+            replicating: Vec::new(),
             audit_log: tenant.audit_log,
             requests_per_minute: tenant.requests_per_minute,
             budget: Budget::default(),

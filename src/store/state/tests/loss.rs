@@ -5,6 +5,35 @@ use std::fs;
 use super::super::super::durable;
 use super::super::generation::{self, Generation};
 use super::*;
+use crate::store::{Enrolled, Enrolment, Invite, InviteId, InviteStage};
+
+fn enrolment() -> Enrolment {
+    Enrolment {
+        tenant: tenant(2),
+        name: "Fabrikam".to_owned(),
+        cloud: "worldwide".to_owned(),
+        app: String::new(),
+        content_types: ContentType::AUDIT.into(),
+        how: Enrolled::Consent,
+        at: noon(),
+    }
+}
+
+/// Of which the 90 days after its end are over, or are not.
+fn invite(secret: &str, over: bool) -> Invite {
+    let expires = noon() - hours(if over { 91 } else { 89 } * 24);
+    Invite {
+        id: InviteId::of(secret.as_bytes()),
+        name: secret.to_owned(),
+        tenant: Some(tenant(3)),
+        cloud: "worldwide".to_owned(),
+        app: "mssp".to_owned(),
+        content_types: ContentType::AUDIT.into(),
+        made: expires - hours(72),
+        expires,
+        stage: InviteStage::Done { tenant: tenant(3), at: noon() },
+    }
+}
 
 /// A state with something of every kind in it.
 async fn fill(state: &State) {
@@ -13,6 +42,9 @@ async fn fill(state: &State) {
     state.dead_letter(tenant(1), entry, "refused", noon()).await.unwrap();
     state.remember_wait(tenant(1), WaitKey::Paused, Some(wait(noon() + hours(5)))).await.unwrap();
     state.remember_wait(tenant(2), WaitKey::Throttled, Some(wait(noon() - hours(5)))).await.unwrap();
+    state.enrol(&enrolment()).await.unwrap();
+    state.hold(tenant(1), Some(noon())).await.unwrap();
+    state.put_invite(&invite("open", false)).await.unwrap();
     state.set_watermark(tenant(1), ContentType::Dlp, Watermark { sweep_at: Some(noon()), ..Watermark::default() });
     state.settle().await.unwrap();
 }
@@ -27,6 +59,9 @@ async fn assert_whole(state: &State) {
 async fn assert_kept(state: &State) {
     assert_eq!(state.waits(tenant(1)).await.unwrap(), BTreeMap::from([(WaitKey::Paused, wait(noon() + hours(5)))]));
     assert!(state.is_dead_letter(tenant(1), &"0".into()).await.unwrap());
+    assert_eq!(state.enrolments().await.unwrap(), [enrolment()]);
+    assert_eq!(state.held().await.unwrap(), BTreeMap::from([(tenant(1), noon())]));
+    assert_eq!(state.invites().await.unwrap(), [invite("open", false)]);
 }
 
 fn reopen(dir: &TempDir, snapshot: Option<&[u8]>) -> (State, Vec<Event>) {
@@ -48,7 +83,7 @@ async fn a_lost_state_is_made_anew_from_the_snapshot() {
     fs::remove_dir_all(dir.path().join("state-1")).unwrap();
 
     let (state, events) = reopen(&dir, Some(&snapshot));
-    let counts = Counts { waits: 1, letters: 1 };
+    let counts = Counts { enrolments: 1, held: 1, invites: 1, waits: 1, letters: 1 };
     assert_eq!(events, [Event::Missing { directory: dir.path().join("state-1") }, Event::Restored { counts }]);
     assert_kept(&state).await;
     assert_eq!(state.queue_depth(tenant(1)), QueueDepth::default());
@@ -176,6 +211,7 @@ async fn the_writer_copies_a_state_that_has_grown_far_beyond_what_is_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir);
     fill(&state).await;
+    state.put_invite(&invite("long over", true)).await.unwrap();
     for round in 0..12 {
         let listed = (0..500)
             .map(|n| ContentBlob {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::is_due;
+use crate::store::{Enrolled, Enrolment, Invite, InviteId, InviteStage, is_due};
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -20,7 +20,11 @@ enum Action {
     Withdraw { tenant: u8, blobs: Vec<u8> },
     SetWatermark { tenant: u8, content_type: usize, hour: i64 },
     Wait { tenant: u8, key: usize, hour: Option<i64> },
+    Enrol { tenant: u8, hour: Option<i64> },
+    Hold { tenant: u8, hour: Option<i64> },
+    Invite { secret: u8, stage: Option<u8> },
     Settle,
+    Lose,
     Reopen,
     Copy,
 }
@@ -44,9 +48,14 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(tenant, blobs)| Action::Withdraw { tenant, blobs }),
         2 => (tenant.clone(), 0_usize..5, hour.clone())
             .prop_map(|(tenant, content_type, hour)| Action::SetWatermark { tenant, content_type, hour }),
-        2 => (tenant, 0_usize..3, proptest::option::of(hour))
+        2 => (tenant.clone(), 0_usize..3, proptest::option::of(hour.clone()))
             .prop_map(|(tenant, key, hour)| Action::Wait { tenant, key, hour }),
+        2 => (tenant.clone(), proptest::option::of(hour.clone()))
+            .prop_map(|(tenant, hour)| Action::Enrol { tenant, hour }),
+        2 => (tenant, proptest::option::of(hour)).prop_map(|(tenant, hour)| Action::Hold { tenant, hour }),
+        2 => (0_u8..3, proptest::option::of(0_u8..3)).prop_map(|(secret, stage)| Action::Invite { secret, stage }),
         1 => Just(Action::Settle),
+        1 => Just(Action::Lose),
         2 => Just(Action::Reopen),
         1 => Just(Action::Copy),
     ]
@@ -65,6 +74,37 @@ fn wait_key(n: usize) -> WaitKey {
     [WaitKey::Paused, WaitKey::Throttled, WaitKey::SubscriptionStart(ContentType::Exchange)][n].clone()
 }
 
+fn enrolment(tenant: TenantId, hour: i64) -> Enrolment {
+    Enrolment {
+        tenant,
+        name: format!("at {hour}"),
+        cloud: "worldwide".to_owned(),
+        app: String::new(),
+        content_types: ContentType::ALL.into_iter().take(1 + usize::try_from(hour % 5).unwrap()).collect(),
+        how: if hour % 2 == 0 { Enrolled::Consent } else { Enrolled::Command },
+        at: noon() + hours(hour),
+    }
+}
+
+fn invite(secret: u8, stage: u8) -> Invite {
+    let (tenant, at) = (tenant(secret), noon());
+    Invite {
+        id: InviteId::of(&[secret]),
+        name: format!("invite {secret}"),
+        tenant: (stage > 0).then_some(tenant),
+        cloud: "gcc".to_owned(),
+        app: "mssp".to_owned(),
+        content_types: ContentType::AUDIT.into(),
+        made: at,
+        expires: at + hours(72),
+        stage: match stage {
+            0 => InviteStage::Open,
+            1 => InviteStage::Proving { tenant, since: at },
+            _ => InviteStage::Done { tenant, at },
+        },
+    }
+}
+
 /// The state as plain maps.
 #[derive(Debug, Default)]
 struct Model {
@@ -75,6 +115,9 @@ struct Model {
     refused: BTreeMap<(TenantId, String), DeadLetter>,
     watermarks: BTreeMap<(TenantId, ContentType), Watermark>,
     waits: BTreeMap<(TenantId, WaitKey), Wait>,
+    enrolments: BTreeMap<TenantId, Enrolment>,
+    held: BTreeMap<TenantId, Timestamp>,
+    invites: BTreeMap<InviteId, Invite>,
 }
 
 impl Model {
@@ -174,6 +217,9 @@ impl Model {
 
     async fn compare(&self, state: &State) {
         state.settle().await.unwrap();
+        assert_eq!(state.enrolments().await.unwrap(), self.enrolments.values().cloned().collect::<Vec<_>>());
+        assert_eq!(state.held().await.unwrap(), self.held);
+        assert_eq!(state.invites().await.unwrap(), self.invites.values().cloned().collect::<Vec<_>>());
         for tenant in [tenant(1), tenant(2)] {
             assert_eq!(state.queue_depth(tenant), self.depth(tenant));
             let letters = state.dead_letters(tenant, 1000).await.unwrap();
@@ -231,6 +277,23 @@ async fn copy(state: &mut State, model: &mut Model, dir: &TempDir) {
     model.compare(&copying).await;
     copying.close().await.unwrap();
     reopen(state, model, dir).await;
+}
+
+/// The state is gone, and made anew from its snapshot: what is listed again is not in it, all else is.
+async fn lose(state: &mut State, model: &mut Model, dir: &TempDir) {
+    state.settle().await.unwrap();
+    let snapshot = state.snapshot(noon()).unwrap();
+    let remembered = state.shared.remembered;
+    let directory = state.shared.database().directory().to_owned();
+    state.close().await.unwrap();
+    std::fs::remove_dir_all(directory).unwrap();
+    let options = StateOptions { remembered, ..StateOptions::new(noon()) };
+    let (anew, events) = State::open(dir.path(), &options, &|| Ok(Some(snapshot.clone()))).unwrap();
+    assert!(matches!(&events[..], [Event::Missing { .. }, Event::Restored { .. }]), "{events:?}");
+    *state = anew;
+    let Model { letters, refused, waits, enrolments, held, invites, .. } = std::mem::take(model);
+    *model = Model { letters, refused, waits, enrolments, held, invites, ..Model::default() };
+    model.compare(state).await;
 }
 
 async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Action) {
@@ -320,7 +383,36 @@ async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Ac
             }
             state.remember_wait(tenant(n), wait_key(key), until).await.unwrap();
         }
+        Action::Enrol { tenant: n, hour: Some(hour) } => {
+            let enrolment = enrolment(tenant(n), hour);
+            model.enrolments.insert(tenant(n), enrolment.clone());
+            state.enrol(&enrolment).await.unwrap();
+        }
+        Action::Enrol { tenant: n, hour: None } => {
+            model.enrolments.remove(&tenant(n));
+            state.forget_enrolment(tenant(n)).await.unwrap();
+        }
+        Action::Hold { tenant: n, hour } => {
+            let since = hour.map(|hour| noon() + hours(hour));
+            match since {
+                Some(since) => drop(model.held.insert(tenant(n), since)),
+                None => drop(model.held.remove(&tenant(n))),
+            }
+            state.hold(tenant(n), since).await.unwrap();
+        }
+        Action::Invite { secret, stage } => {
+            let id = InviteId::of(&[secret]);
+            if let Some(stage) = stage {
+                model.invites.insert(id, invite(secret, stage));
+                state.put_invite(&invite(secret, stage)).await.unwrap();
+            } else {
+                model.invites.remove(&id);
+                state.remove_invite(id).await.unwrap();
+            }
+            assert_eq!(state.invite(id).await.unwrap(), model.invites.get(&id).cloned());
+        }
         Action::Settle => model.compare(state).await,
+        Action::Lose => lose(state, model, dir).await,
         Action::Reopen => reopen(state, model, dir).await,
         Action::Copy => copy(state, model, dir).await,
     }

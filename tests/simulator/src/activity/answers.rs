@@ -60,7 +60,13 @@ fn method(of: Endpoint) -> &'static str {
         Endpoint::Stop => "StopSubscription",
         Endpoint::Notifications => "GetNotifications",
         Endpoint::SensitiveTypes => "GetDlpSensitiveTypes",
-        Endpoint::Token | Endpoint::Metadata | Endpoint::Unknown => "Unknown",
+        Endpoint::Token
+        | Endpoint::Metadata
+        | Endpoint::Keys
+        | Endpoint::SignIn
+        | Endpoint::AdminConsent
+        | Endpoint::ManagedIdentity
+        | Endpoint::Unknown => "Unknown",
     }
 }
 

@@ -21,6 +21,9 @@ pub(crate) struct Claims {
     /// Absent if no role is granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) roles: Vec<String>,
+    /// Delegated permissions, in a token for somebody who has signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scp: Option<String>,
     pub(crate) tid: Uuid,
     /// The tenant's generation of tokens; an earlier one is revoked.
     pub(crate) uti: u64,
@@ -61,6 +64,7 @@ mod tests {
             appidacr: "2".to_owned(),
             oid: Uuid::from_u128(1),
             roles: Vec::new(),
+            scp: None,
             tid: Uuid::from_u128(2),
             uti: 0,
             ver: "1.0".to_owned(),

@@ -154,12 +154,17 @@ fn check_claims(claims: &Value, expected: &Expectation<'_>) -> Result<(), Refusa
             ));
         }
     }
+    within_times(claims, expected.now, expected.leeway)
+}
+
+/// Whether a token is valid now.
+pub(super) fn within_times(claims: &Value, now: i64, leeway: i64) -> Result<(), Refusal> {
     // A missing nbf counts as 0, as the texts of real refusals show.
     let from = number(&claims["nbf"]).unwrap_or(0);
     let Some(until) = number(&claims["exp"]) else {
         return Err(Refusal::with(50027, "JWT token is invalid or malformed. It has no expiry."));
     };
-    if expected.now + expected.leeway < from || expected.now - expected.leeway >= until {
+    if now + leeway < from || now - leeway >= until {
         let time = |seconds: i64| {
             jiff::Timestamp::from_second(seconds)
                 .map_or_else(|_| seconds.to_string(), |t| t.strftime("%Y-%m-%dT%H:%M:%S.0000000Z").to_string())
@@ -168,7 +173,7 @@ fn check_claims(claims: &Value, expected: &Expectation<'_>) -> Result<(), Refusa
             700_024,
             format!(
                 "Client assertion is not within its valid time range. Current time: {}, assertion valid from {}, expiry time of assertion {}.",
-                time(expected.now),
+                time(now),
                 time(from),
                 time(until)
             ),
@@ -177,7 +182,8 @@ fn check_claims(claims: &Value, expected: &Expectation<'_>) -> Result<(), Refusa
     Ok(())
 }
 
-fn decoded(part: &str) -> Option<Value> {
+/// A part of a token.
+pub(super) fn decoded(part: &str) -> Option<Value> {
     serde_json::from_slice(&URL.decode(part).ok()?).ok()
 }
 

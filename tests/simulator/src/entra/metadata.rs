@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::refusal::Refusal;
-use super::tenant_named;
+use super::{Directory, not_found};
 use crate::http::{Request, Response};
+use crate::scenario::CONSUMERS;
 use crate::world::World;
 
 /// The authority's base address as the client knows it: a library that was told `https://login.microsoftonline.com`
@@ -24,12 +24,11 @@ pub(crate) fn authority(world: &World, request: &Request) -> String {
 /// `/.well-known/openid-configuration`.
 pub(crate) fn openid_configuration(world: &World, request: &Request, segment: &str, version: u8) -> Response {
     let authority = authority(world, request);
-    let tenant = match (segment, tenant_named(world, segment)) {
-        ("common" | "organizations", _) => "{tenantid}".to_owned(),
-        (_, Some(id)) if world.lock().tenants.contains_key(&id) => id.to_string(),
-        _ => {
-            return Refusal::with(90002, format!("Tenant '{segment}' not found.")).response(world.clock.now(), None);
-        }
+    let tenant = match Directory::named(world, segment) {
+        Ok(Directory::Common | Directory::Organizations) => "{tenantid}".to_owned(),
+        Ok(Directory::Consumers) => CONSUMERS.to_string(),
+        Ok(Directory::Tenant(id)) => id.to_string(),
+        Err(_) => return not_found(segment).response(world.clock.now(), None),
     };
     let (path, issuer) = match version {
         2 => ("/oauth2/v2.0", format!("{authority}/{tenant}/v2.0")),
@@ -58,11 +57,6 @@ pub(crate) fn openid_configuration(world: &World, request: &Request, segment: &s
             "cloud_instance_name": "microsoftonline.com",
         }),
     )
-}
-
-/// The signing keys of `id_token`s; there are none, since nobody signs in here.
-pub(crate) fn keys() -> Response {
-    Response::json(200, &json!({ "keys": [] }))
 }
 
 /// Instance discovery.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::http::Response;
 use crate::seed::guid;
@@ -25,11 +26,13 @@ const TABLE: &[(u32, &str, u16, &str)] = &[
         "The redirect URI specified in the request does not match the redirect URIs configured for the application.",
     ),
     (50012, "invalid_client", 401, "Authentication failed: the assertion could not be verified."),
+    (50013, "invalid_client", 401, "Assertion failed signature validation."),
     (50020, "invalid_grant", 400, "The user account from the identity provider does not exist in the tenant."),
     (50027, "invalid_request", 400, "JWT token is invalid or malformed."),
     (50033, "temporarily_unavailable", 503, "A retryable error has occurred."),
     (50034, "invalid_grant", 400, "The user account does not exist in the directory."),
     (50049, "invalid_instance", 400, "Unknown or invalid instance."),
+    (50058, "login_required", 400, "A silent sign-in request was sent but no user is signed in."),
     (
         50059,
         "invalid_request",
@@ -54,6 +57,7 @@ const TABLE: &[(u32, &str, u16, &str)] = &[
     (54005, "invalid_grant", 400, "The OAuth2 authorization code was already redeemed."),
     (65001, "invalid_grant", 400, "The user or administrator has not consented to use the application."),
     (65004, "access_denied", 400, "User declined to consent to access the app."),
+    (70000, "invalid_grant", 400, "Provided grant is invalid or malformed."),
     (70001, "unauthorized_client", 400, "The application is not supported or was not found in the tenant."),
     (70003, "unsupported_grant_type", 400, "The app requested an unsupported grant type."),
     (70008, "invalid_grant", 400, "The provided authorization code or refresh token has expired due to inactivity."),
@@ -68,6 +72,7 @@ const TABLE: &[(u32, &str, u16, &str)] = &[
     (90006, "temporarily_unavailable", 503, "External server retryable error."),
     (90012, "temporarily_unavailable", 503, "The request has timed out."),
     (90014, "invalid_request", 400, "The required field is missing from the credential."),
+    (90023, "invalid_request", 400, "Unsupported 'prompt' value."),
     (90024, "temporarily_unavailable", 503, "A transient error has occurred. Please try again."),
     (90033, "temporarily_unavailable", 503, "A transient error has occurred. Please try again."),
     (90038, "invalid_request", 400, "The tenant is in another national cloud."),
@@ -82,11 +87,24 @@ const TABLE: &[(u32, &str, u16, &str)] = &[
     ),
     (500_011, "invalid_resource", 400, "The resource principal was not found in the tenant."),
     (
+        500_112,
+        "invalid_client",
+        401,
+        "The reply address does not match the reply address provided when requesting Authorization code.",
+    ),
+    (
+        500_200,
+        "invalid_request",
+        400,
+        "The user account is a personal Microsoft account. Personal Microsoft accounts are not supported for this application unless explicitly invited to an organization.",
+    ),
+    (
         501_481,
         "invalid_grant",
         400,
         "The Code_Verifier does not match the code_challenge supplied in the authorization request.",
     ),
+    (501_491, "invalid_request", 400, "Invalid size of Code_Challenge parameter."),
     (530_032, "invalid_grant", 400, "Blocked by security policy of the tenant."),
     (530_034, "invalid_grant", 400, "A delegated administrator was blocked from accessing the tenant."),
     (650_051, "invalid_client", 400, "The requested permission is invalid or outdated."),
@@ -119,6 +137,7 @@ const TABLE: &[(u32, &str, u16, &str)] = &[
         "The certificate with identifier used to sign the client assertion is not registered on the application.",
     ),
     (700_030, "invalid_client", 401, "Invalid certificate: the subject name in the certificate is not authorized."),
+    (700_054, "unsupported_response_type", 400, "The response_type is not enabled for the application."),
     (700_211, "invalid_client", 401, "No matching federated identity record found for presented assertion issuer."),
     (700_212, "invalid_client", 401, "No matching federated identity record found for presented assertion audience."),
     (700_213, "invalid_client", 401, "No matching federated identity record found for presented assertion subject."),
@@ -131,6 +150,7 @@ const TABLE: &[(u32, &str, u16, &str)] = &[
     (900_144, "invalid_request", 400, "The request body must contain a required parameter."),
     (900_382, "invalid_client", 400, "Confidential Client is not supported in Cross Cloud request."),
     (900_432, "invalid_client", 400, "Confidential Client is not supported in Cross Cloud request."),
+    (900_971, "invalid_request", 400, "No reply address provided."),
     (901_002, "invalid_request", 400, "The 'resource' request parameter is not supported."),
     (1_000_031, "unauthorized_client", 400, "The application is not available for the tenant."),
     (
@@ -191,21 +211,43 @@ impl Refusal {
         Self { code, text: text.into() }
     }
 
-    /// The answer, in the documented shape.
-    pub(crate) fn response(&self, now: Timestamp, correlation: Option<&str>) -> Response {
-        let (error, status, usual) = TABLE
+    fn entry(&self) -> (&'static str, u16, &'static str) {
+        TABLE
             .iter()
             .find(|(code, ..)| *code == self.code)
-            .map_or(("invalid_request", 400, "The request was refused."), |(_, e, s, t)| (*e, *s, *t));
-        let text = if self.text.is_empty() { usual } else { &self.text };
+            .map_or(("invalid_request", 400, "The request was refused."), |(_, e, s, t)| (*e, *s, *t))
+    }
+
+    /// `error`, as OAuth has it.
+    pub(crate) fn error(&self) -> &'static str {
+        self.entry().0
+    }
+
+    /// `error_description`.
+    pub(crate) fn description(&self, now: Timestamp) -> String {
+        let nanos = u64::try_from(now.as_nanosecond()).unwrap_or(0);
+        self.described(guid(nanos, 1), &guid(nanos, 2).to_string(), &time(now))
+    }
+
+    fn described(&self, trace: Uuid, correlation: &str, time: &str) -> String {
+        let text = if self.text.is_empty() { self.entry().2 } else { &self.text };
+        format!(
+            "AADSTS{}: {text}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {time}",
+            self.code
+        )
+    }
+
+    /// The answer, in the documented shape.
+    pub(crate) fn response(&self, now: Timestamp, correlation: Option<&str>) -> Response {
+        let (error, status, _) = self.entry();
         let nanos = u64::try_from(now.as_nanosecond()).unwrap_or(0);
         let trace = guid(nanos, 1);
         let correlation = correlation.map_or_else(|| guid(nanos, 2).to_string(), str::to_owned);
-        let time = now.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+        let time = time(now);
         let code = self.code;
         let mut body = json!({
             "error": error,
-            "error_description": format!("AADSTS{code}: {text}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {time}"),
+            "error_description": self.described(trace, &correlation, &time),
             "error_codes": [code],
             "timestamp": time,
             "trace_id": trace,
@@ -222,6 +264,10 @@ impl Refusal {
             .header("Cache-Control", "no-store, no-cache")
             .header("x-ms-request-id", trace.to_string())
     }
+}
+
+fn time(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

@@ -1,16 +1,23 @@
 //! An app registration, prepared for checking credentials.
 
 use aws_lc_rs::digest;
+use uuid::Uuid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::scenario::{App, Secret};
+use crate::scenario::{App, Federated, Secret};
 
 /// An app registration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Registration {
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) algorithms: Vec<String>,
+    pub(crate) name: String,
+    pub(crate) redirect_uris: Vec<String>,
+    pub(crate) required_roles: Vec<String>,
+    pub(crate) only_in: Option<Uuid>,
+    pub(crate) personal_accounts: bool,
+    pub(crate) federated: Vec<Federated>,
 }
 
 /// A certificate whose public key is uploaded.
@@ -30,7 +37,17 @@ impl Registration {
     /// Takes an app as the scenario has it. What is no certificate is left out, as the portal would refuse it.
     pub(crate) fn new(app: &App) -> Self {
         let certificates = app.certificates.iter().filter_map(|c| Certificate::new(&c.0)).collect();
-        Self { certificates, secrets: app.secrets.clone(), algorithms: app.algorithms.clone() }
+        Self {
+            certificates,
+            secrets: app.secrets.clone(),
+            algorithms: app.algorithms.clone(),
+            name: if app.name.is_empty() { app.client_id.to_string() } else { app.name.clone() },
+            redirect_uris: app.redirect_uris.clone(),
+            required_roles: app.required_roles.clone(),
+            only_in: app.only_in,
+            personal_accounts: app.personal_accounts,
+            federated: app.federated.clone(),
+        }
     }
 }
 

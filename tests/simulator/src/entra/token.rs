@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::access_token::{Claims, write};
@@ -14,10 +14,10 @@ use super::assertion::{Accepted, Expectation, check};
 use super::metadata::authority;
 use super::refusal::Refusal;
 use super::registration::Registration;
-use super::tenant_named;
+use super::{Directory, federated, not_found, unknown_app};
 use crate::http::{Request, Response, percent_decoded};
 use crate::ledger::TokenRequest;
-use crate::scenario::{ACTIVITY_READ, ACTIVITY_READ_DLP};
+use crate::scenario::Jwk;
 use crate::seed::guid;
 use crate::world::World;
 
@@ -41,6 +41,7 @@ pub(super) fn answer(world: &World, request: &Request, segment: &str, version: u
     let now = world.clock.now();
     let mut asked = Asked {
         segment,
+        authority: authority(world, request),
         endpoint: format!("{}{}", authority(world, request), request.path),
         version,
         form: request.form(),
@@ -52,6 +53,7 @@ pub(super) fn answer(world: &World, request: &Request, segment: &str, version: u
             client_id: String::new(),
             audience: String::new(),
             version,
+            grant: String::new(),
             credential: String::new(),
             refused: None,
         },
@@ -75,27 +77,65 @@ pub(super) fn answer(world: &World, request: &Request, segment: &str, version: u
     }
 }
 
-struct Asked<'a> {
-    segment: &'a str,
+/// Whether every tenant has the principal of a resource.
+pub(super) fn is_resource(world: &World, resource: &str) -> bool {
+    let bare = resource.trim_end_matches('/');
+    RESOURCES.contains(&bare) || world.is_management_audience(&world.lock().service, bare)
+}
+
+/// A request to the token endpoint.
+pub(super) struct Asked<'a> {
+    pub(super) segment: &'a str,
+    /// The authority's address as the client knows it.
+    pub(super) authority: String,
     /// The address that the request was sent to: what an assertion's `aud` should be.
     endpoint: String,
-    version: u8,
-    form: HashMap<String, String>,
+    pub(super) version: u8,
+    pub(super) form: HashMap<String, String>,
     basic: Option<(String, String)>,
-    now: Timestamp,
-    note: TokenRequest,
+    pub(super) now: Timestamp,
+    pub(super) note: TokenRequest,
 }
 
 impl Asked<'_> {
     fn grant(&mut self, world: &World) -> Result<Response, Refusal> {
-        let tenant = self.tenant(world)?;
-        self.note.tenant = Some(tenant);
-        match self.required("grant_type")?.as_str() {
-            "client_credentials" => {}
-            other => {
-                return Err(Refusal::with(70003, format!("The app requested an unsupported grant type '{other}'.")));
-            }
+        let directory = Directory::named(world, self.segment)?;
+        if let Directory::Tenant(tenant) = directory {
+            self.note.tenant = Some(tenant);
         }
+        let grant = self.form.get("grant_type").cloned().unwrap_or_default();
+        self.note.grant.clone_from(&grant);
+        match (grant.as_str(), directory) {
+            ("authorization_code", _) => self.authorization_code(world, directory),
+            ("refresh_token", _) => self.refresh(world, directory),
+            (_, Directory::Tenant(tenant)) => {
+                if self.required("grant_type")? != "client_credentials" {
+                    let text = format!("The app requested an unsupported grant type '{grant}'.");
+                    return Err(Refusal::with(70003, text));
+                }
+                self.client_credentials(world, tenant)
+            }
+            _ => Err(Refusal::new(9_001_023)),
+        }
+    }
+
+    /// A token for the app itself.
+    fn client_credentials(&mut self, world: &World, tenant: Uuid) -> Result<Response, Refusal> {
+        let (client_id, app_id, app) = self.client(world, Directory::Tenant(tenant))?;
+        let resource = self.resource()?;
+        self.note.audience.clone_from(&resource);
+        let proof = self.authenticate(world, &client_id, &app)?;
+        let roles = self.roles(world, tenant, app_id, &resource)?;
+        let claims = self.claims(world, tenant, app_id, &resource, proof);
+        Ok(self.token(world, &Claims { roles, ..claims }))
+    }
+
+    /// The client that asks, and what is known of it.
+    pub(super) fn client(
+        &mut self,
+        world: &World,
+        directory: Directory,
+    ) -> Result<(String, Uuid, Arc<Registration>), Refusal> {
         let client_id = match (&self.basic, self.form.get("client_id")) {
             (Some((id, _)), _) => id.clone(),
             (None, Some(id)) if !id.is_empty() => id.clone(),
@@ -109,41 +149,12 @@ impl Asked<'_> {
         self.note.client_id.clone_from(&client_id);
         let app_id = Uuid::try_parse(&client_id).ok();
         let app = app_id.and_then(|id| world.lock().apps.get(&id).cloned());
-        let (Some(app_id), Some(app)) = (app_id, app) else {
-            return Err(Refusal::with(
-                700_016,
-                format!(
-                    "Application with identifier '{client_id}' was not found in the directory '{}'. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant.",
-                    self.segment
-                ),
-            ));
-        };
-        let resource = self.resource()?;
-        self.note.audience.clone_from(&resource);
-        let by_certificate = self.authenticate(world, tenant, &client_id, &app)?;
-        let roles = self.roles(world, tenant, app_id, &resource)?;
-        Ok(self.token(world, tenant, app_id, &resource, roles, by_certificate))
+        let (Some(app_id), Some(app)) = (app_id, app) else { return Err(unknown_app(&client_id, self.segment)) };
+        app.usable_in(directory, &client_id, self.segment)?;
+        Ok((client_id, app_id, app))
     }
 
-    fn tenant(&self, world: &World) -> Result<Uuid, Refusal> {
-        let segment = self.segment;
-        if matches!(segment, "common" | "organizations" | "consumers") {
-            return Err(Refusal::new(9_001_023));
-        }
-        match tenant_named(world, segment) {
-            Some(id) if world.lock().tenants.contains_key(&id) => Ok(id),
-            Some(_) => Err(not_found(segment)),
-            None if segment.contains('.') => Err(not_found(segment)),
-            None => Err(Refusal::with(
-                900_023,
-                format!(
-                    "Specified tenant identifier '{segment}' is neither a valid DNS name, nor a valid external domain."
-                ),
-            )),
-        }
-    }
-
-    fn required(&self, name: &str) -> Result<String, Refusal> {
+    pub(super) fn required(&self, name: &str) -> Result<String, Refusal> {
         match self.form.get(name) {
             Some(value) if !value.is_empty() => Ok(value.clone()),
             _ => {
@@ -186,24 +197,29 @@ impl Asked<'_> {
         }
     }
 
-    /// Whether the client proved itself by a certificate (else by a secret).
-    fn authenticate(
+    /// How the client proved itself.
+    pub(super) fn authenticate(
         &mut self,
         world: &World,
-        tenant: Uuid,
         client_id: &str,
-        app: &Arc<Registration>,
-    ) -> Result<bool, Refusal> {
+        app: &Registration,
+    ) -> Result<Proof, Refusal> {
         if let Some(assertion) = self.form.get("client_assertion") {
             if self.form.get("client_assertion_type").map(String::as_str) != Some(ASSERTION_TYPE) {
                 return Err(Refusal::with(50027, format!("The 'client_assertion_type' must be '{ASSERTION_TYPE}'.")));
             }
-            let (leeway, audiences) = self.audiences(world, tenant);
-            let expected = Expectation { client_id, app, audiences: &audiences, now: self.now.as_second(), leeway };
+            let (leeway, audiences) = self.audiences(world);
+            let now = self.now.as_second();
+            if federated::is_foreign(assertion) {
+                "federated".clone_into(&mut self.note.credential);
+                federated::check(assertion, &app.federated, |issuer| keys_of(world, issuer), now, leeway)?;
+                return Ok(Proof::Assertion);
+            }
+            let expected = Expectation { client_id, app, audiences: &audiences, now, leeway };
             let accepted = check(assertion, &expected)?;
-            self.remark(world, tenant, &accepted);
+            self.remark(world, &accepted);
             self.note.credential = accepted.algorithm;
-            return Ok(true);
+            return Ok(Proof::Assertion);
         }
         let secret = match (&self.basic, self.form.get("client_secret")) {
             (_, Some(secret)) | (Some((_, secret)), None) if !secret.is_empty() => secret,
@@ -220,7 +236,7 @@ impl Asked<'_> {
                 7_000_222,
                 format!("The provided client secret keys for app '{client_id}' are expired."),
             )),
-            Some(_) => Ok(false),
+            Some(_) => Ok(Proof::Secret),
             None => Err(Refusal::with(
                 7_000_215,
                 format!(
@@ -232,7 +248,7 @@ impl Asked<'_> {
 
     /// The leeway for times and the accepted audiences: both token endpoints and the issuer, under any of the
     /// authority's names.
-    fn audiences(&self, world: &World, tenant: Uuid) -> (i64, Vec<String>) {
+    fn audiences(&self, world: &World) -> (i64, Vec<String>) {
         let entra = world.lock().entra.clone();
         let own = &world.hosts.authority;
         let port = own.rsplit(':').next().unwrap_or_default();
@@ -242,8 +258,8 @@ impl Asked<'_> {
                 .map(|h| format!("https://{h}")),
         );
         hosts.extend(entra.authorities);
-        let mut segments = vec![tenant.to_string()];
-        if self.segment != segments[0] {
+        let mut segments: Vec<_> = self.note.tenant.map(|tenant| tenant.to_string()).into_iter().collect();
+        if segments.first().is_none_or(|tenant| self.segment != tenant) {
             segments.push(self.segment.to_owned());
         }
         let mut audiences = Vec::new();
@@ -257,7 +273,8 @@ impl Asked<'_> {
         (i64::try_from(entra.leeway_s).unwrap_or(0), audiences)
     }
 
-    fn remark(&self, world: &World, tenant: Uuid, accepted: &Accepted) {
+    fn remark(&self, world: &World, accepted: &Accepted) {
+        let tenant = self.note.tenant.map_or_else(|| self.segment.to_owned(), |tenant| tenant.to_string());
         let book = &mut world.lock().book;
         if let Some(seconds) = accepted.lifetime.filter(|s| *s > LONGEST_ASSERTION_S) {
             book.warning(self.now, format!("tenant {tenant}: an assertion lives {seconds} s, more than 10 minutes"));
@@ -280,9 +297,7 @@ impl Asked<'_> {
     }
 
     fn roles(&self, world: &World, tenant: Uuid, app: Uuid, resource: &str) -> Result<Vec<String>, Refusal> {
-        let state = world.lock();
-        let bare = resource.trim_end_matches('/');
-        if !world.is_management_audience(&state.service, bare) && !RESOURCES.contains(&bare) {
+        if !is_resource(world, resource) {
             return Err(Refusal::with(
                 500_011,
                 format!(
@@ -291,82 +306,86 @@ impl Asked<'_> {
                 ),
             ));
         }
-        let granted = match state.tenants.get(&tenant).map(|t| &t.consents) {
-            Some(None) => vec![ACTIVITY_READ.to_owned(), ACTIVITY_READ_DLP.to_owned()],
-            Some(Some(consents)) => match consents.iter().find(|c| c.client_id == app) {
-                Some(consent) => consent.roles.clone(),
-                None => {
-                    return Err(Refusal::with(
-                        7_000_229,
-                        format!("The client application {app} is missing service principal in the tenant {tenant}."),
-                    ));
-                }
-            },
-            None => return Err(not_found(self.segment)),
-        };
+        let granted = world.lock().roles(tenant, app, world.clock.uptime()).map_err(|code| match code {
+            700_016 => unknown_app(&app.to_string(), self.segment),
+            7_000_229 => Refusal::with(
+                code,
+                format!("The client application {app} is missing service principal in the tenant {tenant}."),
+            ),
+            _ => not_found(self.segment),
+        })?;
         // Roles are granted on a resource; Graph's end in `.All`.
-        let graph = bare == "https://graph.microsoft.com";
+        let graph = resource.trim_end_matches('/') == "https://graph.microsoft.com";
         Ok(granted.into_iter().filter(|r| r.ends_with(".All") == graph).collect())
     }
 
-    fn token(
-        &self,
-        world: &World,
-        tenant: Uuid,
-        app: Uuid,
-        resource: &str,
-        roles: Vec<String>,
-        by_certificate: bool,
-    ) -> Response {
-        let (entra, generation) = {
-            let state = world.lock();
-            (state.entra.clone(), state.tenants.get(&tenant).map_or(0, |t| t.token_generation))
-        };
-        let lifetime = i64::try_from(entra.lifetime_s).unwrap_or(i64::MAX / 4);
+    /// The claims of a token without roles.
+    pub(super) fn claims(&self, world: &World, tenant: Uuid, app: Uuid, resource: &str, proof: Proof) -> Claims {
+        let state = world.lock();
+        let lifetime = i64::try_from(state.entra.lifetime_s).unwrap_or(i64::MAX / 4);
         let now = self.now.as_second();
-        let claims = Claims {
+        Claims {
             aud: resource.to_owned(),
             iss: format!("https://sts.windows.net/{tenant}/"),
             iat: now,
             nbf: now - 300,
             exp: now + lifetime,
             appid: app.to_string(),
-            appidacr: if by_certificate { "2" } else { "1" }.to_owned(),
+            appidacr: if proof == Proof::Assertion { "2" } else { "1" }.to_owned(),
             oid: guid(tenant.as_u64_pair().0, app.as_u64_pair().0),
-            roles,
+            roles: Vec::new(),
+            scp: None,
             tid: tenant,
-            uti: generation,
+            uti: state.tenants.get(&tenant).map_or(0, |t| t.token_generation),
             ver: "1.0".to_owned(),
-        };
-        let token = write(&claims, &world.token_key);
-        let body = if self.version == 1 {
-            json!({
+        }
+    }
+
+    fn token(&self, world: &World, claims: &Claims) -> Response {
+        answered(&self.body(world, claims))
+    }
+
+    pub(super) fn body(&self, world: &World, claims: &Claims) -> Value {
+        let token = write(claims, &world.token_key);
+        let lifetime = claims.exp - claims.iat;
+        if self.version == 1 {
+            return json!({
                 "token_type": "Bearer",
                 "expires_in": lifetime.to_string(),
                 "ext_expires_in": lifetime.to_string(),
                 "expires_on": claims.exp.to_string(),
                 "not_before": claims.nbf.to_string(),
-                "resource": resource,
+                "resource": claims.aud,
                 "access_token": token,
-            })
-        } else {
-            let mut body = json!({ "token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token });
-            if let Some(refresh_in) = entra.refresh_in_s {
-                body["refresh_in"] = json!(refresh_in);
-            }
-            body
-        };
-        Response::json(200, &body).header("Cache-Control", "no-store, no-cache").header("Pragma", "no-cache")
+            });
+        }
+        let mut body = json!({ "token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token });
+        if let Some(refresh_in) = world.lock().entra.refresh_in_s {
+            body["refresh_in"] = json!(refresh_in);
+        }
+        body
     }
 }
 
-fn not_found(segment: &str) -> Refusal {
-    Refusal::with(
-        90002,
-        format!(
-            "Tenant '{segment}' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant."
-        ),
-    )
+/// How a client proved itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    Secret,
+    /// Its own, or somebody else's.
+    Assertion,
+}
+
+pub(super) fn answered(body: &Value) -> Response {
+    Response::json(200, body).header("Cache-Control", "no-store, no-cache").header("Pragma", "no-cache")
+}
+
+/// The keys of somebody whose tokens apps may trust: the scenario's issuers, and this cloud for its own tenants.
+fn keys_of(world: &World, issuer: &str) -> Option<Vec<Jwk>> {
+    let own = issuer.strip_prefix(&world.hosts.authority).is_some_and(|rest| rest.ends_with("/v2.0"));
+    if own {
+        return Some(world.keys.jwks());
+    }
+    world.lock().issuers.iter().find(|known| known.issuer == issuer).map(|known| known.keys.clone())
 }
 
 /// Client id and secret from HTTP Basic, percent-decoded as RFC 6749 section 2.3.1 says.

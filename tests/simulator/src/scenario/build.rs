@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{App, Consent, Der, Feed, Gzip, Quirks, Scenario, Secret, Tenant, both_algorithms, few_records};
+use super::{
+    App, Consent, Der, Federated, Feed, Gzip, Issuer, ManagedIdentity, Person, Quirks, Scenario, Secret, Tenant,
+    both_algorithms, both_roles, few_records,
+};
 use crate::content_type::ContentType;
 use crate::faults::Fault;
 
@@ -33,6 +36,20 @@ impl Scenario {
     #[must_use]
     pub fn fault(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
+        self
+    }
+
+    /// Adds somebody whose tokens apps may trust.
+    #[must_use]
+    pub fn issuer(mut self, issuer: Issuer) -> Self {
+        self.issuers.push(issuer);
+        self
+    }
+
+    /// Adds a managed identity.
+    #[must_use]
+    pub fn managed_identity(mut self, identity: ManagedIdentity) -> Self {
+        self.managed_identities.push(identity);
         self
     }
 
@@ -121,7 +138,60 @@ impl App {
     /// An app without credentials.
     #[must_use]
     pub fn new(client_id: Uuid) -> Self {
-        Self { client_id, certificates: Vec::new(), secrets: Vec::new(), algorithms: both_algorithms() }
+        Self {
+            client_id,
+            certificates: Vec::new(),
+            secrets: Vec::new(),
+            algorithms: both_algorithms(),
+            name: String::new(),
+            redirect_uris: Vec::new(),
+            required_roles: both_roles(),
+            only_in: None,
+            personal_accounts: false,
+            federated: Vec::new(),
+        }
+    }
+
+    /// Sets the display name.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Registers where people may be sent back to.
+    #[must_use]
+    pub fn redirect_uri(mut self, uri: &str) -> Self {
+        self.redirect_uris.push(uri.to_owned());
+        self
+    }
+
+    /// Sets the application permissions that it asks for.
+    #[must_use]
+    pub fn required_roles(mut self, roles: &[&str]) -> Self {
+        self.required_roles = roles.iter().map(|r| (*r).to_owned()).collect();
+        self
+    }
+
+    /// Makes it an app of one tenant only.
+    #[must_use]
+    pub fn only_in(mut self, tenant: Uuid) -> Self {
+        self.only_in = Some(tenant);
+        self
+    }
+
+    /// Lets personal accounts sign in.
+    #[must_use]
+    pub fn personal_accounts(mut self) -> Self {
+        self.personal_accounts = true;
+        self
+    }
+
+    /// Trusts somebody else's tokens.
+    #[must_use]
+    pub fn federated(mut self, credential: Federated) -> Self {
+        self.federated.push(credential);
+        self
     }
 
     /// Uploads a certificate.
@@ -154,6 +224,7 @@ impl Tenant {
             id,
             name: name.to_owned(),
             domain: format!("t{:08x}.example", id.as_fields().0),
+            people: Vec::new(),
             consents: None,
             feeds: Vec::new(),
             audit_log: true,
@@ -166,6 +237,13 @@ impl Tenant {
     #[must_use]
     pub fn domain(mut self, domain: &str) -> Self {
         domain.clone_into(&mut self.domain);
+        self
+    }
+
+    /// Adds somebody who can sign in.
+    #[must_use]
+    pub fn person(mut self, person: Person) -> Self {
+        self.people.push(person);
         self
     }
 

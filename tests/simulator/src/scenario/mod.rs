@@ -13,6 +13,12 @@ use crate::content_type::ContentType;
 use crate::faults::{Fault, Throttle};
 
 mod build;
+mod identity;
+
+pub use identity::{
+    CONSUMERS, ConsentError, Federated, Forgery, Issuer, Jwk, ManagedIdentity, PERSONAL_ACCOUNT, Person, Replication,
+    TOKEN_EXCHANGE,
+};
 
 /// Role of the Management APIs that every reader needs ("Get started with Office 365 Management APIs").
 pub const ACTIVITY_READ: &str = "ActivityFeed.Read";
@@ -33,6 +39,12 @@ pub struct Scenario {
     pub entra: Entra,
     /// The Activity API's settings.
     pub service: Service,
+    /// Those whose tokens apps may trust ([`App::federated`]), besides this cloud itself.
+    pub issuers: Vec<Issuer>,
+    /// The managed identities of the machine that asks the metadata service, or of the app that asks App Service.
+    pub managed_identities: Vec<ManagedIdentity>,
+    /// What App Service wants to see in `X-IDENTITY-HEADER`; empty: `simulated`.
+    pub identity_header: String,
     /// Whether authority and management host are two hosts, each with its own port; then the only audience of the
     /// management host is [`Service::audience`].
     pub apart: bool,
@@ -58,6 +70,24 @@ pub struct App {
     /// Accepted signature algorithms of client assertions.
     #[serde(default = "both_algorithms")]
     pub algorithms: Vec<String>,
+    /// Display name.
+    #[serde(default)]
+    pub name: String,
+    /// Where people may be sent back to, to the letter.
+    #[serde(default)]
+    pub redirect_uris: Vec<String>,
+    /// The application permissions that it asks for, Microsoft Graph's included.
+    #[serde(default = "both_roles")]
+    pub required_roles: Vec<String>,
+    /// The tenant that it is registered in, if it is for that one only.
+    #[serde(default)]
+    pub only_in: Option<Uuid>,
+    /// Whether personal accounts may sign in too.
+    #[serde(default)]
+    pub personal_accounts: bool,
+    /// Whose tokens it takes in place of an assertion.
+    #[serde(default)]
+    pub federated: Vec<Federated>,
 }
 
 /// A DER-encoded X.509 certificate; base64 in JSON.
@@ -85,6 +115,9 @@ pub struct Tenant {
     pub name: String,
     /// Initial domain; people and mailboxes are named under it.
     pub domain: String,
+    /// Those who can sign in; empty: one administrator, `admin@` the domain.
+    #[serde(default)]
+    pub people: Vec<Person>,
     /// Apps an administrator has consented to, with the granted roles. `None`: every app, with both roles.
     #[serde(default)]
     pub consents: Option<Vec<Consent>>,
@@ -183,11 +216,38 @@ pub struct Entra {
     pub leeway_s: u64,
     /// Further authority hosts (as `https://host`) that assertions may name in `aud`.
     pub authorities: Vec<String>,
+    /// Lifetime of authorization codes, in seconds ("Authorization codes are short lived, typically expiring after about
+    /// 10 minutes").
+    pub code_lifetime_s: u64,
+    /// Whether the v1 endpoint signs its `id_token`s. The documentation of that endpoint shows one that is not signed.
+    pub v1_signs: bool,
+    /// Whether `id_token`s say which administrator roles somebody has (`wids`).
+    pub wids: bool,
+    /// What is wrong with the `id_token`s.
+    pub forgery: Option<Forgery>,
+    /// How a refused admin consent comes back.
+    pub consent_error: ConsentError,
+    /// How long a consent takes to be known everywhere, in milliseconds.
+    pub replication_ms: u64,
+    /// How it shows meanwhile.
+    pub replication: Replication,
 }
 
 impl Default for Entra {
     fn default() -> Self {
-        Self { lifetime_s: 3599, refresh_in_s: None, leeway_s: 300, authorities: Vec::new() }
+        Self {
+            lifetime_s: 3599,
+            refresh_in_s: None,
+            leeway_s: 300,
+            authorities: Vec::new(),
+            code_lifetime_s: 600,
+            v1_signs: false,
+            wids: false,
+            forgery: None,
+            consent_error: ConsentError::default(),
+            replication_ms: 0,
+            replication: Replication::default(),
+        }
     }
 }
 
@@ -308,6 +368,10 @@ impl<'de> Deserialize<'de> for Der {
 
 fn both_algorithms() -> Vec<String> {
     vec!["PS256".to_owned(), "RS256".to_owned()]
+}
+
+fn both_roles() -> Vec<String> {
+    vec![ACTIVITY_READ.to_owned(), ACTIVITY_READ_DLP.to_owned()]
 }
 
 fn yes() -> bool {

@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 
-use tenantry_simulator::{Cloud, ContentType, Feed, Host, Tenant};
+use tenantry_simulator::{App, Cloud, ContentType, Feed, Host, Tenant};
 
 use crate::activity::wait_until;
+use crate::browser::{ADMIN, BACK, VERIFIER, back, click, sign_in};
 use crate::client::*;
 
 const AUDIENCE: &str = "https://manage.example";
@@ -53,7 +54,7 @@ fn hosts_that_are_apart_serve_their_own_and_want_their_own_audience() {
 
 #[test]
 fn credentials_in_the_wrong_request_are_noticed_on_one_host_too() {
-    let cloud = Cloud::start(scenario().tenant(Tenant::new(TENANT, "C"))).unwrap();
+    let cloud = Cloud::start(scenario().tenant(Tenant::new(TENANT, "C").domain("contoso.example"))).unwrap();
     let client = Client::new(&cloud, TENANT);
     let list = format!("{}/subscriptions/list", client.root());
     let named = format!("{list}?PublisherIdentifier={PUBLISHER}");
@@ -75,6 +76,16 @@ fn credentials_in_the_wrong_request_are_noticed_on_one_host_too() {
     expect(5, "an address with a credential in it reached the management host");
     send("POST", &format!("{}/x", cloud.foreign_url()), &[("Authorization", "Basic eDp5")], &[]).unwrap();
     expect(6, "a client credential reached the foreign host");
+    cloud.control().set_app(App::new(APP).secret(SECRET).redirect_uri(BACK));
+    let code = back(&click(&sign_in(&cloud, "organizations", &[]), &[("account", ADMIN)]))["code"].clone();
+    assert_eq!(told(&cloud).len(), 6);
+    send("POST", &format!("{}/x", cloud.foreign_url()), &[], form(&[("code", &code)]).as_bytes()).unwrap();
+    expect(7, "a client credential reached the foreign host");
+    let token = format!("{}/organizations/oauth2/v2.0/token", cloud.url());
+    send("POST", &format!("{token}?{}", form(&[("code", &code)])), &[], &[]).unwrap();
+    expect(8, "an address with a credential in it reached the authority");
+    send("POST", &token, &[], form(&[("code", &code), ("code_verifier", VERIFIER)]).as_bytes()).unwrap();
+    assert_eq!(told(&cloud).len(), 8, "that is where it belongs");
 }
 
 #[test]

@@ -1,0 +1,307 @@
+//! Who is collected, kept up to date: the one place that changes the store's register of tenants, and that lets the
+//! [`Registry`] follow.
+//!
+//! A reload brings another configuration, a command or a consent another register; each leads to one [`Roster`], which is
+//! applied at once.
+//!
+//! **Invariants:**
+//!
+//! - Whatever is applied is the newest of both: configuration and register are read, joined and applied under one lock,
+//!   which nobody holds while waiting. So a reload never waits for the store.
+//! - One change of the register at a time, durable before it is applied, and carried out to its end whether or not somebody
+//!   waits for the answer.
+//! - Nobody else writes enrolments and holds while the daemon runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tracing::info;
+
+use super::farewell::Stopped;
+use super::registry::{Changes, Registry};
+use super::roster::{Member, NewTenant, Refusal, Roster};
+use crate::clock::ServiceTime;
+use crate::config::Settings;
+use crate::content::TenantId;
+use crate::event;
+use crate::report::{TenantOrigin, Trouble};
+use crate::store::{Enrolment, Store, StoreError};
+
+/// One for the process; clones are the same.
+#[derive(Debug, Clone)]
+pub struct Keeper(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    registry: Arc<Registry>,
+    time: Arc<ServiceTime>,
+    /// Whose turn it is to change the register.
+    turn: tokio::sync::Mutex<()>,
+    books: Mutex<Books>,
+}
+
+/// What is in effect.
+#[derive(Debug)]
+struct Books {
+    settings: Arc<Settings>,
+    enrolments: BTreeMap<TenantId, Enrolment>,
+    held: BTreeMap<TenantId, Timestamp>,
+    /// It is being removed: its tasks are to end before it is gone.
+    leaving: Option<(TenantId, Timestamp)>,
+    roster: Roster,
+}
+
+impl Books {
+    /// Joins what is known anew, and lets the registry follow.
+    fn apply(&mut self, registry: &Registry) -> Changes {
+        let enrolments: Vec<_> = self.enrolments.values().cloned().collect();
+        let mut held = self.held.clone();
+        held.extend(self.leaving.filter(|(id, _)| !self.held.contains_key(id)));
+        self.roster = Roster::join(&self.settings.outline(), &enrolments, &held);
+        registry.apply(&self.settings, &self.roster)
+    }
+}
+
+/// A tenant that is gone from the register.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Removed {
+    /// As it was.
+    pub member: Member,
+    /// The file that goes on naming it.
+    pub still: Option<TenantOrigin>,
+    /// The subscriptions that were stopped, if that was asked for.
+    pub stopped: Vec<Stopped>,
+}
+
+/// Why the register is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// What was asked for cannot be.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The register cannot be written.
+    #[error("the register of tenants cannot be written")]
+    Store(#[from] StoreError),
+    /// The subscriptions that were to be stopped cannot be listed.
+    #[error(
+        "the subscriptions of `{name}` cannot be stopped: {trouble}; nothing was removed; without `--stop-subscriptions` it \
+         can be"
+    )]
+    NotAsked {
+        /// What the tenant is called.
+        name: String,
+        /// Why not.
+        trouble: Trouble,
+    },
+    /// Not all subscriptions could be stopped.
+    #[error("{}", not_stopped(name, stopped))]
+    NotStopped {
+        /// What the tenant is called.
+        name: String,
+        /// What became of each.
+        stopped: Vec<Stopped>,
+    },
+}
+
+fn not_stopped(name: &str, stopped: &[Stopped]) -> String {
+    let mut lines = vec![format!(
+        "not all subscriptions of `{name}` were stopped; nothing was removed, and collecting goes on; try again, or leave \
+         out `--stop-subscriptions`"
+    )];
+    lines.extend(stopped.iter().map(|one| match &one.trouble {
+        Some(trouble) => format!("{}: {trouble}", one.content_type),
+        None => format!("{}: stopped", one.content_type),
+    }));
+    lines.join("\n")
+}
+
+impl Keeper {
+    /// Reads the register, joins it with the settings, and lets the registry follow.
+    pub async fn start(
+        store: Store,
+        registry: Arc<Registry>,
+        time: Arc<ServiceTime>,
+        settings: Arc<Settings>,
+    ) -> Result<Self, StoreError> {
+        let enrolments = store.enrolments().await?.into_iter().map(|of| (of.tenant, of)).collect();
+        let held = store.held().await?;
+        let mut books = Books { settings, enrolments, held, leaving: None, roster: Roster::default() };
+        books.apply(&registry);
+        let turn = tokio::sync::Mutex::default();
+        Ok(Self(Arc::new(Inner { store, registry, time, turn, books: Mutex::new(books) })))
+    }
+
+    /// Goes on with these settings. Returns at once.
+    pub fn follow(&self, settings: Arc<Settings>) -> Changes {
+        let mut books = self.books();
+        books.settings = settings;
+        books.apply(&self.0.registry)
+    }
+
+    /// The settings in effect.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.books().settings)
+    }
+
+    /// All tenants that are known now.
+    #[must_use]
+    pub fn roster(&self) -> Roster {
+        self.books().roster.clone()
+    }
+
+    /// Adds a tenant that an operator names, and begins to collect it.
+    pub async fn add(&self, new: NewTenant) -> Result<Member, KeeperError> {
+        self.change(async move |keeper: Self| {
+            let enrolment = {
+                let books = keeper.books();
+                books.roster.add(&books.settings.outline(), new, keeper.0.time.now())?
+            };
+            keeper.put(enrolment).await
+        })
+        .await
+    }
+
+    /// Enrols a tenant whose administrator has consented, and begins to collect it; an earlier enrolment is replaced. Where
+    /// a file names the tenant, the file goes on saying what holds.
+    pub async fn enrol(&self, enrolment: Enrolment) -> Result<Member, KeeperError> {
+        self.change(async move |keeper: Self| keeper.put(enrolment).await).await
+    }
+
+    /// Removes a tenant from the register. What was collected stays. With `stop` its subscriptions are stopped first, after
+    /// its tasks have ended; if one of them is not, the tenant stays.
+    pub async fn remove(&self, id: TenantId, stop: bool) -> Result<Removed, KeeperError> {
+        self.change(async move |keeper: Self| {
+            let member = keeper.books().roster.remove(id, stop)?.clone();
+            let stopped = if stop {
+                let stopped = keeper.stop_subscriptions(&member).await;
+                if stopped.is_err() {
+                    keeper.update(|books| books.leaving = None);
+                }
+                stopped?
+            } else {
+                Vec::new()
+            };
+            if let Err(error) = keeper.0.store.forget_enrolment(id).await {
+                keeper.update(|books| books.leaving = None);
+                return Err(error.into());
+            }
+            let still = member.file().cloned();
+            // Whoever adds it again wants it to be collected.
+            let let_go = if still.is_none() { keeper.0.store.hold(id, None).await } else { Ok(()) };
+            keeper.update(|books| {
+                books.leaving = None;
+                books.enrolments.remove(&id);
+                if still.is_none() && let_go.is_ok() {
+                    books.held.remove(&id);
+                }
+            });
+            info!(message_id = event::TENANT_REMOVED, tenant = %id, name = %member.name, "tenant removed; what was collected stays");
+            let_go?;
+            Ok(Removed { member, still, stopped })
+        })
+        .await
+    }
+
+    /// Pauses a tenant until it is resumed, over restarts and reloads. One that is paused stays so since then.
+    pub async fn pause(&self, id: TenantId) -> Result<Member, KeeperError> {
+        self.hold(id, true).await
+    }
+
+    /// Lets a tenant be collected again.
+    pub async fn resume(&self, id: TenantId) -> Result<Member, KeeperError> {
+        self.hold(id, false).await
+    }
+
+    async fn hold(&self, id: TenantId, held: bool) -> Result<Member, KeeperError> {
+        self.change(async move |keeper: Self| {
+            let member = keeper.books().roster.member(id)?.clone();
+            if member.held.is_some() == held {
+                return Ok(member);
+            }
+            let since = held.then(|| keeper.0.time.now());
+            keeper.0.store.hold(id, since).await?;
+            keeper.update(|books| match since {
+                Some(since) => drop(books.held.insert(id, since)),
+                None => drop(books.held.remove(&id)),
+            });
+            if held {
+                info!(message_id = event::TENANT_HELD, tenant = %id, name = %member.name, "tenant paused by an operator");
+            } else {
+                info!(message_id = event::TENANT_RESUMED, tenant = %id, name = %member.name, "tenant resumed by an operator");
+            }
+            Ok(Member { held: since, ..member })
+        })
+        .await
+    }
+
+    /// Keeps an enrolment, durably, and lets the registry follow.
+    async fn put(&self, enrolment: Enrolment) -> Result<Member, KeeperError> {
+        let id = enrolment.tenant;
+        self.0.store.enrol(enrolment.clone()).await?;
+        info!(
+            message_id = event::TENANT_ENROLLED,
+            tenant = %id,
+            name = %enrolment.name,
+            how = enrolment.how.as_str(),
+            cloud = enrolment.cloud,
+            app = enrolment.app,
+            "tenant enrolled"
+        );
+        self.update(|books| drop(books.enrolments.insert(id, enrolment)));
+        Ok(self.books().roster.member(id)?.clone())
+    }
+
+    /// Lets the tenant's tasks end, and stops its subscriptions. It is left as leaving.
+    async fn stop_subscriptions(&self, member: &Member) -> Result<Vec<Stopped>, KeeperError> {
+        let settings = self.settings();
+        let name = || member.name.clone();
+        let Some(farewell) = self.0.registry.farewell(&settings, member) else {
+            let lacking = || Trouble::for_operator("app_unknown", "its app or its cloud is not configured", "");
+            return Err(KeeperError::NotAsked {
+                name: name(),
+                trouble: member.trouble.clone().unwrap_or_else(lacking),
+            });
+        };
+        self.update(|books| books.leaving = Some((member.id, self.0.time.now())));
+        self.0.registry.has_left(member.id, settings.daemon.drain).await;
+        let stopped = farewell.stop_subscriptions().await;
+        let stopped = stopped.map_err(|trouble| KeeperError::NotAsked { name: name(), trouble })?;
+        if stopped.iter().any(|one| one.trouble.is_some()) {
+            return Err(KeeperError::NotStopped { name: name(), stopped });
+        }
+        Ok(stopped)
+    }
+
+    /// Takes note of a change, and lets the registry follow.
+    fn update(&self, change: impl FnOnce(&mut Books)) {
+        let mut books = self.books();
+        change(&mut books);
+        books.apply(&self.0.registry);
+    }
+
+    /// Changes the register in turn, to the end even if nobody waits for it.
+    async fn change<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, KeeperError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, KeeperError>> + Send + 'static,
+    {
+        let keeper = self.clone();
+        let work = work(self.clone());
+        let task = tokio::spawn(async move {
+            let _turn = keeper.0.turn.lock().await;
+            work.await
+        });
+        match task.await {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(StoreError::Closed.into()),
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
