@@ -90,7 +90,7 @@ impl Cloud {
         self.at_authority(&format!("/{tenant}/v2.0/adminconsent"))
     }
 
-    /// The keys that sign the `id_token`s of whatever tenant ("OpenID Connect on the Microsoft identity platform").
+    /// The keys that sign the `id_token`s of whatever tenant ("`OpenID` Connect on the Microsoft identity platform").
     #[must_use]
     pub fn signing_keys(&self) -> Url {
         self.at_authority("/organizations/discovery/v2.0/keys")

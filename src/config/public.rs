@@ -38,8 +38,7 @@ pub(super) fn public(merged: &Merged, findings: &mut Findings) -> Public {
             findings.problem(&place, &key, message);
         }
     }
-    let words =
-        |key: &str, findings: &mut Findings| table.parsed(key, findings, |text| short(text)).map(|text| text.value);
+    let words = |key: &str, findings: &mut Findings| table.parsed(key, findings, short).map(|text| text.value);
     Public {
         listen,
         url,

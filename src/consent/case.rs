@@ -5,7 +5,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::address;
-use super::desk::Desk;
+use super::desk::{Desk, tell, told};
 use super::ending::{Ending, Subject, unavailable};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::config::{App, ConsentFlow, Settings};
@@ -59,19 +59,20 @@ impl Desk {
             InviteStage::Open if case.invite.expires <= self.with.time.now() => Err(Ending::Expired),
             InviteStage::Open => Ok(()),
         };
-        self.told(&case.invite, outcome)?;
+        told(&case.invite, outcome)?;
         Ok(case)
     }
 
     pub(super) async fn case_of(&self, id: InviteId) -> Result<Case, Ending> {
         let invite = self.with.store.invite(id).await.map_err(|error| unavailable(&error))?;
-        self.case(invite.ok_or(Ending::NoSuchInvite)?).map_err(|(invite, ending)| {
-            self.tell(Some(&invite), &ending);
+        self.case(invite.ok_or(Ending::NoSuchInvite)?).map_err(|refused| {
+            let (invite, ending) = *refused;
+            tell(&invite, &ending);
             ending
         })
     }
 
-    pub(super) fn case(&self, invite: Invite) -> Result<Case, (Invite, Ending)> {
+    pub(super) fn case(&self, invite: Invite) -> Result<Case, Box<(Invite, Ending)>> {
         let settings = self.with.keeper.settings();
         let (cloud, app) = (settings.clouds.get(&invite.cloud).cloned(), settings.apps.get(&invite.app).cloned());
         match (cloud, app, settings.public.url.clone()) {
@@ -87,7 +88,7 @@ impl Desk {
                     format!("the invite needs {missing}, which the configuration does not have any more"),
                     "put it back, or send another invite",
                 );
-                Err((invite, Ending::Unavailable(trouble)))
+                Err(Box::new((invite, Ending::Unavailable(Box::new(trouble)))))
             }
         }
     }

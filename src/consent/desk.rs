@@ -134,7 +134,7 @@ impl Desk {
             Step::Consent { tenant, .. } => self.consented(&case, &callback, *tenant, id).await,
             Step::Watch | Step::Over => Err(Ending::NotBegunHere),
         };
-        self.told(&case.invite, next)
+        told(&case.invite, next)
     }
 
     /// What the browser that consented watches.
@@ -282,26 +282,27 @@ impl Desk {
             .any(|other| matches!(other.stage, InviteStage::Proving { tenant: proving, .. } if proving == tenant)))
     }
 
-    /// Tells the operator of what has ended.
-    pub(super) fn told<T>(&self, invite: &Invite, outcome: Result<T, Ending>) -> Result<T, Ending> {
-        outcome.inspect_err(|ending| self.tell(Some(invite), ending))
-    }
-
-    pub(super) fn tell(&self, invite: Option<&Invite>, ending: &Ending) {
-        let Some(trouble) = ending.trouble() else { return };
-        warn!(
-            message_id = event::CONSENT_FAILED,
-            invite = invite.map(|invite| invite.id.short()),
-            name = invite.map(|invite| invite.name.as_str()),
-            tenant = invite.and_then(|invite| invite.tenant).map(tracing::field::display),
-            kind = trouble.kind,
-            error_code = trouble.code,
-            correlation_id = trouble.correlation_id,
-            "{trouble}"
-        );
-    }
-
     pub(super) fn proofs(&self) -> MutexGuard<'_, HashMap<InviteId, Asked>> {
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells the operator of what has ended.
+pub(super) fn told<T>(invite: &Invite, outcome: Result<T, Ending>) -> Result<T, Ending> {
+    outcome.inspect_err(|ending| tell(invite, ending))
+}
+
+/// The same of what has.
+pub(super) fn tell(invite: &Invite, ending: &Ending) {
+    let Some(trouble) = ending.trouble() else { return };
+    warn!(
+        message_id = event::CONSENT_FAILED,
+        invite = invite.id.short(),
+        name = invite.name.as_str(),
+        tenant = invite.tenant.map(tracing::field::display),
+        kind = trouble.kind,
+        error_code = trouble.code,
+        correlation_id = trouble.correlation_id,
+        "{trouble}"
+    );
 }

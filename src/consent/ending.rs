@@ -51,9 +51,9 @@ pub enum Ending {
         signed_in: TenantId,
     },
     /// Microsoft refuses.
-    Refused(Trouble),
+    Refused(Box<Trouble>),
     /// Microsoft, or we, are not able to go on for the moment.
-    Unavailable(Trouble),
+    Unavailable(Box<Trouble>),
 }
 
 /// What a page says.
@@ -79,7 +79,7 @@ impl Ending {
             "consent_declined" => Self::Declined,
             "consent_needs_admin" => Self::NotAdministrator,
             _ if refused.codes.is_empty() && refused.error == "access_denied" => Self::Declined,
-            _ => Self::Refused(what.trouble(&verdict, refused.codes.first().copied())),
+            _ => Self::Refused(Box::new(what.trouble(&verdict, refused.codes.first().copied()))),
         }
     }
 
@@ -227,14 +227,14 @@ impl Ending {
                 &format!("consent came back for another tenant than {signed_in}, which was signed in to"),
                 "let the customer try again; nothing was set up, and such an answer may have been made up",
             ),
-            Self::Refused(trouble) | Self::Unavailable(trouble) => Some(trouble.clone()),
+            Self::Refused(trouble) | Self::Unavailable(trouble) => Some(Trouble::clone(trouble)),
         }
     }
 }
 
 /// The store cannot say, or keep, what it should.
 pub(super) fn unavailable(error: &StoreError) -> Ending {
-    Ending::Unavailable(error.trouble())
+    Ending::Unavailable(Box::new(error.trouble()))
 }
 
 /// What a refusal is about.
@@ -319,8 +319,8 @@ mod tests {
             Ending::AlreadyBound { tenant },
             Ending::Untrusted { why: "it is forged".to_owned() },
             Ending::OtherTenant { signed_in: tenant },
-            Ending::Refused(trouble.clone()),
-            Ending::Unavailable(trouble),
+            Ending::Refused(Box::new(trouble.clone())),
+            Ending::Unavailable(Box::new(trouble)),
         ] {
             let Words { title, text, next } = ending.words();
             for sentence in [&text, next] {

@@ -1,6 +1,6 @@
 //! Whether an `id_token` is Microsoft's word for whose administrator has signed in.
 //!
-//! The token came from the token endpoint over TLS, which alone would do (OpenID Connect Core 3.1.3.7, point 6). It is
+//! The token came from the token endpoint over TLS, which alone would do (`OpenID` Connect Core 3.1.3.7, point 6). It is
 //! checked all the same, as if it had come from anywhere, in this order: an RS256 signature (never `none`, never a shared
 //! secret) by a key of the cloud's; that this key may speak for the tenant that the token names ("Validate the signing
 //! key issuer"); issuer, audience, times, version; and the nonce of this very sign-in. What a header offers as a key or

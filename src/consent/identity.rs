@@ -38,7 +38,7 @@ impl Desk {
             .keys
             .with(&case.cloud, &key)
             .await
-            .map_err(|error| Ending::Unavailable(Trouble::passing("signing_keys", error.to_string())))?;
+            .map_err(|error| Ending::Unavailable(Box::new(Trouble::passing("signing_keys", error.to_string()))))?;
         let expected = Expected {
             cloud: &case.cloud,
             client_id: &case.app.client_id,
@@ -67,6 +67,6 @@ fn of_untrusted(untrusted: &Untrusted) -> Ending {
 }
 
 fn of_token_error(error: &TokenError) -> Ending {
-    let trouble = error.trouble();
+    let trouble = Box::new(error.trouble());
     if trouble.needs_operator { Ending::Refused(trouble) } else { Ending::Unavailable(trouble) }
 }

@@ -7,7 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
 use super::case::Case;
-use super::desk::{Desk, Equipment};
+use super::desk::{Desk, Equipment, tell};
 use super::ending::Ending;
 use super::proof::{Candidate, Proof};
 use crate::content::TenantId;
@@ -30,7 +30,7 @@ impl Desk {
             if let InviteStage::Proving { tenant, .. } = invite.stage {
                 match self.case(invite) {
                     Ok(case) => self.ask_for_proof(case, tenant),
-                    Err((invite, ending)) => self.tell(Some(&invite), &ending),
+                    Err(refused) => tell(&refused.0, &refused.1),
                 }
             }
         }

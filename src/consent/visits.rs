@@ -152,8 +152,8 @@ mod tests {
         InviteId::of(&[number])
     }
 
-    fn state(challenge: &Challenge) -> Option<&str> {
-        Some(challenge.state.expose())
+    fn state(challenge: &Challenge) -> &str {
+        challenge.state.expose()
     }
 
     #[tokio::test(start_paused = true)]
@@ -164,24 +164,25 @@ mod tests {
         let stranger = visits.begin(invite(1), "worldwide", other.clone());
         let cookie = Some(cookie.expose());
         for (whose, cloud, with) in [
-            (None, "worldwide", state(&mine)),
-            (Some("made up"), "worldwide", state(&mine)),
-            (Some(stranger.expose()), "worldwide", state(&mine)),
-            (cookie, "worldwide", state(&other)),
+            (None, "worldwide", Some(state(&mine))),
+            (Some("made up"), "worldwide", Some(state(&mine))),
+            (Some(stranger.expose()), "worldwide", Some(state(&mine))),
+            (cookie, "worldwide", Some(state(&other))),
             (cookie, "worldwide", Some("")),
             (cookie, "worldwide", None),
-            (cookie, "gcc_high", state(&mine)),
+            (cookie, "gcc_high", Some(state(&mine))),
         ] {
             assert!(visits.come_back(whose, cloud, with).is_none(), "{cloud} {with:?}");
         }
-        let (id, visit) = visits.come_back(cookie, "worldwide", state(&mine)).expect("the wrong ones changed nothing");
+        let (id, visit) =
+            visits.come_back(cookie, "worldwide", Some(state(&mine))).expect("the wrong ones changed nothing");
         assert!(matches!(visit.step, Step::SignIn(of) if of.nonce == mine.nonce));
-        assert!(visits.come_back(cookie, "worldwide", state(&mine)).is_none(), "once");
+        assert!(visits.come_back(cookie, "worldwide", Some(state(&mine))).is_none(), "once");
         assert!(visits.watched(cookie).is_none());
 
         let consent = Step::Consent { state: Secret::from("next".to_owned()), tenant: TenantId::from_bytes([7; 16]) };
         visits.go_on(id, consent, Some("admin@contoso.example".to_owned()));
-        assert!(visits.come_back(cookie, "worldwide", state(&mine)).is_none(), "its own state has gone");
+        assert!(visits.come_back(cookie, "worldwide", Some(state(&mine))).is_none(), "its own state has gone");
         assert!(visits.come_back(cookie, "worldwide", Some("next")).is_some());
         visits.go_on(id, Step::Watch, None);
         assert_eq!(visits.watched(cookie), Some((invite(1), Some("admin@contoso.example".to_owned()))));
@@ -193,11 +194,11 @@ mod tests {
         let challenge = Challenge::new();
         let cookie = visits.begin(invite(1), "gcc", challenge.clone());
         let cookie = Some(cookie.expose());
-        tokio::time::advance(LIFE - Duration::from_secs(1)).await;
-        let (id, _) = visits.come_back(cookie, "gcc", state(&challenge)).expect("in time");
+        tokio::time::advance(LIFE.checked_sub(Duration::from_secs(1)).unwrap()).await;
+        let (id, _) = visits.come_back(cookie, "gcc", Some(state(&challenge))).expect("in time");
         visits.go_on(id, Step::Watch, None);
         for _ in 0..3 {
-            tokio::time::advance(LIFE - Duration::from_secs(1)).await;
+            tokio::time::advance(LIFE.checked_sub(Duration::from_secs(1)).unwrap()).await;
             assert!(visits.watched(cookie).is_some());
         }
         tokio::time::advance(LIFE).await;
@@ -206,7 +207,7 @@ mod tests {
         let cookie = visits.begin(invite(1), "gcc", late.clone());
         assert_eq!(visits.visits().len(), 1, "what is over is forgotten");
         tokio::time::advance(LIFE).await;
-        assert!(visits.come_back(Some(cookie.expose()), "gcc", state(&late)).is_none());
+        assert!(visits.come_back(Some(cookie.expose()), "gcc", Some(state(&late))).is_none());
     }
 
     #[tokio::test(start_paused = true)]

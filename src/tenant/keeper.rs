@@ -93,7 +93,7 @@ pub enum KeeperError {
         /// What the tenant is called.
         name: String,
         /// Why not.
-        trouble: Trouble,
+        trouble: Box<Trouble>,
     },
     /// Not all subscriptions could be stopped.
     #[error("{}", not_stopped(name, stopped))]
@@ -134,6 +134,7 @@ impl Keeper {
     }
 
     /// Goes on with these settings. Returns at once.
+    #[must_use]
     pub fn follow(&self, settings: Arc<Settings>) -> Changes {
         let mut books = self.books();
         books.settings = settings;
@@ -262,13 +263,13 @@ impl Keeper {
             let lacking = || Trouble::for_operator("app_unknown", "its app or its cloud is not configured", "");
             return Err(KeeperError::NotAsked {
                 name: name(),
-                trouble: member.trouble.clone().unwrap_or_else(lacking),
+                trouble: Box::new(member.trouble.clone().unwrap_or_else(lacking)),
             });
         };
         self.update(|books| books.leaving = Some((member.id, self.0.time.now())));
         self.0.registry.has_left(member.id, settings.daemon.drain).await;
         let stopped = farewell.stop_subscriptions().await;
-        let stopped = stopped.map_err(|trouble| KeeperError::NotAsked { name: name(), trouble })?;
+        let stopped = stopped.map_err(|trouble| KeeperError::NotAsked { name: name(), trouble: Box::new(trouble) })?;
         if stopped.iter().any(|one| one.trouble.is_some()) {
             return Err(KeeperError::NotStopped { name: name(), stopped });
         }

@@ -188,6 +188,7 @@ impl Roster {
     }
 
     /// All of them, in the order of their ids.
+    #[must_use]
     pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
         self.members.values()
     }
@@ -411,7 +412,7 @@ mod tests {
             cloud: cloud.to_owned(),
             app: app.to_owned(),
             content_types: ContentType::AUDIT.into(),
-            how: if number % 2 == 0 { Enrolled::Consent } else { Enrolled::Command },
+            how: if number.is_multiple_of(2) { Enrolled::Consent } else { Enrolled::Command },
             at: at(),
         }
     }

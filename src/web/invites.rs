@@ -19,7 +19,6 @@ use crate::consent::wanted::{Unwanted, Wanted};
 use crate::store::{InviteId, StoreError};
 
 /// These requests, answered by `desk`.
-#[must_use]
 pub fn routes(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/v1/invites", get(list).post(invite))

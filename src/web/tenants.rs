@@ -129,7 +129,6 @@ struct Service {
 }
 
 /// These requests.
-#[must_use]
 pub fn routes(keeper: Keeper, report: Arc<Report>, store: Store) -> Router {
     Router::new()
         .route("/v1/tenants", get(list).post(add))

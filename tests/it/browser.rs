@@ -1,4 +1,4 @@
-//! A real browser, driven as a person would use it: headless Chromium, by its own driver, which speaks WebDriver (W3C):
+//! A real browser, driven as a person would use it: headless Chromium, by its own driver, which speaks `WebDriver` (W3C):
 //! JSON over HTTP, a handful of whose commands are all that is needed.
 
 use std::io::{BufRead as _, BufReader};

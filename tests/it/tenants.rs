@@ -58,7 +58,7 @@ fn origins(tenant: &Value) -> Vec<String> {
     origins.iter().map(|origin| origin["from"].as_str().unwrap().to_owned()).collect()
 }
 
-fn of<'a>(status: &'a Value, id: Uuid) -> &'a Value {
+fn of(status: &Value, id: Uuid) -> &Value {
     let id = id.to_string();
     let mut tenants = status["tenants"].as_array().unwrap().iter();
     tenants.find(|tenant| tenant["id"] == id.as_str()).unwrap_or(&Value::Null)

@@ -98,6 +98,7 @@ struct Access {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "Microsoft's names")]
 struct Key {
     custom_key_identifier: String,
     key_id: Uuid,

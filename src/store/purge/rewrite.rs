@@ -46,6 +46,7 @@ pub(super) struct Inventory {
     /// Headers of theirs that cannot be understood, and whose blobs nothing else names.
     pub(super) unnamed: usize,
     /// The snapshot as it is to be, if it is to be another.
+    #[expect(clippy::option_option, reason = "as it was, none any more, or another")]
     snapshot: Option<Option<Vec<u8>>>,
 }
 

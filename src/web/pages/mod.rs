@@ -193,11 +193,11 @@ mod tests {
             sign_in_at: HOSTILE.to_owned(),
             expires: jiff::Timestamp::UNIX_EPOCH,
         };
-        let refused = Ending::Refused(Trouble {
+        let refused = Ending::Refused(Box::new(Trouble {
             code: Some(HOSTILE.to_owned()),
             correlation_id: Some(HOSTILE.to_owned()),
             ..Trouble::for_operator("k", HOSTILE, HOSTILE)
-        });
+        }));
         for page in [
             progress(&journey),
             welcome(&welcome_page, "/onboard/x"),

@@ -152,8 +152,8 @@ async fn closing_breaks_it_off() {
     };
     assert!(matches!(error, StoreError::Closed), "{error:?}");
     phases::end(dir.path());
-    let closed = closing.lock().unwrap().take().unwrap();
-    closed.await.unwrap().unwrap();
+    let ended = closing.lock().unwrap().take().unwrap();
+    ended.await.unwrap().unwrap();
     drop(store);
 
     let store = open_at(dir.path(), NOW);

@@ -296,6 +296,7 @@ async fn lose(state: &mut State, model: &mut Model, dir: &TempDir) {
     model.compare(state).await;
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each action")]
 async fn perform(state: &mut State, model: &mut Model, dir: &TempDir, action: Action) {
     match action {
         Action::Enqueue { tenant: n, blobs } => {
