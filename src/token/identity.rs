@@ -168,18 +168,17 @@ impl Local for Direct {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Incoming, IdentityError>> {
         Box::pin(async move {
-            let client = match self.0.get() {
-                Some(client) => client,
-                None => {
-                    // It is on this host, or it is not there at all.
-                    let timeouts = Timeouts {
-                        connect: Duration::from_secs(2),
-                        stall: Duration::from_secs(10),
-                        total: Duration::from_secs(20),
-                    };
-                    let client = Http::direct(timeouts).map_err(IdentityError::Client)?.control;
-                    self.0.get_or_init(|| client)
-                }
+            let client = if let Some(client) = self.0.get() {
+                client
+            } else {
+                // It is on this host, or it is not there at all.
+                let timeouts = Timeouts {
+                    connect: Duration::from_secs(2),
+                    stall: Duration::from_secs(10),
+                    total: Duration::from_secs(20),
+                };
+                let client = Http::direct(timeouts).map_err(IdentityError::Client)?.control;
+                self.0.get_or_init(|| client)
             };
             let response = client.get(url).header(name, value).send().await.map_err(TransportError::NoAnswer)?;
             Ok(endpoint::receive(response, now).await?)

@@ -199,8 +199,8 @@ async fn what_passes_is_tried_again_within_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn what_lasts_is_the_callers_and_told_with_its_remedy() {
-    let busy = |after: u64| Incoming { retry_after: Some(Duration::from_secs(after)), ..refusal(503) };
     type Case = (&'static str, Box<Script>, usize, &'static str, bool, &'static str);
+    let busy = |after: u64| Incoming { retry_after: Some(Duration::from_secs(after)), ..refusal(503) };
     let cases: Vec<Case> = vec![
         ("gone for long", Box::new(|_| Ok(refusal(410))), 7, "managed_identity_busy", false, "is not ready"),
         ("ill", Box::new(|_| Ok(refusal(500))), 3, "managed_identity_busy", false, "unavailable"),

@@ -1,4 +1,4 @@
-//! What a browser brought is traded for what the authority says: an authorization code for an id_token.
+//! What a browser brought is traded for what the authority says: an authorization code for an `id_token`.
 //!
 //! The trade goes to the authority's endpoint for all organisations, since whose code it is becomes known only by it. Its
 //! answer is not judged here: whoever asked for it validates the `id_token`.

@@ -47,7 +47,7 @@ impl Part {
 impl Subject {
     /// `tenantry` on a host of this name.
     pub(super) fn of_host(name: &str) -> Self {
-        let name: String = name.chars().filter(|one| one.is_ascii_graphic()).collect();
+        let name: String = name.chars().filter(char::is_ascii_graphic).collect();
         let text: String = format!("tenantry {name}").trim_end().chars().take(LONGEST).collect();
         Self(vec![(Part::CommonName, text)])
     }
