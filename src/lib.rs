@@ -38,7 +38,7 @@
 //!   fails; what headers say of time; room for what is read as a whole.
 //! - [`tls`]: what a listener of ours shows and demands: certificates, keys and CAs as bytes.
 //! - [`config`]: the configuration as written, merged and validated.
-//! - [`token`]: certificates, client assertions, the token endpoint and the renewal loop.
+//! - [`token`]: certificates, client assertions, federated tokens, the token endpoint and the renewal loop.
 //! - [`activity`]: the Management Activity API on the wire. It retries nothing.
 //! - [`store`]: what is kept, and how it survives. Nothing else names sled.
 //! - [`event`]: the identities of what an operator filters or alerts on in the journal.

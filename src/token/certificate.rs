@@ -17,7 +17,8 @@ use jiff::Timestamp;
 use jsonwebtoken::EncodingKey;
 use p12_keystore::Pkcs12Archive;
 use rsa::pkcs1::ObjectIdentifier;
-use rsa::pkcs1::der::Decode as _;
+use rsa::pkcs1::der::asn1::{AnyRef, SequenceOf};
+use rsa::pkcs1::der::{Decode as _, Encode as _, Tag};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
@@ -391,20 +392,32 @@ fn looks_like_pem(bytes: &[u8]) -> bool {
 
 /// Opens a PKCS#12 file; `password` is empty where there is none.
 pub(super) fn open_pkcs12(bytes: &[u8], password: &Secret) -> Result<Pkcs12Archive, CertificateError> {
+    use p12_keystore::error::Error::{DerError, MacError, Pkcs5Error, UnpadError};
     if looks_like_pem(bytes) {
         return Err(CertificateError::NotPkcs12);
     }
-    Pkcs12Archive::from_pkcs12(bytes, password.expose()).map_err(|error| match error {
+    Pkcs12Archive::from_pkcs12(bytes, password.expose()).or_else(|error| match error {
+        // "No password" has two encodings, and the library knows only the empty string. .NET keys the integrity check with
+        // nothing at all; the newer encryption is the same for both. Without a password the check proves nothing anyway.
+        MacError(_) if password.expose().is_empty() => without_check(bytes)
+            .and_then(|unchecked| Pkcs12Archive::from_pkcs12(&unchecked, "").ok())
+            .ok_or(CertificateError::NeedsPassword),
         // The integrity check is keyed with the password; files without one fail when they are decrypted.
-        p12_keystore::error::Error::MacError(_)
-        | p12_keystore::error::Error::UnpadError
-        | p12_keystore::error::Error::Pkcs5Error(_) => {
-            // "No password" has two encodings, and the library knows only the empty string; .NET writes both.
-            if password.expose().is_empty() { CertificateError::NeedsPassword } else { CertificateError::WrongPassword }
-        }
-        p12_keystore::error::Error::DerError(error) => CertificateError::OtherThanPkcs12(error.to_string()),
-        other => CertificateError::BrokenPkcs12(other.to_string()),
+        UnpadError | Pkcs5Error(_) if password.expose().is_empty() => Err(CertificateError::NeedsPassword),
+        MacError(_) | UnpadError | Pkcs5Error(_) => Err(CertificateError::WrongPassword),
+        DerError(error) => Err(CertificateError::OtherThanPkcs12(error.to_string())),
+        other => Err(CertificateError::BrokenPkcs12(other.to_string())),
     })
+}
+
+/// A PKCS#12 file without its integrity check: its version and its content.
+fn without_check(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let parts = AnyRef::from_der(bytes).ok()?.decode_as::<SequenceOf<AnyRef<'_>, 3>>().ok()?;
+    let mut content = Zeroizing::new(Vec::new());
+    for part in parts.iter().take(2) {
+        content.extend(part.to_der().ok()?);
+    }
+    AnyRef::new(Tag::Sequence, &content).ok()?.to_der().ok().map(Zeroizing::new)
 }
 
 /// The one key there must be. The same key twice (a chain file beside a key file) is one.

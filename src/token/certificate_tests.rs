@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p12_keystore::{EncryptionAlgorithm, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
-use rsa::pkcs1::der::asn1::UintRef;
+use rsa::pkcs1::der::asn1::{AnyRef, SequenceOf, UintRef};
 use rsa::pkcs1::der::pem::LineEnding;
-use rsa::pkcs1::der::{Encode as _, EncodePem as _};
+use rsa::pkcs1::der::{Encode as _, EncodePem as _, Tag};
 
 use super::*;
 use crate::token::testing::{Pair, pair, some_pair, with_key};
@@ -301,6 +301,65 @@ fn pkcs12_of_our_own_making() {
     let bytes = trusted.writer("p").write().unwrap();
     let error = Certificate::from_pkcs12(&bytes, &"p".to_owned().into()).unwrap_err();
     assert!(matches!(error, CertificateError::NoKey), "{error}");
+}
+
+/// The same file with its integrity check keyed with nothing at all, as .NET does where there is no password ("PKCS #12",
+/// appendix B.2, with a password of no bytes).
+fn checked_as_dotnet_does(bytes: &[u8]) -> Vec<u8> {
+    use aws_lc_rs::{digest, hmac};
+    let parts = |any: AnyRef<'_>| -> Vec<Vec<u8>> {
+        let parts = any.decode_as::<SequenceOf<AnyRef<'_>, 4>>().unwrap();
+        parts.iter().map(|part| part.to_der().unwrap()).collect()
+    };
+    let any = |der: &[u8]| -> (Tag, Vec<u8>) {
+        let any = AnyRef::from_der(der).unwrap();
+        (rsa::pkcs1::der::Tagged::tag(&any), any.value().to_vec())
+    };
+    let sequence = |parts: &[Vec<u8>]| AnyRef::new(Tag::Sequence, &parts.concat()).unwrap().to_der().unwrap();
+    let mut file = parts(AnyRef::from_der(bytes).unwrap());
+    let explicit = any(&parts(AnyRef::from_der(&file[1]).unwrap())[1]).1;
+    let (_, content) = any(&explicit);
+    let mut check = parts(AnyRef::from_der(&file[2]).unwrap());
+    let (_, salt) = any(&check[1]);
+    let (_, iterations) = any(&check[2]);
+    let iterations = iterations.iter().fold(0, |sum, byte| sum * 256 + u32::from(*byte));
+    let salted: Vec<_> = salt.iter().copied().cycle().take(salt.len().div_ceil(64) * 64).collect();
+    let mut key = digest::digest(&digest::SHA256, &[&[3; 64][..], &salted].concat());
+    for _ in 1..iterations {
+        key = digest::digest(&digest::SHA256, key.as_ref());
+    }
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()), &content);
+    let mut info = parts(AnyRef::from_der(&check[0]).unwrap());
+    info[1] = AnyRef::new(Tag::OctetString, tag.as_ref()).unwrap().to_der().unwrap();
+    check[0] = sequence(&info);
+    file[2] = sequence(&check);
+    sequence(&file)
+}
+
+#[test]
+fn pkcs12_without_a_password_as_dotnet_makes_it() {
+    let pair = some_pair();
+    let modern = EncryptionAlgorithm::PbeWithHmacSha256AndAes256;
+    let write = |password: &str| {
+        let store = keystore(pair);
+        let writer = store.writer(password).encryption_algorithm(modern).encryption_iterations(100).mac_iterations(100);
+        writer.write().unwrap()
+    };
+    let none = Secret::from(String::new());
+    let bytes = checked_as_dotnet_does(&write(""));
+    assert_ne!(bytes, write(""));
+    assert_eq!(Certificate::from_pkcs12(&bytes, &none).unwrap(), read(&pair.certificate, &pair.key).unwrap());
+    // With a password, the check that fails still says so.
+    let error = Certificate::from_pkcs12(&checked_as_dotnet_does(&write("p")), &"p".to_owned().into()).unwrap_err();
+    assert!(matches!(error, CertificateError::WrongPassword), "{error}");
+    let error = Certificate::from_pkcs12(&write("p"), &none).unwrap_err();
+    assert!(matches!(error, CertificateError::NeedsPassword), "{error}");
+
+    // Whoever knows both encodings takes it for a sound file.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("net.pfx");
+    std::fs::write(&file, &bytes).unwrap();
+    openssl(&[], &format!("pkcs12 -in {} -passin pass: -nodes -out out", file.display()));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,6 +25,8 @@ use crate::secret::Secret;
 
 /// Far more than any issuer's tokens have.
 const LARGEST: u64 = 64 * 1024;
+/// How long reading a file may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A claim is shown up to this many characters.
 const LONGEST_CLAIM: usize = 200;
 
@@ -42,8 +45,13 @@ impl Federated {
         match self {
             Self::File(path) => {
                 let from = path.clone();
-                let read = tokio::task::spawn_blocking(move || read(&from)).await;
-                let read = read.unwrap_or_else(|ended| Err(Unfit::Failed(io::Error::other(ended))));
+                // A file system that hangs must not hold the tenant's requests for ever.
+                let reading = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || read(&from)));
+                let read = match reading.await {
+                    Ok(Ok(read)) => read,
+                    Ok(Err(ended)) => Err(Unfit::Failed(io::Error::other(ended))),
+                    Err(_) => Err(Unfit::Failed(io::ErrorKind::TimedOut.into())),
+                };
                 read.map_err(|unfit| TokenError::federated_file(path, unfit))
             }
             Self::Identity(identity) => identity.token(audience, now).await,

@@ -197,10 +197,9 @@ async fn what_passes_is_tried_again_within_seconds() {
     assert!(pauses(&seen).iter().all(|pause| (10..=11).contains(pause)), "{:?}", pauses(&seen));
 }
 
-type Case = (&'static str, Box<Script>, usize, &'static str, bool, &'static str);
-
 #[tokio::test(start_paused = true)]
 async fn what_lasts_is_the_callers_and_told_with_its_remedy() {
+    type Case = (&'static str, Box<Script>, usize, &'static str, bool, &'static str);
     let busy = |after: u64| Incoming { retry_after: Some(Duration::from_secs(after)), ..refusal(503) };
     let cases: Vec<Case> = vec![
         ("gone for long", Box::new(|_| Ok(refusal(410))), 7, "managed_identity_busy", false, "is not ready"),

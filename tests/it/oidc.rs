@@ -1,4 +1,4 @@
-//! An `OpenID` provider of others judges our client assertions: proof that they are what the standards say, and not only what
+//! A provider of others (`oidc-provider`) judges our client assertions: proof that they are what the standards say, and not only what
 //! our own simulator takes.
 
 use std::io::{BufRead as _, BufReader};

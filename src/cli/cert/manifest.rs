@@ -72,7 +72,7 @@ pub enum Flow {
 struct Manifest {
     sign_in_audience: &'static str,
     web: Web,
-    required_resource_access: Vec<Resource>,
+    required_resource_access: Vec<Required>,
     key_credentials: Vec<Key>,
 }
 
@@ -84,7 +84,7 @@ struct Web {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Resource {
+struct Required {
     resource_app_id: Uuid,
     resource_access: Vec<Access>,
 }
@@ -178,11 +178,11 @@ fn redirect_uris(args: &ManifestArgs, clouds: &BTreeSet<String>) -> Vec<String> 
     uris
 }
 
-fn resource(api: &Api, flow: TokenEndpoint) -> Resource {
+fn resource(api: &Api, flow: TokenEndpoint) -> Required {
     let roles = api.permissions.iter().filter_map(|one| Some(Access { id: one.role?, kind: "Role" }));
     let scopes = api.permissions.iter().map(|one| Access { id: one.scope, kind: "Scope" });
     let scopes = scopes.filter(|_| flow == TokenEndpoint::V1);
-    Resource { resource_app_id: api.id, resource_access: roles.chain(scopes).collect() }
+    Required { resource_app_id: api.id, resource_access: roles.chain(scopes).collect() }
 }
 
 fn key(certificate: &PublicCertificate) -> Key {
