@@ -240,19 +240,20 @@ impl Keeper {
 
     /// Keeps an enrolment, durably, and lets the registry follow.
     async fn put(&self, enrolment: Enrolment) -> Result<Member, KeeperError> {
-        let id = enrolment.tenant;
+        let (id, how) = (enrolment.tenant, enrolment.how);
         self.0.store.enrol(enrolment.clone()).await?;
+        self.update(|books| drop(books.enrolments.insert(id, enrolment)));
+        let member = self.books().roster.member(id)?.clone();
         info!(
             message_id = event::TENANT_ENROLLED,
             tenant = %id,
-            name = %enrolment.name,
-            how = enrolment.how.as_str(),
-            cloud = enrolment.cloud,
-            app = enrolment.app,
+            name = %member.name,
+            how = how.as_str(),
+            cloud = member.cloud,
+            app = member.section(),
             "tenant enrolled"
         );
-        self.update(|books| drop(books.enrolments.insert(id, enrolment)));
-        Ok(self.books().roster.member(id)?.clone())
+        Ok(member)
     }
 
     /// Lets the tenant's tasks end, and stops its subscriptions. It is left as leaving.

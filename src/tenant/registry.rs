@@ -98,15 +98,15 @@ struct Books {
 enum Entry {
     /// It is collected.
     Collecting { order: Order, running: Running, token: TokenSource },
-    /// It is not, for this reason.
-    Resting(Rest),
+    /// It is not, for this reason. The token that it had is kept: a pause of seconds must not cost another one.
+    Resting(Rest, Option<TokenSource>),
 }
 
 impl Entry {
     fn is(&self, goal: &Goal) -> bool {
         match (self, goal) {
             (Self::Collecting { order, .. }, Goal::Collect(goal)) => order == goal,
-            (Self::Resting(rest), Goal::Rest(goal)) => rest == goal,
+            (Self::Resting(rest, _), Goal::Rest(goal)) => rest == goal,
             _ => false,
         }
     }
@@ -114,7 +114,7 @@ impl Entry {
     const fn running(&self) -> Option<&Running> {
         match self {
             Self::Collecting { running, .. } => Some(running),
-            Self::Resting(_) => None,
+            Self::Resting(..) => None,
         }
     }
 
@@ -124,7 +124,7 @@ impl Entry {
                 running.stop.cancel();
                 (Some(running), Some(token))
             }
-            Self::Resting(_) => (None, None),
+            Self::Resting(_, token) => (None, token),
         }
     }
 }
@@ -262,7 +262,7 @@ impl Registry {
                     if let Some(last) = last {
                         books.leaving.insert(id, last);
                     }
-                    Entry::Resting(rest)
+                    Entry::Resting(rest, token)
                 }
             };
             books.tenants.insert(id, entry);
@@ -311,16 +311,20 @@ impl Registry {
     }
 
     /// What can speak for a tenant that is to be collected no longer; `None` if it cannot be collected with these settings.
-    /// It has token and gate of the tenant's tree, if there is one.
+    /// It has the token of the tenant, and the gate of its tree, if there are such.
     pub(super) fn farewell(&self, settings: &Settings, member: &Member) -> Option<Farewell> {
         let tenant = member.tenant(settings)?;
         let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
         let time = order.identity.cloud.time(&self.shared.time);
         let waits = Waits::new(tenant.id, self.shared.store.clone(), time);
         let (token, gate) = match self.books().tenants.get(&tenant.id) {
-            Some(Entry::Collecting { token, running, .. }) => (token.clone(), running.tree.gate.clone()),
-            _ => (self.token_source(token_request(tenant.id, &order.identity)), Gate::default()),
+            Some(Entry::Collecting { token, running, .. }) => (Some(token.clone()), running.tree.gate.clone()),
+            Some(Entry::Resting(_, token)) => (token.clone(), Gate::default()),
+            None => (None, Gate::default()),
         };
+        let request = token_request(tenant.id, &order.identity);
+        let token = token.filter(|token| token.follow(&request, &self.shared.apps));
+        let token = token.unwrap_or_else(|| self.token_source(request));
         Some(Farewell::new(self.client(tenant.id, &order), token, gate, waits))
     }
 

@@ -28,6 +28,7 @@ mod blobs;
 mod collecting;
 mod failing;
 mod following;
+mod keeping;
 mod young;
 
 const APP: Uuid = Uuid::from_u128(0x0a99_0000_0000_4000_8000_0000_0000_0001);
@@ -57,7 +58,7 @@ fn scenario() -> Scenario {
 struct World {
     cloud: simulator::Cloud,
     settings: Settings,
-    registry: Registry,
+    registry: Arc<Registry>,
     shared: Shared,
     dir: TempDir,
 }
@@ -175,11 +176,11 @@ fn offered(ledger: &Ledger, tenant: Uuid) -> BTreeSet<String> {
     ledger.offered(tenant).map(|blob| blob.content_id.clone()).collect()
 }
 
-fn registry(dir: &TempDir) -> (Registry, Shared) {
+fn registry(dir: &TempDir) -> (Arc<Registry>, Shared) {
     registry_by(dir, Arc::new(SystemClock))
 }
 
-fn registry_by(dir: &TempDir, clock: SharedClock) -> (Registry, Shared) {
+fn registry_by(dir: &TempDir, clock: SharedClock) -> (Arc<Registry>, Shared) {
     let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
     let options = Options {
         path: dir.path().join("store"),
@@ -195,7 +196,7 @@ fn registry_by(dir: &TempDir, clock: SharedClock) -> (Registry, Shared) {
         clock,
         apps: AppAlarms::new(),
     };
-    (Registry::new(shared.clone()), shared)
+    (Arc::new(Registry::new(shared.clone())), shared)
 }
 
 fn settings(url: &str, tenants: &[Uuid]) -> Settings {

@@ -359,3 +359,35 @@ async fn subscriptions_are_stopped_before_a_tenant_goes_or_nothing_is_removed() 
     assert!(daemon.stop().await.success());
     assert_eq!(stops(&world, 1), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_and_reloads_at_once_lose_nothing() {
+    const TENANTS: u32 = 9;
+    let scenario = (1..=TENANTS).fold(Scenario::new(407), |scenario, number| scenario.tenant(tenant(number, 1, 1.0)));
+    let world = world(scenario, "[daemon]\nstart_spread = \"0s\"\n");
+    let daemon = running(&world).await;
+    std::thread::scope(|scope| {
+        for number in 2..=TENANTS {
+            let world = &world;
+            scope.spawn(move || {
+                ends(&add(world, number, &format!("added-{number}")), 0, "is added");
+                if number % 2 == 0 {
+                    ends(&world.tenantry(&["tenant", "pause", &tenant_id(number).to_string()]), 0, "is paused");
+                }
+                ends(&world.tenantry(&["reload"]), 0, "0 removed");
+            });
+        }
+    });
+    let expected: Vec<_> =
+        (1..=TENANTS).map(|number| (tenant_id(number).to_string(), number > 1 && number % 2 == 0)).collect();
+    let there = || {
+        let of = |tenant: Value| (tenant["id"].as_str().unwrap().to_owned(), tenant["held"].is_string());
+        list(&world).into_iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(there(), expected);
+    daemon.kill();
+    assert_eq!(there(), expected, "as the store has it");
+    let daemon = running(&world).await;
+    assert_eq!(there(), expected);
+    assert!(daemon.stop().await.success());
+}

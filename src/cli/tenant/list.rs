@@ -29,7 +29,7 @@ pub struct ListArgs {
 pub(super) async fn list(config: &Path, args: ListArgs) -> anyhow::Result<Exit> {
     let place = Place::of(config, args.socket)?;
     let source = place.source().await?;
-    let (mut tenants, _) = all(&place, &source).await?;
+    let mut tenants = all(&place, &source).await?;
     if args.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&tenants)?))?;
     } else if tenants.is_empty() {

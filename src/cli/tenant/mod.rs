@@ -14,6 +14,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use reqwest::Method;
 
 use super::socket::{Place, Source};
 use super::{Ended, Exit, opening, selection};
@@ -76,12 +77,14 @@ async fn find(place: &Place, source: &Source, text: &str) -> anyhow::Result<(Ten
 }
 
 /// All tenants, from the daemon or from the store.
-async fn all(place: &Place, source: &Source) -> anyhow::Result<(Vec<ListedTenant>, Timestamp)> {
-    let snapshot = match source {
-        Source::Daemon(daemon) => daemon.get("status").await?,
-        Source::Store => opening::stopped_status(&place.client).await?,
-    };
-    Ok((snapshot.tenants.into_iter().map(ListedTenant::from).collect(), snapshot.at))
+async fn all(place: &Place, source: &Source) -> anyhow::Result<Vec<ListedTenant>> {
+    match source {
+        Source::Daemon(daemon) => daemon.tenants(Method::GET, "", None::<&()>).await,
+        Source::Store => {
+            let tenants = opening::stopped_status(&place.client).await?.tenants;
+            Ok(tenants.into_iter().map(ListedTenant::from).collect())
+        }
+    }
 }
 
 /// Work on the register while no daemon runs. `None`: there is no store.

@@ -107,7 +107,7 @@ async fn an_audit_log_that_is_off_is_explained_and_started_after_the_cooldown() 
     }
     world.cloud.control().apply(simulator::Command::SetStartCooldown(0));
     let World { cloud, settings, shared, dir, .. } = world;
-    let world = World { cloud, settings, registry: Registry::new(shared.clone()), shared, dir };
+    let world = World { cloud, settings, registry: Arc::new(Registry::new(shared.clone())), shared, dir };
     world.apply(&world.settings);
     world.collected().await;
     world.until("the end of the trouble", |world| trouble(world, 1).is_none()).await;

@@ -72,6 +72,7 @@ async fn a_disabled_tenant_sends_nothing_and_resumes() {
     assert_eq!(world.status(tenant(1)).state, TenantState::Disabled);
     world.apply(&world.settings);
     world.collected().await;
+    assert_eq!(tokens(&world, 1), [1], "half a minute is between two requests for a token, whatever happens in between");
     world.assert_faithful();
     world.stop().await;
 }
@@ -127,7 +128,7 @@ async fn a_drain_finishes_what_is_being_received_and_abandons_what_takes_too_lon
     // Nothing is lost: the next registry takes up what was left.
     world.cloud.control().clear_faults();
     let World { cloud, settings, shared, dir, .. } = world;
-    let world = World { cloud, settings, registry: Registry::new(shared.clone()), shared, dir };
+    let world = World { cloud, settings, registry: Arc::new(Registry::new(shared.clone())), shared, dir };
     world.apply(&world.settings);
     world.collected().await;
     world.assert_faithful();
