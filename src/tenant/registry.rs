@@ -294,10 +294,10 @@ impl Registry {
                     client: running.tree.client.clone(),
                     gate: running.tree.gate.clone(),
                 }),
-                Entry::Resting(_) => None,
+                Entry::Resting(..) => None,
             };
             let unable = match entry {
-                Entry::Resting(Rest::Unable(trouble, _)) => Some(trouble.clone()),
+                Entry::Resting(Rest::Unable(trouble, _), _) => Some(trouble.clone()),
                 _ => None,
             };
             Some(Patient { tenant: *id, name: report.name(), means, unable, report: Some(report) })

@@ -72,7 +72,11 @@ async fn a_disabled_tenant_sends_nothing_and_resumes() {
     assert_eq!(world.status(tenant(1)).state, TenantState::Disabled);
     world.apply(&world.settings);
     world.collected().await;
-    assert_eq!(tokens(&world, 1), [1], "half a minute is between two requests for a token, whatever happens in between");
+    assert_eq!(
+        tokens(&world, 1),
+        [1],
+        "half a minute is between two requests for a token, whatever happens in between"
+    );
     world.assert_faithful();
     world.stop().await;
 }
