@@ -59,7 +59,7 @@ pub fn redirect_uri(base: &Url, cloud: &str) -> Url {
 fn beneath(base: &Url, segments: &[&str]) -> Url {
     let mut url = base.clone();
     if let Ok(mut path) = url.path_segments_mut() {
-        path.clear().extend(segments);
+        path.pop_if_empty().extend(segments);
     }
     url
 }

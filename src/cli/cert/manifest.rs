@@ -19,7 +19,8 @@ use super::show;
 use crate::cli::out::print_outcome;
 use crate::cli::{Ended, Exit};
 use crate::cloud::TokenEndpoint;
-use crate::config::{self, App, Settings};
+use crate::config::{self, App, ConsentFlow, Public, Settings};
+use crate::consent::address::redirect_uri as redirect_uri_of;
 use crate::permissions::{self, Api};
 use crate::token::{Credential, PublicCertificate};
 
@@ -44,7 +45,7 @@ pub struct ManifestArgs {
     /// Where Entra sends people back to after a sign-in; may be given several times
     #[arg(long = "redirect-uri", value_name = "URI", value_parser = redirect_uri)]
     pub redirect_uris: Vec<Url>,
-    /// The public address of the collector, for the redirect URI of each cloud
+    /// The public address of the collector, for the redirect URI of each cloud; that of `[public]` without it
     #[arg(long, value_name = "URL", value_parser = public_url)]
     pub url: Option<Url>,
     /// A cloud whose customers are invited; without it, those of the app's tenants
@@ -53,9 +54,10 @@ pub struct ManifestArgs {
     /// Ask for ActivityFeed.ReadDlp too, for the content type DLP.All
     #[arg(long)]
     pub dlp: bool,
-    /// How customers consent: v1 is the flow of Microsoft's page of 2019, with delegated permissions
-    #[arg(long, value_enum, default_value_t = Flow::V2)]
-    pub flow: Flow,
+    /// How customers consent: v1 is the flow of Microsoft's page of 2019, with delegated permissions; that of `[public]`
+    /// without it
+    #[arg(long, value_enum)]
+    pub flow: Option<Flow>,
 }
 
 /// The ways of consent.
@@ -111,25 +113,26 @@ struct Key {
 
 /// Prints the manifest.
 pub(super) fn manifest(config: &Path, args: &ManifestArgs) -> anyhow::Result<Exit> {
-    let (certificates, clouds) = if args.certificates.is_empty() {
+    let (certificates, clouds, public) = if args.certificates.is_empty() {
         let settings = config::load(config)?;
         let app = app(&settings, args.app.as_deref().unwrap_or_default())?;
-        (of_app(app), clouds_of(&settings, app))
+        (of_app(app), clouds_of(&settings, app), settings.public.clone())
     } else {
         let mut certificates = Vec::new();
         for file in &args.certificates {
             certificates.extend(show::read(file, None)?);
         }
-        (certificates, BTreeSet::new())
+        (certificates, BTreeSet::new(), Public::default())
     };
     let clouds = if args.clouds.is_empty() { clouds } else { args.clouds.iter().cloned().collect() };
-    let flow = match args.flow {
-        Flow::V2 => TokenEndpoint::V2,
-        Flow::V1 => TokenEndpoint::V1,
+    let flow = match (args.flow, public.flow) {
+        (Some(Flow::V1), _) | (None, ConsentFlow::V1) => TokenEndpoint::V1,
+        (Some(Flow::V2), _) | (None, ConsentFlow::V2) => TokenEndpoint::V2,
     };
+    let base = args.url.as_ref().or(public.url.as_ref());
     let manifest = Manifest {
         sign_in_audience: "AzureADMultipleOrgs",
-        web: Web { redirect_uris: redirect_uris(args, &clouds) },
+        web: Web { redirect_uris: redirect_uris(args, base, &clouds) },
         required_resource_access: permissions::needed(args.dlp, flow).iter().map(|api| resource(api, flow)).collect(),
         key_credentials: certificates.iter().map(key).collect(),
     };
@@ -167,13 +170,12 @@ fn clouds_of(settings: &Settings, app: &App) -> BTreeSet<String> {
     settings.tenants.values().filter(|tenant| tenant.app == app.name).map(|tenant| tenant.cloud.name.clone()).collect()
 }
 
-fn redirect_uris(args: &ManifestArgs, clouds: &BTreeSet<String>) -> Vec<String> {
+fn redirect_uris(args: &ManifestArgs, base: Option<&Url>, clouds: &BTreeSet<String>) -> Vec<String> {
     let mut uris: Vec<_> = args.redirect_uris.iter().map(Url::to_string).collect();
-    if let Some(url) = &args.url {
-        let base = url.as_str().trim_end_matches('/');
+    if let Some(base) = base {
         let default = ["worldwide".to_owned()].into();
         let clouds = if clouds.is_empty() { &default } else { clouds };
-        uris.extend(clouds.iter().map(|cloud| format!("{base}/consent/callback/{cloud}")));
+        uris.extend(clouds.iter().map(|cloud| redirect_uri_of(base, cloud).into()));
     }
     uris
 }

@@ -45,15 +45,25 @@ pub(super) struct Inventory {
     spans: Option<[Span; 3]>,
     /// Headers of theirs that cannot be understood, and whose blobs nothing else names.
     pub(super) unnamed: usize,
-    /// The snapshot as it is to be, if it is to be another.
-    #[expect(clippy::option_option, reason = "as it was, none any more, or another")]
-    snapshot: Option<Option<Vec<u8>>>,
+    snapshot: Snapshot,
+}
+
+/// What becomes of the state's snapshot.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Snapshot {
+    /// It holds nothing of theirs.
+    #[default]
+    Stays,
+    /// Without what it held of theirs.
+    Becomes(Vec<u8>),
+    /// One that cannot be understood is of no use, and may hold anything.
+    Goes,
 }
 
 impl Inventory {
     /// Whether there is anything to erase.
     pub(super) fn is_empty(&self) -> bool {
-        self.erased.is_empty() && self.blobs.is_empty() && self.snapshot.is_none()
+        self.erased.is_empty() && self.blobs.is_empty() && self.snapshot == Snapshot::Stays
     }
 
     /// Finds out what there is of those who are `hidden` here, each by a purge.
@@ -100,15 +110,16 @@ impl Inventory {
 
     fn take_snapshot(&mut self, tree: &Tree, hidden: &BTreeMap<TenantId, u32>) -> Result<(), StoreError> {
         let Some(bytes) = tree.snapshot()? else { return Ok(()) };
-        // One that cannot be understood is of no use, and may hold anything.
-        let mut without = None;
-        if let Ok((rest, owners)) = snapshot::split(bytes.clone(), |tenant| hidden.contains_key(&tenant)) {
-            for tenant in owners {
-                self.of(tenant, hidden[&tenant]);
+        match snapshot::split(bytes, |tenant| hidden.contains_key(&tenant)) {
+            Ok((_, owners)) if owners.is_empty() => {}
+            Ok((rest, owners)) => {
+                self.snapshot = Snapshot::Becomes(rest);
+                for tenant in owners {
+                    self.of(tenant, hidden[&tenant]);
+                }
             }
-            without = Some(rest);
+            Err(_) => self.snapshot = Snapshot::Goes,
         }
-        self.snapshot = (without.as_ref() != Some(&bytes)).then_some(without);
         Ok(())
     }
 
@@ -290,8 +301,9 @@ fn fill(
     let mut changes = Changes { batch };
     changes.put_sums(sums);
     let snapshot = match &found.snapshot {
-        Some(snapshot) => snapshot.clone(),
-        None => tree.snapshot().map_err(Broken::unreadable)?,
+        Snapshot::Stays => tree.snapshot().map_err(Broken::unreadable)?,
+        Snapshot::Becomes(rest) => Some(rest.clone()),
+        Snapshot::Goes => None,
     };
     if let Some(snapshot) = snapshot {
         changes.put_snapshot(&snapshot, 0);

@@ -136,11 +136,11 @@ async fn closing_breaks_it_off() {
     let before = others(&store).await;
     store.purge(purged()).await.unwrap();
     let closing = Arc::new(Mutex::new(None::<tokio::task::JoinHandle<Result<(), StoreError>>>));
-    let (runtime, closes, begun) = (tokio::runtime::Handle::current(), store.clone(), Arc::clone(&closing));
+    let (runtime, other, begun) = (tokio::runtime::Handle::current(), store.clone(), Arc::clone(&closing));
     phases::watch(dir.path(), move |phase| {
         let mut begun = begun.lock().unwrap();
         if phase == "filling" && begun.is_none() {
-            let (store, mut told) = (closes.clone(), closes.closing());
+            let (store, mut told) = (other.clone(), other.closing());
             *begun = Some(runtime.spawn(store.close()));
             runtime.block_on(async { told.wait_for(|closing| *closing).await.map(drop) }).unwrap();
         }
