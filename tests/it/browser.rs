@@ -21,7 +21,7 @@ pub(crate) struct Browser {
     http: reqwest::Client,
     /// The address of its session.
     session: String,
-    driver: Child,
+    _driver: Driver,
     /// Where screenshots are put.
     shots: PathBuf,
     _profile: TempDir,
@@ -32,13 +32,13 @@ impl Browser {
     pub(crate) async fn start(width: u32, height: u32) -> Option<Self> {
         let spawned = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut driver = match spawned {
-            Ok(driver) => driver,
+            Ok(driver) => Driver(driver),
             Err(error) => {
                 skip(&format!("there is no `chromedriver` ({error}); install chromium and chromium-driver"));
                 return None;
             }
         };
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(driver.0.stdout.take().unwrap()).lines();
         let port = lines.by_ref().find_map(|line| {
             let line = line.unwrap();
             let (_, port) = line.rsplit_once("successfully on port ")?;
@@ -69,7 +69,7 @@ impl Browser {
         let session = format!("{driver_url}/{id}");
         let shots = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pages");
         std::fs::create_dir_all(&shots).unwrap();
-        Some(Self { http, session, driver, shots, _profile: profile })
+        Some(Self { http, session, _driver: driver, shots, _profile: profile })
     }
 
     pub(crate) async fn open(&self, url: &str) {
@@ -185,9 +185,12 @@ pub(crate) fn client() -> reqwest::Client {
         .unwrap()
 }
 
-impl Drop for Browser {
+/// The driver, which ends with the test, and its browser with it.
+struct Driver(Child);
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
