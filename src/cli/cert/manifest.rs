@@ -75,7 +75,7 @@ struct Manifest {
     sign_in_audience: &'static str,
     web: Web,
     required_resource_access: Vec<Required>,
-    key_credentials: Vec<Key>,
+    key_credentials: Vec<Uploaded>,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,8 +100,7 @@ struct Access {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "Microsoft's names")]
-struct Key {
+struct Uploaded {
     custom_key_identifier: String,
     key_id: Uuid,
     #[serde(rename = "type")]
@@ -187,8 +186,8 @@ fn resource(api: &Api, flow: TokenEndpoint) -> Required {
     Required { resource_app_id: api.id, resource_access: roles.chain(scopes).collect() }
 }
 
-fn key(certificate: &PublicCertificate) -> Key {
-    Key {
+fn key(certificate: &PublicCertificate) -> Uploaded {
+    Uploaded {
         custom_key_identifier: certificate.custom_key_identifier(),
         key_id: certificate.key_id(),
         kind: "AsymmetricX509Cert",
