@@ -95,6 +95,9 @@ pub(crate) struct Label {
     /// What was erased from it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) erased: Vec<Erasure>,
+    /// It was written anew when it was sealed: its files hold nothing but its rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) anew: bool,
 }
 
 impl Label {
@@ -110,6 +113,7 @@ impl Label {
             floor,
             stored_from: Some(stored_from),
             erased: Vec::new(),
+            anew: false,
         }
     }
 

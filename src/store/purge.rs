@@ -26,6 +26,9 @@
 //!     .dropping-…             the old one, on its way out
 //! ```
 //!
+//! A partition that names the tenant nowhere is written anew too, once, if it has given numbers to bodies that are not in it:
+//! one that was broken off lies in sled's log still, and nothing tells whose it was.
+//!
 //! A store without `purges` has none. A program that does not know the file shows again what has not been erased yet.
 //!
 //! # In which order

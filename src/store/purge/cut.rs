@@ -39,7 +39,6 @@ impl Writer {
                 through,
                 last,
                 chain,
-                arriving,
                 cleared: false,
                 copied: false,
                 below: through + 1,

@@ -41,8 +41,6 @@ pub(crate) struct Record {
     pub(crate) last: BTreeMap<u8, u64>,
     /// Where the tenant's chain stood, if anything was ever stored.
     pub(crate) chain: Option<Chain>,
-    /// A body was arriving: what of it lies in the last partition before the cut is named by no row that stays.
-    pub(crate) arriving: bool,
     /// Its rows have left the state.
     pub(crate) cleared: bool,
     /// The state has been copied since, so that its old files are gone.
@@ -221,12 +219,6 @@ impl Purges {
     /// Somebody has asked for one.
     pub(crate) fn tell(&self) {
         self.asked.send_modify(|count| *count += 1);
-    }
-
-    /// Whether a body of a tenant that was to be purged was arriving when this partition was the last one.
-    pub(crate) fn had_arriving(&self, ordinal: u32) -> bool {
-        let here = |record: &Record| record.arriving && record.through == ordinal && record.wants(ordinal);
-        self.known().records.iter().any(here)
     }
 
     /// A partition has been seen to.

@@ -82,6 +82,16 @@ impl Inventory {
         Ok(found)
     }
 
+    /// Whether numbers were given to bodies that are not here: they were broken off, or moved on with the writer, and what
+    /// of them was written before lies in the log still. Nothing tells whose they were.
+    pub(super) fn has_gaps(tree: &Tree) -> Result<bool, StoreError> {
+        let mut blobs = 0;
+        for row in tree.database.scan_prefix([keys::INDEX])? {
+            blobs += u32::from(matches!(keys::parse_numbered_twice(keys::INDEX, &row?.0), Some((_, 0))));
+        }
+        Ok(blobs < tree.sums()?.next_blob)
+    }
+
     fn of(&mut self, tenant: TenantId, purge: u32) -> &mut Erasure {
         self.erased.entry(tenant).or_insert(Erasure {
             purge,
@@ -256,7 +266,7 @@ pub(super) fn write_anew(
         first.given_back = given_back;
     }
     let erased = label.erased.iter().cloned().chain(found.erased.into_values()).collect();
-    Label { erased, ..label }.write(&directory)?;
+    Label { erased, anew: true, ..label }.write(&directory)?;
     partition::write_sealed(&directory, &sums)?;
     durable::sync_tree(&directory)?;
     phase(&directory, "durable");

@@ -276,7 +276,14 @@ fn erase(holdings: &Holdings, partition: &Arc<Partition>, work: &Work) -> Result
     let reading = holdings.partitions.read(partition).map_err(Broken::unreadable)?;
     let hidden = holdings.purges().hidden_in(partition.ordinal);
     let found = Inventory::take(&reading.unveiled(), &hidden).map_err(Broken::unreadable)?;
-    if found.is_empty() && !holdings.purges().had_arriving(partition.ordinal) {
+    // Once it has been written anew, its files hold nothing but its rows.
+    let may_hide = || {
+        let anew = holdings.label(partition).map_err(Broken::unreadable)?.anew;
+        Ok::<_, Broken>(
+            !anew && !hidden.is_empty() && Inventory::has_gaps(&reading.unveiled()).map_err(Broken::unreadable)?,
+        )
+    };
+    if found.is_empty() && !may_hide()? {
         return Ok(Erased::All);
     }
     let unnamed = found.unnamed;
