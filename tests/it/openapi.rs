@@ -62,6 +62,8 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/tenants/{id}",
         "/v1/tenants/{id}/pause",
         "/v1/tenants/{id}/resume",
+        "/v1/invites",
+        "/v1/invites/{id}",
     ];
     assert_eq!(described(), served.into_iter().map(str::to_owned).collect());
     if let Some(tools) = tools() {
