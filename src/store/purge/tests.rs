@@ -266,6 +266,11 @@ fn traces(store: &Path, parts: &[Vec<u8>]) -> BTreeSet<PathBuf> {
 /// nor in what is packed in a snapshot.
 fn assert_erased(store: &Path, parts: &[Vec<u8>]) {
     assert_eq!(traces(store, parts), BTreeSet::new());
+    assert_unnamed(store);
+}
+
+/// No key and no value of any database names the tenant, nor does what is packed in a snapshot.
+fn assert_unnamed(store: &Path) {
     let databases = files(store).into_iter().filter(|path| path.file_name().is_some_and(|name| name == "db"));
     let mut count = 0;
     for path in databases {
