@@ -68,10 +68,8 @@
 //! others. The record itself: the tenant's id, times, counts, last numbers and links. Records of others that name the
 //! tenant are theirs.
 //!
-//! Not seen to yet: where the process was killed, or the power failed, sled's log of a partition may hold compressed bytes of
-//! the tenant which no row names, so that the partition is passed over and they stay until retention drops it (about one in
-//! five runs of the test that kills finds some). The same holds for a snapshot that was replaced in a partition which
-//! names the tenant nowhere else.
+//! Not seen to yet: a snapshot that was replaced in a partition which names the tenant nowhere else may leave compressed
+//! bytes in sled's log until retention drops the partition. No test has shown it, and none rules it out.
 //!
 //! **Invariants:** nothing of the tenant is shown once it is acknowledged; no row of another tenant is changed or lost by
 //! whatever crash or error; a partition is replaced only by one that was read back from the disk and has all that is to

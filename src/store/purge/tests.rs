@@ -230,28 +230,36 @@ fn files(below: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The compressed parts of the purged tenant's bodies, as they lie on the disk.
+/// The compressed parts of the purged tenant's bodies, as they lie on the disk; but those whose middle is in a part of
+/// another tenant's too, whose bodies are much alike and stay.
 fn parts(store: &Store) -> Vec<Vec<u8>> {
-    let mut parts = Vec::new();
+    let (mut parts, mut of_others) = (Vec::new(), Vec::new());
     for partition in store.holdings().partitions.list() {
         let reading = store.holdings().partitions.read(&partition).unwrap();
         for row in reading.unveiled().all_headers().unwrap() {
             let (of, _, header) = row.unwrap();
             let header = header.unwrap();
-            if of == purged() {
-                parts.extend(
-                    (0..header.parts).map(|part| reading.part(header.blob_no, part).unwrap().unwrap().to_vec()),
-                );
-            }
+            let all = (0..header.parts).map(|part| reading.part(header.blob_no, part).unwrap().unwrap().to_vec());
+            if of == purged() { parts.extend(all) } else { of_others.extend(all) }
         }
     }
+    parts.retain(|part: &Vec<u8>| {
+        let own = memchr::memmem::Finder::new(middle(part));
+        !of_others.iter().any(|other: &Vec<u8>| own.find(other).is_some())
+    });
     parts
+}
+
+/// sled writes a value in one piece: by this much of it a part is known again.
+fn middle(part: &[u8]) -> &[u8] {
+    let half = &part[part.len() / 2..];
+    &half[..half.len().min(64)]
 }
 
 /// The files in which anything of the purged tenant is found, whatever they are.
 fn traces(store: &Path, parts: &[Vec<u8>]) -> BTreeSet<PathBuf> {
-    // sled writes a value in one piece; the middle of a part that is large enough is nobody else's.
-    let pieces = parts.iter().filter(|part| part.len() > 200).map(|part| &part[part.len() / 2..][..64]);
+    // The middle of a part that is large enough is nobody else's.
+    let pieces = parts.iter().filter(|part| part.len() > 200).map(|part| middle(part));
     let id = purged();
     let marks = [MARK.as_bytes(), id.as_bytes().as_slice()];
     let finders: Vec<_> = pieces.chain(marks).map(memchr::memmem::Finder::new).collect();

@@ -103,7 +103,7 @@ fn what_was_acknowledged_holds_when_it_is_killed() {
         runtime.block_on(check(dir.path(), stored, purges, from, round));
     }
     assert!(purges > 3, "{purges} purges were acknowledged");
-    // Once at rest, nothing is left that anything names; what the logs hold beyond that, the module's header says.
+    // Once at rest, nothing is left.
     runtime.block_on(async {
         let store = open_at(dir.path(), NOW);
         let parts = parts(&store);
@@ -111,10 +111,8 @@ fn what_was_acknowledged_holds_when_it_is_killed() {
         go_on(&store).await;
         verified(&store);
         store.close().await.unwrap();
-        let outside = |path: &PathBuf| !path.ends_with("db/db");
-        let left: BTreeSet<_> = traces(dir.path(), &parts).into_iter().filter(outside).collect();
-        assert_eq!(left, BTreeSet::new());
-        assert_unnamed(dir.path());
+        assert!(parts.iter().any(|part| part.len() > 200), "there is nothing to look for");
+        assert_erased(dir.path(), &parts);
     });
 }
 
