@@ -134,7 +134,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&config, &args),
-            Command::Cert(args) => cert::cert(&config, &args),
+            Command::Cert(args) => cert::cert(&config, &args).await,
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
             Command::Doctor(args) => doctor::doctor(&config, args).await,

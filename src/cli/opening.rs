@@ -94,6 +94,19 @@ impl Reading {
 /// Opens the store for a command, while no daemon runs; `None` if there is none. Changes the working directory and, if
 /// root runs it, for as long as the store is open, the user of the whole process.
 pub(super) async fn to_read(client: &Client, purpose: &'static str) -> anyhow::Result<Option<Reading>> {
+    enter(client, purpose, Store::open_to_read).await
+}
+
+/// The same for a command that does what else the daemon does: it can do with the store whatever the daemon can.
+pub(super) async fn to_write(client: &Client, purpose: &'static str) -> anyhow::Result<Option<Reading>> {
+    enter(client, purpose, Store::open).await
+}
+
+async fn enter(
+    client: &Client,
+    purpose: &'static str,
+    open: fn(&Options, Arc<ServiceTime>) -> Result<Store, StoreError>,
+) -> anyhow::Result<Option<Reading>> {
     let path = &client.store.path;
     // The directories above the store may be closed to its owner (systemd keeps private state behind a directory of
     // root's), so the way in is walked as root, and the rest is done from inside.
@@ -113,7 +126,7 @@ pub(super) async fn to_read(client: &Client, purpose: &'static str) -> anyhow::R
     let owner = AsOwner::become_it(path, &entered)?;
     let options = options(&client.store, PathBuf::from("."), COMMAND_WAITS, purpose);
     let time = Arc::new(ServiceTime::new(Arc::new(SystemClock)));
-    let store = blocking(move || Store::open_to_read(&options, time)).await?;
+    let store = blocking(move || open(&options, time)).await?;
     Ok(Some(Reading { store, _owner: owner }))
 }
 

@@ -25,6 +25,7 @@ use crate::report::StatusSnapshot;
 use crate::web::admin::{Info, TailRequest};
 use crate::web::doctor::DoctorRequest;
 use crate::web::reload::{ReloadRequest, Reloaded};
+use crate::web::tenants::ListedTenant;
 
 /// How long the head of an answer may take; it takes milliseconds.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -92,6 +93,17 @@ impl Place {
             }
             (None, None) => Ok(Source::Store),
             (None, Some(problems)) => Err(problems.clone().into()),
+        }
+    }
+
+    /// All tenants, as the source knows them.
+    pub(super) async fn tenants(&self, source: &Source) -> anyhow::Result<Vec<ListedTenant>> {
+        match source {
+            Source::Daemon(daemon) => daemon.tenants(Method::GET, "", None::<&()>).await,
+            Source::Store => {
+                let tenants = opening::stopped_status(&self.client).await?.tenants;
+                Ok(tenants.into_iter().map(ListedTenant::from).collect())
+            }
         }
     }
 

@@ -84,6 +84,10 @@ impl Desk {
         let _alone = self.deciding.lock().await;
         let Equipment { store, keeper, time, .. } = &self.with;
         let (invite, at) = (&case.invite, time.now());
+        // A purge of the tenant takes the invite along.
+        if store.invite(invite.id).await.map_err(|error| error.trouble())?.is_none() {
+            return Err(Trouble::for_operator("invite_gone", "the invite was erased meanwhile", "send another invite"));
+        }
         if !self.is_enrolled_by(invite, tenant).await.map_err(|error| error.trouble())? {
             if self.is_bound(tenant, invite.id).await.map_err(|error| error.trouble())? {
                 let bound = Ending::AlreadyBound { tenant };
@@ -125,8 +129,13 @@ impl Desk {
             correlation_id = trouble.correlation_id,
             "{trouble}"
         );
-        let open = Invite { stage: InviteStage::Open, ..invite };
-        if let Err(error) = self.with.store.put_invite(open).await {
+        let store = &self.with.store;
+        let opened = match store.invite(invite.id).await {
+            Ok(Some(_)) => store.put_invite(Invite { stage: InviteStage::Open, ..invite }).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = opened {
             error!(
                 message_id = event::STORE_UNWRITABLE,
                 error = &error as &dyn std::error::Error,

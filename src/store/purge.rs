@@ -270,6 +270,11 @@ impl Store {
         Ok(Purge::of(record, self.holdings()))
     }
 
+    /// Whether there is anything of a tenant that a purge would erase.
+    pub async fn knows(&self, tenant: TenantId) -> Result<bool, StoreError> {
+        Ok(self.holdings().heads().contains_key(&tenant) || self.state().knows(tenant).await?)
+    }
+
     /// All purges that were ever asked for, oldest first: those that are done are receipts.
     #[must_use]
     pub fn purges(&self) -> Vec<Purge> {

@@ -21,6 +21,8 @@ impl Store {
 
     /// Enrols a tenant, or puts another enrolment in the place of the one that it has.
     pub async fn enrol(&self, enrolment: Enrolment) -> Result<(), StoreError> {
+        // What an earlier purge has yet to remove must not take this along.
+        self.clear_purged().await?;
         self.state().enrol(&enrolment).await?;
         self.copy_soon();
         Ok(())

@@ -22,6 +22,7 @@ pub(in crate::store) mod book;
 mod draft;
 mod generation;
 pub(in crate::store) mod keys;
+mod of_tenant;
 mod queue;
 pub(in crate::store) mod records;
 mod register;
@@ -238,7 +239,7 @@ impl State {
         let mut events = Vec::new();
         let found = generation::open(store, options.access(), options.now, snapshot, &mut events)?;
         for tenant in &options.purged {
-            writer::purge(&found.database, *tenant)?;
+            of_tenant::remove(&found.database, *tenant)?;
         }
         let (books, unreadable) = queue::read_books(&found.database, options.remembered)?;
         let any = |kind| Ok::<_, StoreError>(found.database.scan_prefix([kind])?.next().transpose()?.is_some());
@@ -567,6 +568,11 @@ impl State {
     /// Grows whenever a snapshot would differ from the one before.
     pub(super) fn snapshot_changes(&self) -> u64 {
         self.writer.snapshot_changes()
+    }
+
+    /// Whether there is anything of a tenant.
+    pub(super) async fn knows(&self, tenant: TenantId) -> Result<bool, StoreError> {
+        self.read(move |shared| of_tenant::is_there(&shared.database(), tenant)).await
     }
 
     /// Removes all that is a tenant's, durably, what is pending included. Nobody works for it any more.

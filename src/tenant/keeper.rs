@@ -16,17 +16,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::farewell::Stopped;
 use super::registry::{Changes, Registry};
-use super::roster::{Member, NewTenant, Refusal, Roster};
+use super::roster::{Member, NewTenant, Refusal, Removal, Roster};
 use crate::clock::ServiceTime;
 use crate::config::Settings;
 use crate::content::TenantId;
 use crate::event;
 use crate::report::{TenantOrigin, Trouble};
-use crate::store::{Enrolment, Store, StoreError};
+use crate::store::{Enrolment, Purge, Store, StoreError};
 
 /// One for the process; clones are the same.
 #[derive(Debug, Clone)]
@@ -62,17 +63,30 @@ impl Books {
         self.roster = Roster::join(&self.settings.outline(), &enrolments, &held);
         registry.apply(&self.settings, &self.roster)
     }
+
+    /// It was removed; its hold too, or not.
+    fn forget(&mut self, id: TenantId, its_hold_too: bool) {
+        self.leaving = None;
+        self.enrolments.remove(&id);
+        if its_hold_too {
+            self.held.remove(&id);
+        }
+    }
 }
 
 /// A tenant that is gone from the register.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// As it was.
-    pub member: Member,
-    /// The file that goes on naming it.
+    /// Its directory id, by which its records are found.
+    pub id: TenantId,
+    /// What it was called.
+    pub name: String,
+    /// The file that goes on naming it, so that it is collected as that says.
     pub still: Option<TenantOrigin>,
     /// The subscriptions that were stopped, if that was asked for.
     pub stopped: Vec<Stopped>,
+    /// How far the erasing of what is stored has come, if that was asked for.
+    pub purge: Option<Purge>,
 }
 
 /// Why the register is as it was.
@@ -171,37 +185,15 @@ impl Keeper {
         self.change(async move |keeper: Self| keeper.put(enrolment).await).await
     }
 
-    /// Removes a tenant from the register. What was collected stays. With `stop` its subscriptions are stopped first, after
-    /// its tasks have ended; if one of them is not, the tenant stays.
-    pub async fn remove(&self, id: TenantId, stop: bool) -> Result<Removed, KeeperError> {
+    /// Removes a tenant from the register. Its subscriptions may be stopped first, after its tasks have ended; if one of them
+    /// is not, the tenant stays. What was collected stays, or is hidden from now on and erased in the background.
+    pub async fn remove(&self, id: TenantId, how: Removal) -> Result<Removed, KeeperError> {
         self.change(async move |keeper: Self| {
-            let member = keeper.books().roster.remove(id, stop)?.clone();
-            let stopped = if stop {
-                let stopped = keeper.stop_subscriptions(&member).await;
-                if stopped.is_err() {
-                    keeper.update(|books| books.leaving = None);
-                }
-                stopped?
-            } else {
-                Vec::new()
-            };
-            if let Err(error) = keeper.0.store.forget_enrolment(id).await {
+            let removed = keeper.take_out(id, how).await;
+            if removed.is_err() && keeper.books().leaving.is_some() {
                 keeper.update(|books| books.leaving = None);
-                return Err(error.into());
             }
-            let still = member.file().cloned();
-            // Whoever adds it again wants it to be collected.
-            let let_go = if still.is_none() { keeper.0.store.hold(id, None).await } else { Ok(()) };
-            keeper.update(|books| {
-                books.leaving = None;
-                books.enrolments.remove(&id);
-                if still.is_none() && let_go.is_ok() {
-                    books.held.remove(&id);
-                }
-            });
-            info!(message_id = event::TENANT_REMOVED, tenant = %id, name = %member.name, "tenant removed; what was collected stays");
-            let_go?;
-            Ok(Removed { member, still, stopped })
+            removed
         })
         .await
     }
@@ -256,6 +248,52 @@ impl Keeper {
         Ok(member)
     }
 
+    async fn take_out(&self, id: TenantId, how: Removal) -> Result<Removed, KeeperError> {
+        let member = self.books().roster.remove(id, how)?.cloned();
+        if member.is_none() && !self.0.store.knows(id).await? {
+            return Err(Refusal::NothingToPurge { id }.into());
+        }
+        let stopped = match &member {
+            Some(member) if how.stop_subscriptions => self.stop_subscriptions(member).await?,
+            _ => Vec::new(),
+        };
+        let still = member.as_ref().and_then(Member::file).cloned();
+        let name = member.map_or_else(|| id.to_string(), |member| member.name);
+        let purge = if how.purge {
+            let purge = self.purge(id).await?;
+            info!(message_id = event::TENANT_REMOVED, tenant = %id, name, "tenant removed; what was collected is being erased");
+            Some(purge)
+        } else {
+            self.0.store.forget_enrolment(id).await?;
+            // Whoever adds it again wants it to be collected.
+            let let_go = if still.is_none() { self.0.store.hold(id, None).await } else { Ok(()) };
+            self.update(|books| books.forget(id, still.is_none() && let_go.is_ok()));
+            info!(message_id = event::TENANT_REMOVED, tenant = %id, name, "tenant removed; what was collected stays");
+            let_go?;
+            None
+        };
+        Ok(Removed { id, name, still, stopped, purge })
+    }
+
+    /// Lets the tenant's tasks end, and has all that is stored of it erased.
+    async fn purge(&self, id: TenantId) -> Result<Purge, KeeperError> {
+        self.leaves(id).await;
+        let purged = self.0.store.purge(id).await;
+        let is_asked = || self.0.store.purges().iter().any(|purge| purge.tenant == id && purge.done_at.is_none());
+        // After an error it may have been asked for all the same, and is gone on with.
+        if purged.is_ok() || is_asked() {
+            self.update(|books| books.forget(id, true));
+        }
+        Ok(purged?)
+    }
+
+    /// Resolves when nobody works for the tenant any more. It is left as leaving.
+    async fn leaves(&self, id: TenantId) {
+        self.update(|books| books.leaving = Some((id, self.0.time.now())));
+        let drain = self.settings().daemon.drain;
+        self.0.registry.has_left(id, drain).await;
+    }
+
     /// Lets the tenant's tasks end, and stops its subscriptions. It is left as leaving.
     async fn stop_subscriptions(&self, member: &Member) -> Result<Vec<Stopped>, KeeperError> {
         let settings = self.settings();
@@ -267,8 +305,7 @@ impl Keeper {
                 trouble: Box::new(member.trouble.clone().unwrap_or_else(lacking)),
             });
         };
-        self.update(|books| books.leaving = Some((member.id, self.0.time.now())));
-        self.0.registry.has_left(member.id, settings.daemon.drain).await;
+        self.leaves(member.id).await;
         let stopped = farewell.stop_subscriptions().await;
         let stopped = stopped.map_err(|trouble| KeeperError::NotAsked { name: name(), trouble: Box::new(trouble) })?;
         if stopped.iter().any(|one| one.trouble.is_some()) {

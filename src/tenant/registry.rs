@@ -328,11 +328,14 @@ impl Registry {
         Some(Farewell::new(self.client(tenant.id, &order), token, gate, waits))
     }
 
-    /// Resolves when a tenant that is collected no longer has no tasks left, or they take longer than `limit`.
+    /// Returns when a tenant that is collected no longer has no tasks left; those that take longer than `limit` are
+    /// abandoned, which loses nothing.
     pub(super) async fn has_left(&self, id: TenantId, limit: Duration) {
-        let ended = self.books().leaving.get(&id).map(|running| running.ended.clone());
-        if let Some(ended) = ended {
-            let _ = timeout(limit, ended.cancelled()).await;
+        let leaving = self.books().leaving.get(&id).map(|last| (last.ended.clone(), last.task.abort_handle()));
+        let Some((ended, task)) = leaving else { return };
+        if timeout(limit, ended.cancelled()).await.is_err() {
+            task.abort();
+            ended.cancelled().await;
         }
     }
 

@@ -112,6 +112,16 @@ pub struct NewTenant {
     pub content_types: BTreeSet<ContentType>,
 }
 
+/// How a tenant is to be removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Removal {
+    /// Stop its subscriptions at Microsoft first.
+    pub stop_subscriptions: bool,
+    /// Erase what is stored of it.
+    pub purge: bool,
+}
+
 /// Why something is not done to a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -153,6 +163,28 @@ pub enum Refusal {
         name: String,
         /// Where.
         origin: TenantOrigin,
+    },
+    /// A file names it, so that what is erased would be collected again.
+    #[error(
+        "the tenant `{name}` is named in {origin}, so that what Microsoft still holds of it would be collected again: \
+         remove its `[[tenants]]` there, run `tenantry reload`, and then `tenantry tenant remove --purge {id}`"
+    )]
+    NotPurgedInFile {
+        /// Which.
+        id: TenantId,
+        /// What it is called.
+        name: String,
+        /// Where.
+        origin: TenantOrigin,
+    },
+    /// There is nothing to erase.
+    #[error(
+        "no file names the tenant `{id}`, it was not enrolled, and nothing of it is stored; `tenantry tenant purges` shows \
+         those that were purged"
+    )]
+    NothingToPurge {
+        /// Which.
+        id: TenantId,
     },
     /// It cannot be collected.
     #[error("{0}")]
@@ -245,14 +277,18 @@ impl Roster {
         }
     }
 
-    /// Whether a tenant may be removed by command. `stop`: with its subscriptions.
-    pub fn remove(&self, id: TenantId, stop: bool) -> Result<&Member, Refusal> {
-        let member = self.member(id)?;
+    /// Whether a tenant may be removed by command. `None`: it is on no roster, but what is stored of it can be erased.
+    pub fn remove(&self, id: TenantId, how: Removal) -> Result<Option<&Member>, Refusal> {
+        let Some(member) = self.members.get(&id) else {
+            let only_purged = how.purge && !how.stop_subscriptions;
+            return if only_purged { Ok(None) } else { Err(Refusal::Unknown { id }) };
+        };
         let (name, file) = (member.name.clone(), member.file().cloned());
         match file {
+            Some(origin) if how.purge => Err(Refusal::NotPurgedInFile { id, name, origin }),
             Some(origin) if !member.is_enrolled() => Err(Refusal::InFile { name, origin }),
-            Some(origin) if stop => Err(Refusal::StillInFile { name, origin }),
-            _ => Ok(member),
+            Some(origin) if how.stop_subscriptions => Err(Refusal::StillInFile { name, origin }),
+            _ => Ok(Some(member)),
         }
     }
 }
@@ -529,15 +565,23 @@ mod tests {
     fn only_an_enrolment_can_be_removed_by_command() {
         let roster =
             Roster::join(&outline(), &[enrolment(2, "gcc", "own"), enrolment(3, "gcc", "own")], &BTreeMap::new());
-        let refusal = |number, stop| roster.remove(id(number), stop).map(|_| ()).map_err(|refusal| refusal.to_string());
-        assert_eq!(refusal(3, true), Ok(()));
-        assert_eq!(refusal(2, false), Ok(()), "the file goes on naming it");
-        for (number, stop, told) in [
-            (1, false, "the tenant `contoso` is named in t.toml:1: remove its `[[tenants]]` there"),
-            (2, true, "the tenant `fabrikam` goes on being collected, since it is named in t.toml:2"),
-            (9, false, "no file names the tenant `09090909"),
+        let (plain, stop, purge) = (Removal::default(), (true, false), (false, true));
+        let how = |(stop_subscriptions, purge)| Removal { stop_subscriptions, purge };
+        let name = |number, how| roster.remove(id(number), how).unwrap().map(|member| member.name.as_str());
+        assert_eq!(name(3, how(stop)), Some("enrolled-3"));
+        assert_eq!(name(2, plain), Some("fabrikam"), "the file goes on naming it");
+        assert_eq!(name(3, how(purge)), Some("enrolled-3"));
+        assert_eq!(name(9, how(purge)), None, "only what is stored of it tells");
+        let in_file = "so that what Microsoft still holds of it would be collected again";
+        for (number, how, told) in [
+            (1, plain, "the tenant `contoso` is named in t.toml:1: remove its `[[tenants]]` there"),
+            (2, how(stop), "the tenant `fabrikam` goes on being collected, since it is named in t.toml:2"),
+            (1, how(purge), &format!("the tenant `contoso` is named in t.toml:1, {in_file}")),
+            (2, how(purge), &format!("the tenant `fabrikam` is named in t.toml:2, {in_file}")),
+            (9, plain, "no file names the tenant `09090909"),
+            (9, how((true, true)), "no file names the tenant `09090909"),
         ] {
-            let refusal = refusal(number, stop).unwrap_err();
+            let refusal = roster.remove(id(number), how).unwrap_err().to_string();
             assert!(refusal.starts_with(told), "{refusal}");
         }
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/store/verify` | [`Verification`](crate::store::Verification), when everything has been read |
 //! | `GET /v1/store/stats` | [`Stats`](crate::store::Stats), when every partition has been opened |
+//! | `GET /v1/store/purges` | a [`Purge`](crate::store::Purge) for each that was ever asked for, the oldest first |
 //! | `POST /v1/store/backup` | what is stored now, as a [stream](crate::store::backup::frame) of what the caller does not have |
 //!
 //! **Invariant:** whoever hangs up is no longer worked for.
@@ -39,6 +40,7 @@ pub(super) fn routes(store: Store, stop: CancellationToken) -> Router {
     Router::new()
         .route("/v1/store/verify", get(verify))
         .route("/v1/store/stats", get(stats))
+        .route("/v1/store/purges", get(purges))
         .route("/v1/store/backup", post(backup))
         .with_state(Service { store, stop })
 }
@@ -55,6 +57,10 @@ async fn stats(State(service): State<Service>) -> Response {
         },
         () = service.stop.cancelled() => refused(&StoreError::Closed),
     }
+}
+
+async fn purges(State(service): State<Service>) -> Response {
+    Json(service.store.purges()).into_response()
 }
 
 /// Seals and sends. What goes wrong is told in the stream, which has no end then.

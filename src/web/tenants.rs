@@ -5,7 +5,7 @@
 //! | `GET /v1/tenants` | a [`ListedTenant`] for each |
 //! | `POST /v1/tenants` | [`NewTenant`]: an operator adds one; 201 with a [`ChangedTenant`] |
 //! | `GET /v1/tenants/{id}` | all that is known of one: [`ShownTenant`] |
-//! | `DELETE /v1/tenants/{id}?stop_subscriptions=…` | [`RemovedTenant`] |
+//! | `DELETE /v1/tenants/{id}?stop_subscriptions=…&purge=…` | [`Removed`](crate::tenant::keeper::Removed) |
 //! | `POST /v1/tenants/{id}/pause`, `…/resume` | [`ChangedTenant`] |
 //!
 //! What is refused is told in a sentence: 404 of a tenant that nobody knows, 409 of what a file or an enrolment says
@@ -28,9 +28,8 @@ use crate::content::{ContentType, TenantId};
 use crate::report::{Report, TenantOrigin, TenantState, TenantStatus, TroubleStatus};
 use crate::store::{Store, StoreError, Watermark};
 use crate::tenant::Keeper;
-use crate::tenant::farewell::Stopped;
-use crate::tenant::keeper::{KeeperError, Removed};
-use crate::tenant::roster::{NewTenant, Refusal};
+use crate::tenant::keeper::KeeperError;
+use crate::tenant::roster::{NewTenant, Refusal, Removal};
 
 /// A tenant, as a list shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,33 +93,6 @@ pub struct ChangedTenant {
     pub notes: Vec<String>,
 }
 
-/// A tenant that was removed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RemovedTenant {
-    /// Its directory id, by which its records are found.
-    pub id: TenantId,
-    /// What it was called.
-    pub name: String,
-    /// The file that goes on naming it, so that it is collected as that says.
-    pub still: Option<TenantOrigin>,
-    /// The subscriptions that were stopped.
-    pub stopped: Vec<Stopped>,
-}
-
-impl From<Removed> for RemovedTenant {
-    fn from(Removed { member, still, stopped }: Removed) -> Self {
-        Self { id: member.id, name: member.name, still, stopped }
-    }
-}
-
-/// How to remove.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Removal {
-    /// Stop the subscriptions at Microsoft first.
-    #[serde(default)]
-    pub stop_subscriptions: bool,
-}
-
 #[derive(Debug, Clone)]
 struct Service {
     keeper: Keeper,
@@ -171,7 +143,7 @@ async fn add(State(service): State<Service>, Json(new): Json<NewTenant>) -> Resp
 }
 
 async fn remove(State(service): State<Service>, Path(id): Path<String>, Query(how): Query<Removal>) -> Response {
-    let removed = async { service.keeper.remove(known(&id)?, how.stop_subscriptions).await.map(RemovedTenant::from) };
+    let removed = async { service.keeper.remove(known(&id)?, how).await };
     answer(StatusCode::OK, removed.await)
 }
 
@@ -210,7 +182,7 @@ fn answer<T: Serialize>(done: StatusCode, outcome: Result<T, KeeperError>) -> Re
         Err(error) => error,
     };
     let status = match &error {
-        KeeperError::Refused(Refusal::Unknown { .. }) => StatusCode::NOT_FOUND,
+        KeeperError::Refused(Refusal::Unknown { .. } | Refusal::NothingToPurge { .. }) => StatusCode::NOT_FOUND,
         KeeperError::Refused(Refusal::Impossible(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         KeeperError::Refused(_) => StatusCode::CONFLICT,
         KeeperError::NotAsked { .. } | KeeperError::NotStopped { .. } => StatusCode::BAD_GATEWAY,

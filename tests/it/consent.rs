@@ -12,19 +12,19 @@ use uuid::Uuid;
 use crate::browser::Browser;
 use crate::world::{APP, Daemon, World, tenant, tenant_id};
 
-const CONTOSO: u32 = 1;
-const FABRIKAM: u32 = 2;
+pub(crate) const CONTOSO: u32 = 1;
+pub(crate) const FABRIKAM: u32 = 2;
 /// In the configuration from the start.
 const NORTHWIND: u32 = 3;
 
 /// A cloud whose customers have consented to nothing, and a daemon with pages.
-struct House {
-    world: World,
-    url: String,
+pub(crate) struct House {
+    pub(crate) world: World,
+    pub(crate) url: String,
 }
 
 impl House {
-    fn new(public: &str) -> Self {
+    pub(crate) fn new(public: &str) -> Self {
         // Redirect URIs are registered before anybody listens there.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}");
@@ -49,7 +49,7 @@ impl House {
         Self { world, url }
     }
 
-    fn invite(&self, arguments: &[&str]) -> String {
+    pub(crate) fn invite(&self, arguments: &[&str]) -> String {
         let invite = ["tenant", "invite", "--name", "contoso", "--cloud", "simulated", "--json"];
         let output = self.world.tenantry(&[&invite, arguments].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -86,7 +86,7 @@ async fn sign_in(browser: &Browser, link: &str, account: &str) {
     browser.click(&format!("account-{}", account.replace(['@', '.'], "-"))).await;
 }
 
-async fn started(world: &World) -> Daemon {
+pub(crate) async fn started(world: &World) -> Daemon {
     let mut daemon = world.run();
     assert_eq!(daemon.started_or_ended().await, None, "{}", daemon.log());
     daemon
@@ -310,7 +310,7 @@ async fn a_way_back_that_somebody_else_has_made_up_changes_nothing() {
     browser.close().await;
 }
 
-fn query(url: &str, name: &str) -> String {
+pub(crate) fn query(url: &str, name: &str) -> String {
     let url = url::Url::parse(url).unwrap();
     let found = url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
     found.unwrap_or_else(|| panic!("no {name} in {url}"))

@@ -11,32 +11,32 @@ use uuid::Uuid;
 
 use crate::world::{APP, Daemon, PATIENCE, World, assert_no_violations, tenant, tenant_id};
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[track_caller]
-fn ends(output: &Output, code: i32, told: &str) {
+pub(crate) fn ends(output: &Output, code: i32, told: &str) {
     assert_eq!(output.status.code(), Some(code), "{}", said(output));
     assert!(said(output).contains(told), "`{told}` is not in: {}", said(output));
     assert!(!said(output).contains("panicked"), "{}", said(output));
 }
 
 /// A world whose file names the first tenant only; the others of the scenario are there to be added.
-fn world(scenario: Scenario, extra: &str) -> World {
+pub(crate) fn world(scenario: Scenario, extra: &str) -> World {
     let world = World::new(scenario, extra);
     world.configure(&[(tenant_id(1), "tenant-1".to_owned())], extra);
     world
 }
 
 /// A daemon that answers.
-async fn running(world: &World) -> Daemon {
+pub(crate) async fn running(world: &World) -> Daemon {
     let mut daemon = world.run();
     assert_eq!(daemon.started_or_ended().await, None, "{}", daemon.log());
     daemon
 }
 
-fn add(world: &World, number: u32, name: &str) -> Output {
+pub(crate) fn add(world: &World, number: u32, name: &str) -> Output {
     let id = tenant_id(number).to_string();
     world.tenantry(&["tenant", "add", &id, "--name", name, "--cloud", "simulated"])
 }
@@ -47,7 +47,7 @@ fn list(world: &World) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn listed(world: &World, number: u32) -> Value {
+pub(crate) fn listed(world: &World, number: u32) -> Value {
     let id = tenant_id(number).to_string();
     list(world).into_iter().find(|tenant| tenant["id"] == id.as_str()).unwrap_or(Value::Null)
 }
@@ -58,14 +58,14 @@ fn origins(tenant: &Value) -> Vec<String> {
     origins.iter().map(|origin| origin["from"].as_str().unwrap().to_owned()).collect()
 }
 
-fn of(status: &Value, id: Uuid) -> &Value {
+pub(crate) fn of(status: &Value, id: Uuid) -> &Value {
     let id = id.to_string();
     let mut tenants = status["tenants"].as_array().unwrap().iter();
     tenants.find(|tenant| tenant["id"] == id.as_str()).unwrap_or(&Value::Null)
 }
 
 /// All requests of a tenant so far.
-fn requests(world: &World, number: u32) -> u64 {
+pub(crate) fn requests(world: &World, number: u32) -> u64 {
     let summary = world.cloud.summary();
     summary.tenants.get(&tenant_id(number)).map_or(0, |book| book.requests.values().sum())
 }
@@ -83,7 +83,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) -> impl Future<Output = ()>
 }
 
 /// The tenant has nothing under way, and sends nothing while the first one is polled several times.
-async fn is_left_alone(world: &World, number: u32) {
+pub(crate) async fn is_left_alone(world: &World, number: u32) {
     let in_flight = || world.cloud.summary().tenants.get(&tenant_id(number)).map_or(0, |book| book.in_flight);
     until("what is under way ends", || in_flight() == 0).await;
     let before = requests(world, number);
@@ -103,7 +103,7 @@ fn lose_the_state(world: &World) {
     }
 }
 
-fn exported(world: &World, number: u32) -> BTreeSet<String> {
+pub(crate) fn exported(world: &World, number: u32) -> BTreeSet<String> {
     world.exported(&["--tenant", &tenant_id(number).to_string()]).into_iter().collect()
 }
 
@@ -321,7 +321,7 @@ fn stops(world: &World, number: u32) -> u64 {
     world.cloud.summary().requests(tenant_id(number), Endpoint::Stop)
 }
 
-async fn collecting(daemon: &mut Daemon, number: u32) {
+pub(crate) async fn collecting(daemon: &mut Daemon, number: u32) {
     daemon.wait("it is collected", |status| of(status, tenant_id(number))["state"] == "collecting").await;
 }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use url::Url;
 use uuid::Uuid;
 
-use super::show;
+use super::{show, users};
 use crate::cli::out::print_outcome;
 use crate::cli::{Ended, Exit};
 use crate::cloud::TokenEndpoint;
@@ -111,11 +111,13 @@ struct Uploaded {
 }
 
 /// Prints the manifest.
-pub(super) fn manifest(config: &Path, args: &ManifestArgs) -> anyhow::Result<Exit> {
+pub(super) async fn manifest(config: &Path, args: &ManifestArgs) -> anyhow::Result<Exit> {
     let (certificates, clouds, public) = if args.certificates.is_empty() {
         let settings = config::load(config)?;
         let app = app(&settings, args.app.as_deref().unwrap_or_default())?;
-        (of_app(app), clouds_of(&settings, app), settings.public.clone())
+        let users = users(config, &settings).await.into_iter();
+        let clouds = users.filter(|user| user.app == app.section()).map(|user| user.cloud).collect();
+        (of_app(app), clouds, settings.public.clone())
     } else {
         let mut certificates = Vec::new();
         for file in &args.certificates {
@@ -163,10 +165,6 @@ fn of_app(app: &App) -> Vec<PublicCertificate> {
         Credential::Certificates { list, .. } => list.iter().map(|certificate| certificate.public().clone()).collect(),
         _ => Vec::new(),
     }
-}
-
-fn clouds_of(settings: &Settings, app: &App) -> BTreeSet<String> {
-    settings.tenants.values().filter(|tenant| tenant.app == app.name).map(|tenant| tenant.cloud.name.clone()).collect()
 }
 
 fn redirect_uris(args: &ManifestArgs, base: Option<&Url>, clouds: &BTreeSet<String>) -> Vec<String> {

@@ -10,10 +10,11 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::{User, users};
 use crate::cli::out::print_outcome;
 use crate::cli::{Ended, Exit};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, App, Settings};
+use crate::config::{self, App};
 use crate::secret::Secret;
 use crate::token::{CertificateError, Credential, PublicCertificate};
 
@@ -79,11 +80,12 @@ struct Tenant {
 }
 
 /// Prints them.
-pub(super) fn show(config: &Path, args: &ShowArgs) -> anyhow::Result<Exit> {
+pub(super) async fn show(config: &Path, args: &ShowArgs) -> anyhow::Result<Exit> {
     let now = SystemClock.now();
     let certificates = if args.files.is_empty() {
         let settings = config::load(config)?;
-        settings.apps.values().flat_map(|app| of_app(app, &settings, now)).collect()
+        let users = users(config, &settings).await;
+        settings.apps.values().flat_map(|app| of_app(app, &users, now)).collect()
     } else {
         let password = args.password_file.as_deref().map(password).transpose()?;
         let mut certificates = Vec::new();
@@ -105,10 +107,10 @@ pub(super) fn show(config: &Path, args: &ShowArgs) -> anyhow::Result<Exit> {
 }
 
 /// An app's certificates, in the order in which they would sign.
-fn of_app(app: &App, settings: &Settings, now: Timestamp) -> Vec<One> {
+fn of_app(app: &App, users: &[User], now: Timestamp) -> Vec<One> {
     let Credential::Certificates { list, .. } = &app.credential else { return Vec::new() };
     let first = app.credential.certificate(now);
-    let tenants = || settings.tenants.values().filter(|tenant| tenant.app == app.name);
+    let tenants = || users.iter().filter(|user| user.app == app.section());
     list.iter()
         .map(|certificate| {
             let own = |file: &&config::CredentialFile| file.certificate.as_deref() == Some(certificate.sha256_hex());

@@ -8,7 +8,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use super::super::Exit;
 use super::super::out::{print, print_outcome};
 use super::super::socket::{Place, SocketArgs};
-use super::{all, moment, since};
+use super::{moment, since};
 use crate::web::tenants::ListedTenant;
 
 /// The arguments of `tenantry tenant list`.
@@ -29,7 +29,7 @@ pub struct ListArgs {
 pub(super) async fn list(config: &Path, args: ListArgs) -> anyhow::Result<Exit> {
     let place = Place::of(config, args.socket)?;
     let source = place.source().await?;
-    let mut tenants = all(&place, &source).await?;
+    let mut tenants = place.tenants(&source).await?;
     if args.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&tenants)?))?;
     } else if tenants.is_empty() {

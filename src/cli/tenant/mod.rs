@@ -7,6 +7,7 @@ mod add;
 mod invite;
 mod list;
 mod pause;
+mod purges;
 mod remove;
 mod show;
 
@@ -14,8 +15,8 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use reqwest::Method;
 
+use super::opening::Reading;
 use super::socket::{Place, Source};
 use super::{Ended, Exit, opening, selection};
 use crate::config::Client;
@@ -46,8 +47,10 @@ pub enum TenantCommand {
     Show(show::ShowArgs),
     /// Add a tenant that needs no consent page, such as one's own
     Add(add::AddArgs),
-    /// Remove a tenant that was enrolled; what was collected stays
+    /// Remove a tenant that was enrolled; what was collected stays, or with --purge is erased
     Remove(remove::RemoveArgs),
+    /// Show how far the erasing of tenants has come, and the receipts
+    Purges(purges::PurgesArgs),
     /// Ask nothing of a tenant until it is resumed, over restarts and reloads
     Pause(pause::PauseArgs),
     /// Let a tenant be collected again
@@ -63,6 +66,7 @@ pub async fn tenant(config: &Path, args: TenantArgs) -> anyhow::Result<Exit> {
         TenantCommand::Show(args) => show::show(config, args).await,
         TenantCommand::Add(args) => add::add(config, args).await,
         TenantCommand::Remove(args) => remove::remove(config, args).await,
+        TenantCommand::Purges(args) => purges::purges(config, args).await,
         TenantCommand::Pause(args) => pause::pause(config, args).await,
         TenantCommand::Resume(args) => pause::resume(config, args).await,
     }
@@ -76,24 +80,30 @@ async fn find(place: &Place, source: &Source, text: &str) -> anyhow::Result<(Ten
     Ok((id, name))
 }
 
-/// All tenants, from the daemon or from the store.
-async fn all(place: &Place, source: &Source) -> anyhow::Result<Vec<ListedTenant>> {
-    match source {
-        Source::Daemon(daemon) => daemon.tenants(Method::GET, "", None::<&()>).await,
-        Source::Store => {
-            let tenants = opening::stopped_status(&place.client).await?.tenants;
-            Ok(tenants.into_iter().map(ListedTenant::from).collect())
-        }
-    }
-}
-
 /// Work on the register while no daemon runs. `None`: there is no store.
 async fn in_store<T>(
     client: &Client,
     purpose: &'static str,
     work: impl AsyncFnOnce(&Store, Roster) -> anyhow::Result<T>,
 ) -> anyhow::Result<Option<T>> {
-    let Some(store) = opening::to_read(client, purpose).await? else { return Ok(None) };
+    within(client, opening::to_read(client, purpose).await?, work).await
+}
+
+/// The same for what changes more than the register.
+async fn in_whole_store<T>(
+    client: &Client,
+    purpose: &'static str,
+    work: impl AsyncFnOnce(&Store, Roster) -> anyhow::Result<T>,
+) -> anyhow::Result<Option<T>> {
+    within(client, opening::to_write(client, purpose).await?, work).await
+}
+
+async fn within<T>(
+    client: &Client,
+    store: Option<Reading>,
+    work: impl AsyncFnOnce(&Store, Roster) -> anyhow::Result<T>,
+) -> anyhow::Result<Option<T>> {
+    let Some(store) = store else { return Ok(None) };
     let done = match opening::roster(client, Some(&store)).await {
         Ok(roster) => work(&store, roster).await,
         Err(error) => Err(error),
@@ -114,8 +124,11 @@ fn no_store(client: &Client) -> anyhow::Error {
 /// The refusal with the exit code that it deserves.
 fn refused(refusal: &Refusal) -> anyhow::Error {
     let exit = match refusal {
-        Refusal::Unknown { .. } | Refusal::Impossible(_) => Exit::Usage,
-        Refusal::Known { .. } | Refusal::InFile { .. } | Refusal::StillInFile { .. } => Exit::Failed,
+        Refusal::Unknown { .. } | Refusal::NothingToPurge { .. } | Refusal::Impossible(_) => Exit::Usage,
+        Refusal::Known { .. }
+        | Refusal::InFile { .. }
+        | Refusal::StillInFile { .. }
+        | Refusal::NotPurgedInFile { .. } => Exit::Failed,
     };
     Ended { exit, message: refusal.to_string() }.into()
 }

@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// The rows of those who were purged leave the state, and the records say so.
-    pub(super) async fn clear_purged(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn clear_purged(&self) -> Result<(), StoreError> {
         let uncleared = self.holdings().purges().uncleared();
         if uncleared.is_empty() {
             return Ok(());

@@ -26,7 +26,7 @@ use super::super::{Enqueued, QueueEntry, Refused, Watermark};
 use super::draft::{Draft, Effect};
 use super::generation::{self, Found, Generation};
 use super::keys::{self, Place, kind};
-use super::{DeadLetter, Shared, StateOptions, queue, records};
+use super::{DeadLetter, Shared, StateOptions, of_tenant, queue};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
 use crate::event;
 use crate::retry::{Backoff, Stage};
@@ -45,8 +45,6 @@ const LOOSE_WAIT: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(10);
 /// How often it is looked for blob files, which sled never syncs.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// How many keys are removed in one batch: sled keeps a batch in memory.
-const REMOVALS: usize = 1000;
 /// A copy is due when the database is this many times as large as what is live in it.
 const SLACK: u64 = 4;
 
@@ -457,7 +455,7 @@ impl Thread {
         match task {
             Task::Purge { tenant, answer } => {
                 self.shared.loose().forget(tenant);
-                let purged = purge(&self.database, tenant);
+                let purged = of_tenant::remove(&self.database, tenant);
                 if purged.is_ok() {
                     self.shared.forget(tenant);
                     self.changes.fetch_add(1, Ordering::AcqRel);
@@ -785,30 +783,6 @@ fn loose_ends(
     }
     for (tenant, note) in notes {
         draft.set(Some(*tenant), keys::head(kind::NOTE, *tenant), note.clone())?;
-    }
-    Ok(())
-}
-
-/// Removes all that is a tenant's, durably, piece by piece: each piece is gone or there, and the next attempt goes on.
-pub(super) fn purge(database: &Database, tenant: TenantId) -> Result<(), StoreError> {
-    let prefixes = keys::OF_TENANTS.map(|kind| keys::head(kind, tenant));
-    for prefix in prefixes.into_iter().chain([vec![kind::INVITE]]) {
-        loop {
-            let mut theirs = Vec::new();
-            for row in database.scan_prefix(&prefix)? {
-                let (key, value) = row?;
-                if records::owner(&key, &value, |of| of == tenant).is_some() {
-                    theirs.push(key);
-                }
-                if theirs.len() >= REMOVALS {
-                    break;
-                }
-            }
-            if theirs.is_empty() {
-                break;
-            }
-            remove(database, theirs.iter())?;
-        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! | `GET /_sim/sha256?tenant=ID` | `contentId`, SHA-256 and number of records of each offered blob, one a line |
 //! | `POST /_sim/control` | a [`Command`] as JSON; the answer is an [`Outcome`] |
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,6 +178,17 @@ impl Control {
         if let Some(app) = state.apps.get_mut(&client_id) {
             Arc::make_mut(app).certificates.clear();
         }
+    }
+
+    /// Keeps every secret that is shown or handed out from now on, for [`credentials`](Self::credentials).
+    pub fn keep_credentials(&self) {
+        self.world.lock().keep_credentials();
+    }
+
+    /// Client secrets, assertions, tokens, codes, verifiers, states and nonces that were kept.
+    #[must_use]
+    pub fn credentials(&self) -> BTreeSet<String> {
+        self.world.lock().credentials.clone().unwrap_or_default()
     }
 
     /// Adds a fault and returns its number.

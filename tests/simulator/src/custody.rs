@@ -1,8 +1,28 @@
 //! Who may see a credential: access tokens are for the Activity API, client credentials, authorization codes and refresh
 //! tokens for the token endpoint, and none belongs into an address of the cloud, which proxies and servers write down.
+//!
+//! A test that looks for secrets where they must not be can have all of them kept.
 
-use crate::http::Request;
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::http::{Body, Request, Response};
 use crate::world::State;
+
+/// What stands under these names is secret, in a form, a query or the JSON of an answer. A `state` and a `nonce` bind a
+/// sign-in to its browser.
+const SECRET: [&str; 9] = [
+    "client_secret",
+    "client_assertion",
+    "code",
+    "code_verifier",
+    "refresh_token",
+    "access_token",
+    "id_token",
+    "state",
+    "nonce",
+];
 
 /// Who gets a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +55,30 @@ impl State {
         for what in self.leaks(request, receiver) {
             self.book.violation(now, format!("{what} reached {}: {}", receiver.name(), request.line()));
         }
+    }
+
+    /// Keeps what a request shows of secrets, if a test wants them.
+    pub(crate) fn keep_asked(&mut self, request: &Request) {
+        let Some(kept) = &mut self.credentials else { return };
+        let fields = request.parameters().into_iter().chain(request.form());
+        kept.extend(fields.filter(|(name, _)| SECRET.contains(&name.as_str())).map(|(_, value)| value));
+        if let Some((_, credential)) = request.header("authorization").and_then(|value| value.split_once(' ')) {
+            kept.insert(credential.trim().to_owned());
+        }
+    }
+
+    /// Keeps what an answer hands out.
+    pub(crate) fn keep_answered(&mut self, response: &Response) {
+        let Some(kept) = &mut self.credentials else { return };
+        let Body::Whole(body) = &response.body else { return };
+        let Ok(Value::Object(fields)) = serde_json::from_slice(body) else { return };
+        let secret = fields.into_iter().filter(|(name, _)| SECRET.contains(&name.as_str()));
+        kept.extend(secret.filter_map(|(_, value)| Some(value.as_str()?.to_owned())));
+    }
+
+    /// Keeps all of them from now on.
+    pub(crate) fn keep_credentials(&mut self) {
+        self.credentials = Some(BTreeSet::new());
     }
 
     fn leaks(&self, request: &Request, receiver: Receiver) -> Vec<&'static str> {

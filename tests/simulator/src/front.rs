@@ -99,6 +99,9 @@ impl Handler for Front {
         if question.endpoint.is_activity() {
             response.latency += Duration::from_millis(world.lock().service.latency_ms);
         }
+        if matches!(question.endpoint, Endpoint::Token | Endpoint::ManagedIdentity) {
+            world.lock().keep_answered(&response);
+        }
         (response, Ticket::Request { place, endpoint: question.endpoint, tenant: question.tenant, what })
     }
 
@@ -138,6 +141,7 @@ impl Front {
         }
         let uptime = world.clock.uptime();
         let mut state = world.lock();
+        state.keep_asked(request);
         state.note_leaks(request, route.receiver(self.serves), at);
         if let Some(times) = state.book.hurried(what, uptime) {
             state.book.warning(at, format!("asked for again at once after a 5xx, {times} times: {what}"));
@@ -261,6 +265,7 @@ impl Handler for Foreign {
         let now = self.world.clock.now();
         let mut state = self.world.lock();
         state.book.foreign_requests += 1;
+        state.keep_asked(request);
         state.note_leaks(request, Receiver::Foreign, now);
         (Response::new(200, "application/json; charset=utf-8", "[]"), ())
     }

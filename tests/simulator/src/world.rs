@@ -108,6 +108,8 @@ pub(crate) struct State {
     pub(crate) paused: bool,
     /// Feeds with live content and when each is due, as time since the start in milliseconds.
     pub(crate) due: BTreeSet<(u64, Uuid, ContentType)>,
+    /// Every secret that was shown or handed out, if a test wants them.
+    pub(crate) credentials: Option<BTreeSet<String>>,
 }
 
 /// A tenant while the cloud runs.
@@ -269,6 +271,7 @@ impl State {
             unidentified: Budget::default(),
             paused: false,
             due: BTreeSet::new(),
+            credentials: None,
         }
     }
 
