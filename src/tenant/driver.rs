@@ -169,6 +169,8 @@ impl Driver {
                 }
                 // The source lives as long as the tree.
                 _ = token_waits.changed() => {
+                    // Also while the token before is good, or is refused: nobody else tells why there is no other one.
+                    self.tree.tell_token();
                     let until = *token_waits.borrow_and_update();
                     self.remember_token_wait(until).await;
                 }

@@ -213,7 +213,7 @@ async fn style() -> Response {
 
 async fn welcome(State(house): State<Arc<House>>, Path(secret): Path<String>) -> Response {
     match house.desk.welcome(&secret).await {
-        Ok(welcome) => page(200, pages::welcome(&welcome, &format!("{ONBOARD}/{secret}"))),
+        Ok(welcome) => page(200, pages::welcome(&welcome)),
         Err(ending) => house.ended(&ending),
     }
 }

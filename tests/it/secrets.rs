@@ -152,7 +152,7 @@ async fn nothing_secret_is_told_or_kept_at_the_most_talkative_level() {
         said.push((path.to_owned(), answer.bytes().await.unwrap().to_vec()));
     }
     let log = daemon.log();
-    assert!(log.contains("TRACE") && log.contains("hyper"), "the log tells less than it can: {log}");
+    assert!(log.contains("TRACE") && log.contains("reuse idle connection"), "the log tells less than it can: {log}");
     said.push(("the log".to_owned(), log.into_bytes()));
     assert!(daemon.stop().await.success());
     files(&world.store(), &mut said);

@@ -381,6 +381,19 @@ async fn a_storm_of_refused_tokens_asks_for_few() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_service_refuses_the_token_it_shows_why_there_is_no_other_one() {
+    let world = World::new(scenario().tenant(offering(1, 1, 1.0)), |_| {});
+    world.collected().await;
+    // The next request is thirty seconds after the first.
+    world.cloud.control().set_app(simulator::App::new(APP).secret("another"));
+    world.cloud.control().revoke_tokens(tenant(1));
+    world.until("the cause", |world| trouble(world, 1).is_some_and(|trouble| trouble.needs_operator)).await;
+    let trouble = trouble(&world, 1).unwrap();
+    assert_eq!(trouble.code.as_deref(), Some("AADSTS7000215"), "{trouble:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_role_names_the_remedy_and_leaves_the_others_alone() {
     let mut scenario = scenario().tenant(offering(1, 5, 1.0)).tenant(offering(2, 5, 1.0));
     // Consent was given to nothing.

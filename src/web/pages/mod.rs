@@ -51,8 +51,9 @@ impl Page<'_> {
     }
 }
 
-/// The page behind a link: who asks, for what, and why.
-pub(super) fn welcome(welcome: &Welcome, sign_in: &str) -> Markup {
+/// The page behind a link: who asks, for what, and why. Its form goes to the page's own address, which stands nowhere in it: a
+/// page that is kept or shown to others is no link.
+pub(super) fn welcome(welcome: &Welcome) -> Markup {
     let Welcome { customer, organisation, contact, permissions, sign_in_at, expires } = welcome;
     let who = organisation.as_deref().unwrap_or("Whoever sent you this link");
     let page = Page {
@@ -80,7 +81,7 @@ pub(super) fn welcome(welcome: &Welcome, sign_in: &str) -> Markup {
             li { "Microsoft asks you to consent for your organisation." }
             li { "You come back here, and see the connection come alive." }
         }
-        form method="post" action=(sign_in) {
+        form method="post" {
             button type="submit" { "Sign in at Microsoft" }
         }
         p.quiet { "This link is good once, until " (expires.strftime("%-d %B %Y, %H:%M")) " UTC." }
@@ -200,7 +201,7 @@ mod tests {
         }));
         for page in [
             progress(&journey),
-            welcome(&welcome_page, "/onboard/x"),
+            welcome(&welcome_page),
             ending(&refused, Some(HOSTILE), Some(HOSTILE)),
             front(Some(HOSTILE), Some(HOSTILE)),
         ] {
