@@ -7,13 +7,14 @@
 //! | `POST /onboard/SECRET` | to Microsoft, with a cookie |
 //! | `GET /consent/callback/CLOUD?…` | back from Microsoft: onwards, or why not |
 //! | `GET /onboard` | how the tenant comes alive, for the browser that has consented |
-//! | `GET /assets/style.css` | the style sheet |
+//! | `GET /assets/style.css`, `progress.js` | the style sheet; the script that keeps the page of progress up to date |
 //!
 //! How it listens, [`listener`](super::listener) says.
 //!
 //! **Invariants:** no answer is kept by anybody (`no-store`), framed, or told of by a `Referer`; nothing is loaded from
-//! elsewhere, and forms lead here or to an authority of the configuration. The cookie is for this host alone, not for
-//! scripts, and worth nothing without the state that Microsoft brings back. A query is never logged.
+//! elsewhere, no page but that of the progress may run a script, and forms lead here or to an authority of the
+//! configuration. The cookie is for this host alone, not for scripts, and worth nothing without the state that Microsoft
+//! brings back. A query is never logged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -139,6 +140,7 @@ impl Offer for Serving {
             .route(&onboard, get(welcome).post(begin))
             .route(&callback, get(come_back))
             .route("/assets/style.css", get(style))
+            .route("/assets/progress.js", get(script))
             .fallback(nothing)
             .layer(middleware::from_fn_with_state(Arc::clone(&house), headers))
             .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -211,6 +213,10 @@ async fn style() -> Response {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], pages::STYLE).into_response()
 }
 
+async fn script() -> Response {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], pages::SCRIPT).into_response()
+}
+
 async fn welcome(State(house): State<Arc<House>>, Path(secret): Path<String>) -> Response {
     match house.desk.welcome(&secret).await {
         Ok(welcome) => page(200, pages::welcome(&welcome)),
@@ -247,7 +253,11 @@ async fn come_back(
 
 async fn progress(State(house): State<Arc<House>>, headers: HeaderMap) -> Response {
     match house.desk.progress(house.cookie(&headers)).await {
-        Ok(journey) => page(200, pages::progress(&journey)),
+        Ok(journey) => {
+            let mut response = page(200, pages::progress(&journey));
+            response.extensions_mut().insert(Scripted);
+            response
+        }
         Err(ending) => house.ended(&ending),
     }
 }
@@ -260,12 +270,21 @@ fn see(location: &str) -> Response {
     }
 }
 
+/// An answer with a script of ours, which asks nobody but us.
+#[derive(Debug, Clone, Copy)]
+struct Scripted;
+
 /// What every answer says to the browser.
 async fn headers(State(house): State<Arc<House>>, request: Request, rest: Rest) -> Response {
     let mut response = rest.run(request).await;
     let forms = house.desk.authorities().join(" ");
+    let scripts = match response.extensions().get::<Scripted>() {
+        Some(Scripted) => " script-src 'self'; connect-src 'self';",
+        None => "",
+    };
     let policy = format!(
-        "default-src 'none'; style-src 'self'; form-action 'self' {forms}; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self';{scripts} form-action 'self' {forms}; base-uri 'none'; \
+         frame-ancestors 'none'"
     );
     let fixed = [
         (header::REFERRER_POLICY, "no-referrer"),

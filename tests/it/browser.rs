@@ -24,6 +24,8 @@ pub(crate) struct Browser {
     _driver: Driver,
     /// Where screenshots are put.
     shots: PathBuf,
+    /// The judge of pages, a script.
+    axe: Option<String>,
     _profile: TempDir,
 }
 
@@ -69,7 +71,16 @@ impl Browser {
         let session = format!("{driver_url}/{id}");
         let shots = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pages");
         std::fs::create_dir_all(&shots).unwrap();
-        Some(Self { http, session, _driver: driver, shots, _profile: profile })
+        let axe = std::env::var_os("TENANTRY_TEST_NPM").map(|packages| {
+            let script = Path::new(&packages).join("node_modules/axe-core/axe.min.js");
+            std::fs::read_to_string(&script).unwrap_or_else(|error| panic!("{}: {error}", script.display()))
+        });
+        if axe.is_none() {
+            skip(
+                "the pages are not judged: TENANTRY_TEST_NPM names no folder with the packages of tests/simulator/openid/package.json",
+            );
+        }
+        Some(Self { http, session, _driver: driver, shots, axe, _profile: profile })
     }
 
     pub(crate) async fn open(&self, url: &str) {
@@ -136,11 +147,30 @@ impl Browser {
         self.http.delete(format!("{}/cookie", self.session)).send().await.unwrap();
     }
 
-    /// Keeps a picture of the window, to be looked at.
+    /// Keeps pictures of the page by day and by night, to be looked at, and has both judged for whoever does not see them.
     pub(crate) async fn shoot(&self, name: &str) {
-        let picture = self.ask("screenshot").await.unwrap();
-        let picture = STANDARD.decode(picture.as_str().unwrap()).unwrap();
-        std::fs::write(self.shots.join(format!("{name}.png")), picture).unwrap();
+        for (theme, suffix) in [("light", ""), ("dark", "-dark")] {
+            let features = json!([{"name": "prefers-color-scheme", "value": theme}]);
+            let emulate = json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}});
+            self.tell("goog/cdp/execute", &emulate).await.unwrap();
+            let picture = self.ask("screenshot").await.unwrap();
+            let picture = STANDARD.decode(picture.as_str().unwrap()).unwrap();
+            std::fs::write(self.shots.join(format!("{name}{suffix}.png")), picture).unwrap();
+            self.judge(&format!("{name}, {theme}")).await;
+        }
+    }
+
+    /// axe finds nothing that keeps anybody from using the page, by the rules of WCAG 2.1 AA and its own.
+    async fn judge(&self, page: &str) {
+        let Some(axe) = &self.axe else { return };
+        let script = format!(
+            "{axe};\nconst done = arguments[arguments.length - 1];\n\
+             axe.run(document, {{resultTypes: ['violations']}}).then(\n\
+             found => done(found.violations.map(one => [one.id, one.help, one.nodes.map(node => node.html)])),\n\
+             error => done(String(error)));"
+        );
+        let found = self.tell("execute/async", &json!({"script": script, "args": []})).await.unwrap();
+        assert_eq!(found, json!([]), "{page}");
     }
 
     /// What a script finds on the page.

@@ -95,6 +95,8 @@ pub(crate) async fn started(world: &World) -> Daemon {
 #[tokio::test]
 async fn an_administrator_consents_in_a_browser_and_watches_the_tenant_come_alive() {
     let house = House::new("");
+    // Longer than the first try of the proof, and not as long as the pause before the second.
+    house.world.cloud.control().set_entra(|entra| entra.replication_ms = 5_000);
     let mut daemon = started(&house.world).await;
     let Some(browser) = Browser::start(1100, 900).await else { return };
     let link = house.invite(&[]);
@@ -113,7 +115,13 @@ async fn an_administrator_consents_in_a_browser_and_watches_the_tenant_come_aliv
     browser.press().await;
     browser.click("account-admin-contoso-example").await;
     browser.click("accept").await;
+    browser.wait_heading("Setting up the access").await;
+    let told = house.world.cloud.ledger().token_requests.len();
+    browser.evaluate("window.untouched = true").await;
     browser.wait_heading("Done").await;
+    assert!(house.world.cloud.ledger().token_requests.len() > told, "the proof was asked for again");
+    let untouched = browser.evaluate("return window.untouched").await;
+    assert_eq!(untouched, Value::Bool(true), "the page that somebody reads changes, and is not loaded anew");
     browser.shoot("done").await;
     let page = browser.source().await;
     assert!(page.contains("admin@contoso.example"), "{page}");

@@ -1,4 +1,5 @@
-//! The customers' pages: plain HTML, one style sheet, no script, nothing of anybody else.
+//! The customers' pages: plain HTML, one style sheet, nothing of anybody else. The page that changes by itself has a script of
+//! ours, which only asks for it again; without scripts, the browser does.
 //!
 //! **Invariants:** whatever comes from outside is escaped (by `maud`); no page says what the customer may not know: another
 //! tenant's id, a token, a code.
@@ -11,6 +12,8 @@ use crate::consent::welcome::Welcome;
 
 /// The style sheet.
 pub(super) const STYLE: &str = include_str!("style.css");
+/// What keeps the page of progress up to date.
+pub(super) const SCRIPT: &str = include_str!("progress.js");
 /// How often a page that changes by itself is asked for again, in seconds.
 const AGAIN: u8 = 4;
 
@@ -31,7 +34,10 @@ impl Page<'_> {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="robots" content="noindex";
-                    @if self.again { meta http-equiv="refresh" content=(AGAIN); }
+                    @if self.again {
+                        noscript { meta http-equiv="refresh" content=(AGAIN); }
+                        script src="/assets/progress.js" data-again=(AGAIN) defer {}
+                    }
                     title { (self.title) }
                     link rel="stylesheet" href="/assets/style.css";
                 }
@@ -118,19 +124,19 @@ pub(super) fn progress(journey: &Journey) -> Markup {
         contact: contact.as_deref(),
     };
     page.around(&html! {
-        h1 { (words.title) }
+        h1 id="title" { (words.title) }
         p.quiet {
             (customer)
             @if let Some(account) = account { ", signed in as " (account) }
         }
-        p role="status" { (words.text) }
-        ul.steps {
+        p id="told" role="status" { (words.text) }
+        ul.steps id="steps" {
             @for (step, reached) in steps {
                 @let (mark, class, said) = mark(*reached);
                 li { span class={ "mark " (class) } aria-hidden="true" { (PreEscaped(mark)) } span { (step) span.quiet { (said) } } }
             }
         }
-        (what_next(words.next))
+        div id="next" { (what_next(words.next)) }
     })
 }
 
