@@ -20,7 +20,7 @@ use super::reloading::{self, Answer, Reload, Reloads};
 use super::{Ended, Exit, expiry, heartbeat, opening, socket};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
 use crate::config::{self, Settings, StoreSettings};
-use crate::consent::{Desk, Equipment};
+use crate::consent::Desk;
 use crate::doctor::Doctor;
 use crate::event;
 use crate::http::Http;
@@ -168,26 +168,19 @@ impl Daemon {
         )
         .map_err(|error| socket::not_made(&settings.admin_socket(), &error))?;
         let apps = AppAlarms::new();
-        let registry = Arc::new(Registry::new(Shared {
-            store: store.clone(),
-            report: Arc::clone(&report),
-            http: http.clone(),
-            time: Arc::clone(&time),
-            clock: Arc::clone(&clock),
-            apps: Arc::clone(&apps),
-        }));
-        let settings = Arc::new(settings);
-        let keeper =
-            Keeper::start(store.clone(), Arc::clone(&registry), Arc::clone(&time), Arc::clone(&settings)).await?;
-        let desk = Desk::new(Equipment {
+        let shared = Shared {
             store: store.clone(),
             report: Arc::clone(&report),
             http: http.clone(),
             time: Arc::clone(&time),
             clock: Arc::clone(&clock),
             apps,
-            keeper: keeper.clone(),
-        });
+        };
+        let registry = Arc::new(Registry::new(shared.clone()));
+        let settings = Arc::new(settings);
+        let keeper =
+            Keeper::start(store.clone(), Arc::clone(&registry), Arc::clone(&time), Arc::clone(&settings)).await?;
+        let desk = Desk::new(shared, keeper.clone());
         desk.resume().await?;
         let public = PublicListener::start(&settings, Arc::clone(&desk), stop_admin.clone());
         operator.open(admin.service(), public.shown());

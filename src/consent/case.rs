@@ -73,7 +73,7 @@ impl Desk {
     }
 
     pub(super) fn case(&self, invite: Invite) -> Result<Case, Box<(Invite, Ending)>> {
-        let settings = self.with.keeper.settings();
+        let settings = self.keeper.settings();
         let (cloud, app) = (settings.clouds.get(&invite.cloud).cloned(), settings.apps.get(&invite.app).cloned());
         match (cloud, app, settings.public.url.clone()) {
             (Some(cloud), Some(app), Some(base)) => Ok(Case { invite, settings, cloud, app, base }),

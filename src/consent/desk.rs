@@ -31,39 +31,18 @@ use super::proof::Proof;
 use super::proving::Asked;
 use super::visits::{Step, VisitId, Visits};
 use super::welcome::{Welcome, permissions};
-use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::TokenEndpoint;
 use crate::content::TenantId;
 use crate::event;
-use crate::http::Http;
-use crate::report::Report;
 use crate::secret::Secret;
-use crate::store::{Invite, InviteId, InviteStage, Store, StoreError};
-use crate::tenant::Keeper;
-use crate::token::{AppAlarms, Redeemer};
-
-/// What the desk works with.
-#[derive(Clone)]
-pub struct Equipment {
-    /// Where invites are kept.
-    pub store: Store,
-    /// How the tenants that are collected fare.
-    pub report: Arc<Report>,
-    /// The connections.
-    pub http: Http,
-    /// The service's time.
-    pub time: Arc<ServiceTime>,
-    /// The host's.
-    pub clock: SharedClock,
-    /// The alarms of apps, and which of their certificates sign.
-    pub apps: Arc<AppAlarms>,
-    /// Who is collected, and with which settings.
-    pub keeper: Keeper,
-}
+use crate::store::{Invite, InviteId, InviteStage, StoreError};
+use crate::tenant::{Keeper, Shared};
+use crate::token::Redeemer;
 
 /// One for the process.
 pub struct Desk {
-    pub(super) with: Equipment,
+    pub(super) with: Shared,
+    pub(super) keeper: Keeper,
     pub(super) redeemer: Redeemer,
     pub(super) keys: KeyRing,
     visits: Visits,
@@ -84,14 +63,15 @@ pub enum Next {
 impl Desk {
     /// Receives nobody's past: [`resume`](Self::resume) goes on with what an earlier process has begun.
     #[must_use]
-    pub fn new(with: Equipment) -> Arc<Self> {
-        let Equipment { http, clock, time, apps, .. } = &with;
+    pub fn new(with: Shared, keeper: Keeper) -> Arc<Self> {
+        let Shared { http, clock, time, apps, .. } = &with;
         let redeemer = Redeemer::new(http.control.clone(), Arc::clone(clock), Arc::clone(time), Arc::clone(apps));
         let keys = KeyRing::new(http.control.clone());
         Arc::new(Self {
             redeemer,
             keys,
             with,
+            keeper,
             visits: Visits::default(),
             proofs: Mutex::default(),
             deciding: Turn::default(),
@@ -151,7 +131,7 @@ impl Desk {
         };
         let status = tenant.and_then(|tenant| self.with.report.status_of(tenant));
         let (steps, words, goes_on) = journey::watched(&proof, status.as_ref());
-        let public = self.with.keeper.settings().public.clone();
+        let public = self.keeper.settings().public.clone();
         Ok(Journey {
             customer: invite.name,
             account,
@@ -171,7 +151,7 @@ impl Desk {
     /// The hosts that a form may lead to.
     #[must_use]
     pub fn authorities(&self) -> Vec<String> {
-        let settings = self.with.keeper.settings();
+        let settings = self.keeper.settings();
         let mut all: Vec<_> =
             settings.clouds.values().map(|cloud| cloud.authority.origin().ascii_serialization()).collect();
         all.sort();
@@ -187,8 +167,7 @@ impl Desk {
         challenge: &Challenge,
         visit: VisitId,
     ) -> Result<Next, Ending> {
-        let code = callback.code().map_err(|refused| Ending::of_refusal(&refused, &case.subject(None)))?;
-        let redeemed = self.redeem(case, &code.ok_or(Ending::NotBegunHere)?, challenge).await?;
+        let redeemed = self.redeem(case, callback, challenge).await?;
         let SignedIn { tenant, account } = self.identify(case, redeemed.id_token.as_ref(), challenge).await?;
         self.may_come(case, tenant).await?;
         let state = Secret::random();
@@ -205,8 +184,7 @@ impl Desk {
         challenge: &Challenge,
         visit: VisitId,
     ) -> Result<Next, Ending> {
-        let code = callback.code().map_err(|refused| Ending::of_refusal(&refused, &case.subject(None)))?;
-        let redeemed = self.redeem(case, &code.ok_or(Ending::NotBegunHere)?, challenge).await?;
+        let redeemed = self.redeem(case, callback, challenge).await?;
         let SignedIn { tenant, account } = self.identify_by_access(case, redeemed.access_token.as_ref())?;
         self.take_in(case, tenant, visit, account).await
     }
@@ -272,7 +250,7 @@ impl Desk {
 
     /// Whether the tenant is collected, or about to be by another invite.
     pub(super) async fn is_bound(&self, tenant: TenantId, invite: InviteId) -> Result<bool, StoreError> {
-        if self.with.keeper.roster().member(tenant).is_ok() {
+        if self.keeper.roster().member(tenant).is_ok() {
             return Ok(true);
         }
         let others = self.with.store.invites().await?;

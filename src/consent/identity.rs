@@ -1,6 +1,7 @@
 //! Who has signed in: the code that a browser brought is traded at the authority, and what that signed is validated.
 
 use super::address::Challenge;
+use super::callback::Callback;
 use super::case::Case;
 use super::desk::Desk;
 use super::ending::Ending;
@@ -12,14 +13,21 @@ use crate::secret::Secret;
 use crate::token::{Redeemed, Redemption, TokenError};
 
 impl Desk {
-    pub(super) async fn redeem(&self, case: &Case, code: &Secret, challenge: &Challenge) -> Result<Redeemed, Ending> {
+    pub(super) async fn redeem(
+        &self,
+        case: &Case,
+        callback: &Callback,
+        challenge: &Challenge,
+    ) -> Result<Redeemed, Ending> {
+        let code = callback.code().map_err(|refused| Ending::of_refusal(&refused, &case.subject(None)))?;
+        let code = code.ok_or(Ending::NotBegunHere)?;
         let redirect_uri = case.redirect_uri();
         let mut fields = vec![("grant_type", "authorization_code"), ("redirect_uri", redirect_uri.as_str())];
         match case.flow() {
             TokenEndpoint::V2 => fields.push(("scope", "openid profile")),
             TokenEndpoint::V1 => fields.push(("resource", &case.cloud.management_audience)),
         }
-        let secrets = [("code", code), ("code_verifier", &challenge.verifier)];
+        let secrets = [("code", &code), ("code_verifier", &challenge.verifier)];
         let what = Redemption { endpoint: case.flow(), tenant: None, fields: &fields, secrets: &secrets };
         self.redeemer.redeem(&case.applicant(), what).await.map_err(|error| of_token_error(&error))
     }

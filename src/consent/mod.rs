@@ -35,7 +35,7 @@ mod visits;
 pub mod wanted;
 pub mod welcome;
 
-pub use desk::{Desk, Equipment, Next};
+pub use desk::{Desk, Next};
 pub use ending::Ending;
 
 /// An error and its causes, in one line.

@@ -7,13 +7,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
 use super::case::Case;
-use super::desk::{Desk, Equipment, tell};
+use super::desk::{Desk, tell};
 use super::ending::Ending;
 use super::proof::{Candidate, Proof};
 use crate::content::TenantId;
 use crate::event;
 use crate::report::Trouble;
 use crate::store::{Enrolled, Enrolment, Invite, InviteStage, StoreError};
+use crate::tenant::Shared;
 use crate::tenant::keeper::KeeperError;
 use crate::token::TokenRequest;
 
@@ -59,7 +60,7 @@ impl Desk {
     }
 
     fn candidate(&self, case: &Case, tenant: TenantId) -> Candidate {
-        let Equipment { http, clock, time, .. } = &self.with;
+        let Shared { http, clock, time, .. } = &self.with;
         let request = TokenRequest {
             cloud: Arc::clone(&case.cloud),
             tenant,
@@ -82,7 +83,7 @@ impl Desk {
     /// The proof is there: the tenant is ours.
     async fn enrol(&self, case: &Case, tenant: TenantId) -> Result<(), Trouble> {
         let _alone = self.deciding.lock().await;
-        let Equipment { store, keeper, time, .. } = &self.with;
+        let (Shared { store, time, .. }, keeper) = (&self.with, &self.keeper);
         let (invite, at) = (&case.invite, time.now());
         // A purge of the tenant takes the invite along.
         if store.invite(invite.id).await.map_err(|error| error.trouble())?.is_none() {

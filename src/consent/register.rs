@@ -11,7 +11,7 @@ use crate::store::{InviteId, StoreError};
 impl Desk {
     /// Makes an invite; the answer is its link.
     pub async fn invite(&self, request: Wanted) -> Result<Invited, Unwanted> {
-        let settings = self.with.keeper.settings();
+        let settings = self.keeper.settings();
         let (invite, link) = wanted::make(request, &settings, self.with.time.now())?;
         if let Some(tenant) = invite.tenant
             && self.is_bound(tenant, invite.id).await?

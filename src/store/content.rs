@@ -24,6 +24,7 @@ use super::purge::{self, Purges};
 use super::roll::{self, Sealer};
 use super::seen::SeenKey;
 use super::snapshot;
+use super::state::records::Undecodable;
 use super::writer::Writer;
 use super::{Fetched, IntakeError, Stored};
 use crate::clock::ServiceTime;
@@ -173,11 +174,15 @@ impl Content {
         let _one = self.holdings.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let uncleared = self.holdings.purges().uncleared();
         // It was made just now.
-        let bytes = snapshot::without(take()?, |tenant| uncleared.contains(&tenant)).map_err(|error| {
-            StoreError::Undecodable { path: self.holdings.store.clone(), what: "the snapshot", why: error.to_string() }
-        })?;
+        let undecodable = |error: Undecodable| StoreError::Undecodable {
+            path: self.holdings.store.clone(),
+            what: "the snapshot",
+            why: error.to_string(),
+        };
+        let bytes = snapshot::without(take()?, |tenant| uncleared.contains(&tenant)).map_err(undecodable)?;
+        let owners = snapshot::owners(&bytes).map_err(undecodable)?;
         let (done, answer) = oneshot::channel();
-        self.send(Job::Snapshot { bytes, done })?;
+        self.send(Job::Snapshot { bytes, owners, done })?;
         answer.blocking_recv().unwrap_or(Err(StoreError::Closed))
     }
 

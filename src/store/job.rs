@@ -1,5 +1,7 @@
 //! What is asked of the writer of content, and what bodies are handed over in.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::content::IdMemory;
@@ -62,8 +64,8 @@ pub(crate) enum Job {
     Abandon { upload: UploadId },
     /// The last parts and all that the header says.
     Blob { upload: UploadId, received: Box<Received>, parts: Parts, done: Answer<Stored> },
-    /// The state's snapshot. The answer is whether there is a partition to hold it.
-    Snapshot { bytes: Vec<u8>, done: Answer<bool> },
+    /// The state's snapshot, and whom it names. The answer is whether there is a partition to hold it.
+    Snapshot { bytes: Vec<u8>, owners: BTreeSet<TenantId>, done: Answer<bool> },
     /// Asks whether the thread still turns.
     Pulse { done: oneshot::Sender<()> },
     /// Hides a tenant from now on. The answer is the purge that erases it.

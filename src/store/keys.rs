@@ -6,6 +6,7 @@
 //!
 //! | key | value |
 //! |---|---|
+//! | `F` tenant 16 | nothing: a snapshot that had something of the tenant was replaced here by one that has not |
 //! | `G` blob u32, piece u32 | a piece of a header that is too large for one value |
 //! | `H` tenant 16, content type u8, seq u64 | the blob's header, or where its pieces are |
 //! | `I` blob u32, piece u32 | piece 0: whose blob it is; then, over all pieces, its packed record ids |
@@ -24,6 +25,7 @@ use crate::content::{ContentType, TenantId};
 /// The number of a blob within its partition.
 pub(crate) type BlobNumber = u32;
 
+pub(crate) const FORMER: u8 = b'F';
 pub(crate) const HEADER_PIECE: u8 = b'G';
 pub(crate) const HEADER: u8 = b'H';
 pub(crate) const INDEX: u8 = b'I';
@@ -58,9 +60,11 @@ pub(crate) fn index(blob: BlobNumber, piece: u32) -> [u8; 9] {
 }
 
 pub(crate) fn head(tenant: TenantId) -> [u8; 17] {
-    let mut key = [HEAD; 17];
-    key[1..].copy_from_slice(tenant.as_bytes());
-    key
+    of_tenant(HEAD, tenant)
+}
+
+pub(crate) fn former(tenant: TenantId) -> [u8; 17] {
+    of_tenant(FORMER, tenant)
 }
 
 pub(crate) fn header(tenant: TenantId, content_type: ContentType, seq: u64) -> [u8; 26] {
@@ -73,7 +77,11 @@ pub(crate) fn header(tenant: TenantId, content_type: ContentType, seq: u64) -> [
 
 /// The prefix of all headers of a tenant.
 pub(crate) fn header_prefix(tenant: TenantId) -> [u8; 17] {
-    let mut key = [HEADER; 17];
+    of_tenant(HEADER, tenant)
+}
+
+fn of_tenant(kind: u8, tenant: TenantId) -> [u8; 17] {
+    let mut key = [kind; 17];
     key[1..].copy_from_slice(tenant.as_bytes());
     key
 }

@@ -15,8 +15,9 @@ use super::partitions::Partition;
 use super::purge::Veil;
 use super::roll;
 use super::seen::SeenError;
+use super::snapshot;
 use super::stage::Stage;
-use super::tree::{Head, Ledger, Tree};
+use super::tree::{Changes, Head, Ledger, Tree};
 use crate::content::{ContentType, TenantId};
 
 /// sled's cache for the partition that is written.
@@ -35,7 +36,9 @@ pub(super) struct Newest {
     pub(super) partition: Arc<Partition>,
     pub(super) tree: Arc<Tree>,
     pub(super) sums: Sums,
-    pub(super) snapshot_pieces: u32,
+    snapshot_pieces: u32,
+    /// Whom the snapshot names.
+    snapshot_owners: BTreeSet<TenantId>,
     /// No number of any tenant is this or smaller: what was given before a partition was lost.
     pub(super) floor: u64,
     /// Nothing was stored after this when it was opened.
@@ -60,6 +63,8 @@ impl Newest {
         let sums = tree.sums()?;
         let heads = tree.heads()?.into_iter().collect();
         let snapshot_pieces = tree.snapshot_pieces()?;
+        // One that cannot be understood names nobody, and is replaced.
+        let snapshot_owners = tree.snapshot()?.and_then(|bytes| snapshot::owners(&bytes).ok()).unwrap_or_default();
         let size = tree.database.size_on_disk()?;
         let measured = (sums.compressed, size);
         let stored = sums.stored.0.map(|(_, last)| last);
@@ -72,6 +77,7 @@ impl Newest {
                 tree,
                 sums,
                 snapshot_pieces,
+                snapshot_owners,
                 floor: label.floor,
                 stored_to,
                 pending: BTreeSet::new(),
@@ -81,6 +87,13 @@ impl Newest {
             },
             heads,
         ))
+    }
+
+    /// Puts the snapshot in the place of the one before.
+    pub(super) fn put_snapshot(&mut self, changes: &mut Changes, bytes: &[u8], owners: BTreeSet<TenantId>) {
+        changes.put_formers(self.snapshot_owners.difference(&owners));
+        self.snapshot_pieces = changes.put_snapshot(bytes, self.snapshot_pieces);
+        self.snapshot_owners = owners;
     }
 
     /// A number for a blob whose first part is about to be written.

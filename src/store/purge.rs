@@ -26,6 +26,9 @@
 //!     .dropping-…             the old one, on its way out
 //! ```
 //!
+//! A partition's log has snapshots of the state that were replaced, too: whom the next one does not name any more is written
+//! down beside it, and so the partition names him still.
+//!
 //! A partition that names the tenant nowhere is written anew too, once, if it has given numbers to bodies that are not in it:
 //! one that was broken off lies in sled's log still, and nothing tells whose it was.
 //!
@@ -67,9 +70,6 @@
 //! moved to `aside/`, and backups that were made before; a backup that is made after holds none of it, since the files are
 //! others. The record itself: the tenant's id, times, counts, last numbers and links. Records of others that name the
 //! tenant are theirs.
-//!
-//! Not seen to yet: a snapshot that was replaced in a partition which names the tenant nowhere else may leave compressed
-//! bytes in sled's log until retention drops the partition. No test has shown it, and none rules it out.
 //!
 //! **Invariants:** nothing of the tenant is shown once it is acknowledged; no row of another tenant is changed or lost by
 //! whatever crash or error; a partition is replaced only by one that was read back from the disk and has all that is to

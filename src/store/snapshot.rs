@@ -8,6 +8,7 @@
 //! The form: one version byte, then zstd over postcard of the state's own keys and values, which carry their own
 //! versions. It can exceed what a database holds in one piece; who writes it cuts it.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -105,6 +106,19 @@ pub(super) fn split(
     });
     let bytes = if owners.is_empty() { bytes } else { pack(&rows).map_err(|error| Undecodable(error.to_string()))? };
     Ok((bytes, owners))
+}
+
+/// Of whom there is something in a snapshot.
+pub(super) fn owners(bytes: &[u8]) -> Result<BTreeSet<TenantId>, Undecodable> {
+    let owners = RefCell::new(BTreeSet::new());
+    for Row(key, value) in unpack(bytes)? {
+        // An invite may be of two.
+        records::owner(&key, &value, |tenant| {
+            owners.borrow_mut().insert(tenant);
+            false
+        });
+    }
+    Ok(owners.into_inner())
 }
 
 /// What to write into a new state.

@@ -279,6 +279,11 @@ impl Tree {
         Ok(snapshot)
     }
 
+    /// Whether a snapshot that was replaced named the tenant.
+    pub(crate) fn is_former(&self, tenant: TenantId) -> Result<bool, StoreError> {
+        Ok(self.database.get(keys::former(tenant))?.is_some())
+    }
+
     pub(crate) fn ledger(
         &self,
         hour: u32,
@@ -467,6 +472,13 @@ impl Changes {
             self.batch.remove(&keys::snapshot(piece));
         }
         pieces
+    }
+
+    /// Writes down whom a snapshot that is replaced named and the next one does not: the log has it still.
+    pub(crate) fn put_formers<'a>(&mut self, formers: impl Iterator<Item = &'a TenantId>) {
+        for tenant in formers {
+            self.batch.insert(&keys::former(*tenant), b"");
+        }
     }
 }
 

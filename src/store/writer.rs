@@ -298,9 +298,9 @@ impl Writer {
                         self.discard(open)?;
                     }
                 }
-                Job::Snapshot { bytes, done } => {
+                Job::Snapshot { bytes, owners, done } => {
                     if let Some(newest) = &mut self.newest {
-                        newest.snapshot_pieces = stage.changes.put_snapshot(&bytes, newest.snapshot_pieces);
+                        newest.put_snapshot(&mut stage.changes, &bytes, owners);
                     }
                     stage.snapshots.push((done, self.newest.is_some()));
                 }

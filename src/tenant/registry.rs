@@ -45,7 +45,7 @@ const SPREAD_EACH: Duration = Duration::from_millis(100);
 /// How often a scheduler that does not turn is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What all trees of the process share.
+/// What all trees of the process share, and whoever brings tenants.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// Where content, queue and watermarks are kept.

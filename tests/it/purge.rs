@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tenantry_simulator::{Effect, Endpoint, Fault, Point, Scenario};
 
+use crate::consent::{CONTOSO, House, started};
 use crate::tenants::{add, collecting, ends, exported, is_left_alone, listed, of, running, said, world};
 use crate::world::{World, assert_no_violations, tenant, tenant_id};
 
@@ -171,5 +172,26 @@ async fn a_body_that_hangs_does_not_hold_up_a_purge_and_is_not_stored_after_it()
     assert!(receipts.iter().all(|receipt| receipt["blobs"] == 0), "{receipts:#?}");
     assert_gone(&world);
     collecting(&mut daemon, 1).await;
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_purged_while_its_consent_is_proved_is_not_enrolled() {
+    let house = House::new("");
+    let control = house.world.cloud.control();
+    // The first try of the proof is in vain, and the second comes half a minute later.
+    control.set_entra(|entra| entra.replication_ms = 5_000);
+    let mut daemon = started(&house.world).await;
+    let link = house.invite(&[]);
+    crate::secrets::consent(&house, &link).await;
+    let contoso = tenant_id(CONTOSO).to_string();
+    let invites = || house.world.tenantry(&["tenant", "invites", "--json"]);
+    daemon.wait("the proof is waited for", |_| said(&invites()).contains("\"proving\"")).await;
+    let asked = house.world.cloud.ledger().token_requests.len();
+    ends(&house.world.tenantry(&["tenant", "remove", &contoso, "--purge", "--yes"]), 0, "from now on nothing of it is");
+    daemon.wait_log("the invite was erased meanwhile").await;
+    assert!(house.world.cloud.ledger().token_requests.len() > asked, "the proof was there");
+    assert!(!said(&invites()).contains(&contoso) && !said(&invites()).contains("\"open\""), "{}", said(&invites()));
+    assert!(!said(&house.world.tenantry(&["tenant", "list"])).contains(&contoso));
     assert!(daemon.stop().await.success());
 }

@@ -43,8 +43,8 @@ fn files(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-/// A customer's administrator without a browser: every page that the daemon showed.
-async fn consents(house: &House, link: &str) -> Vec<(String, Vec<u8>)> {
+/// A customer's administrator without a browser, as far as consent goes: every page that the daemon showed, and the cookie.
+pub(crate) async fn consent(house: &House, link: &str) -> (Vec<(String, Vec<u8>)>, String) {
     let http = client();
     let mut pages = Vec::new();
     let page = http.get(link).send().await.unwrap();
@@ -66,22 +66,23 @@ async fn consents(house: &House, link: &str) -> Vec<(String, Vec<u8>)> {
         next = header(&back, "location");
         pages.push(("the way back".to_owned(), back.bytes().await.unwrap().to_vec()));
     }
-    let start = Instant::now();
+    (pages, cookie)
+}
+
+/// The pages of the progress, to its end.
+async fn progress(house: &House, cookie: &str) -> Vec<(String, Vec<u8>)> {
+    let (http, start, mut pages) = (client(), Instant::now(), Vec::new());
     loop {
-        let page = http.get(format!("{}/onboard", house.url)).header("cookie", &cookie).send().await.unwrap();
+        let page = http.get(format!("{}/onboard", house.url)).header("cookie", cookie).send().await.unwrap();
         let page = page.text().await.unwrap();
         let done = page.contains(">Done<");
         pages.push(("a page of the progress".to_owned(), page.clone().into_bytes()));
         if done {
-            break;
+            return pages;
         }
         assert!(start.elapsed() < PATIENCE, "{page}");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    let (_, value) = cookie.split_once('=').unwrap();
-    assert!(value.len() >= TELLING);
-    pages.push((format!("cookie {value}"), Vec::new()));
-    pages
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +109,8 @@ async fn nothing_secret_is_told_or_kept_at_the_most_talkative_level() {
     }
     let mut daemon = started(world).await;
     let link = house.invite(&[]);
-    let mut said = consents(&house, &link).await;
+    let (mut said, cookie) = consent(&house, &link).await;
+    said.extend(progress(&house, &cookie).await);
     let fabrikam = tenant_id(FABRIKAM).to_string();
     let added =
         world.tenantry(&["tenant", "add", &fabrikam, "--name", "fabrikam", "--cloud", "simulated", "--app", "own"]);
@@ -159,12 +161,13 @@ async fn nothing_secret_is_told_or_kept_at_the_most_talkative_level() {
 
     let key = fs::read_to_string(world.dir.path().join("app.key")).unwrap();
     let key = key.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned);
-    let cookie = said.iter().find_map(|(what, _)| Some(what.strip_prefix("cookie ")?.to_owned())).unwrap();
+    let (_, cookie) = cookie.split_once('=').unwrap();
+    assert!(cookie.len() >= TELLING);
     let own = [CLIENT_SECRET, OPERATOR_TOKEN, link.rsplit('/').next().unwrap()].map(str::to_owned);
     let seen = control.credentials();
     assert!(seen.contains(CLIENT_SECRET) && seen.len() > 10, "{seen:?}");
-    let needles = needles(key.chain(own).chain([cookie]).chain(seen));
-    for (what, text) in said.iter().filter(|(what, _)| !what.starts_with("cookie ")) {
+    let needles = needles(key.chain(own).chain([cookie.to_owned()]).chain(seen));
+    for (what, text) in &said {
         let text = String::from_utf8_lossy(text);
         for needle in &needles {
             assert!(!text.contains(needle.as_str()), "{needle} is in {what}: …{}…", around(&text, needle));

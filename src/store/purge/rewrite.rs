@@ -111,7 +111,9 @@ impl Inventory {
                 let erasure = self.of(tenant, purge);
                 erasure.start = (head.start.length > 0).then(|| to_hex(&head.start.link));
                 erasure.end = Some(to_hex(&head.now.link));
-            } else if tree.database.scan_prefix(keys::header_prefix(tenant))?.next().transpose()?.is_some() {
+            } else if tree.database.scan_prefix(keys::header_prefix(tenant))?.next().transpose()?.is_some()
+                || tree.is_former(tenant)?
+            {
                 self.of(tenant, purge);
             }
         }
@@ -177,13 +179,14 @@ impl Inventory {
         Ok(())
     }
 
-    /// Whether a row goes over as it is. Sums and snapshot are written anew; a body that never got a header is nobody's.
+    /// Whether a row goes over as it is. Sums and snapshot are written anew; a body that never got a header is nobody's; what
+    /// earlier snapshots named is not in the new log.
     fn stays(&self, key: &[u8], value: &[u8], open: &HashSet<BlobNumber>) -> bool {
         let Some(&kind) = key.first() else { return true };
         let blob = || keys::parse_numbered_twice(kind, key).map(|(blob, _)| blob);
         let is_theirs = |tenant: Option<TenantId>| tenant.is_some_and(|tenant| self.erased.contains_key(&tenant));
         match kind {
-            keys::SUMS | keys::SNAPSHOT | keys::OPEN => false,
+            keys::SUMS | keys::SNAPSHOT | keys::OPEN | keys::FORMER => false,
             keys::HEADER_PIECE | keys::INDEX => blob().is_none_or(|blob| !self.blobs.contains(&blob)),
             keys::PART => {
                 !value.is_empty() && blob().is_none_or(|blob| !self.blobs.contains(&blob) && !open.contains(&blob))

@@ -77,6 +77,18 @@ async fn fill(store: &Store) {
     }
 }
 
+fn enrolment(of: TenantId) -> Enrolment {
+    Enrolment {
+        tenant: of,
+        name: name(of, 106),
+        cloud: "worldwide".to_owned(),
+        app: String::new(),
+        content_types: KINDS.into(),
+        how: Enrolled::Consent,
+        at: time(NOW),
+    }
+}
+
 /// One of everything that the state has.
 async fn fill_state(store: &Store, of: TenantId) {
     let listed = (100..104).map(|number| blob(KINDS[0], &name(of, number), NOW)).collect();
@@ -89,16 +101,7 @@ async fn fill_state(store: &Store, of: TenantId) {
     store.refuse(of, Tier::Poll, vec![(wrong, "listed wrongly".to_owned())]).await.unwrap();
     store.set_watermark(of, KINDS[0], Watermark { listed_to: Some(time(NOW)), ..Watermark::default() });
     store.set_note(of, Some(format!("note of {of}").into_bytes()));
-    let enrolment = Enrolment {
-        tenant: of,
-        name: name(of, 106),
-        cloud: "worldwide".to_owned(),
-        app: String::new(),
-        content_types: KINDS.into(),
-        how: Enrolled::Consent,
-        at: time(NOW),
-    };
-    store.enrol(enrolment).await.unwrap();
+    store.enrol(enrolment(of)).await.unwrap();
     store.hold(of, Some(time(NOW))).await.unwrap();
     let stages = [InviteStage::Open, InviteStage::Done { tenant: of, at: time(NOW) }];
     for (tenant, stage) in [Some(of), None].into_iter().zip(stages) {

@@ -169,3 +169,36 @@ async fn a_backup_that_is_made_after_holds_nothing_and_one_from_meanwhile_hides_
     copied.close().await.unwrap();
     store.close().await.unwrap();
 }
+
+/// It was enrolled for a while, and nothing of it was ever stored: the snapshot that named it was replaced by one that does
+/// not, and lies in the partition's log still.
+#[tokio::test]
+async fn a_snapshot_that_was_replaced_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    let of_others = async |number| store_one(&store, tenant(2), KINDS[0], number, &[number], 30_000).await;
+    of_others(1).await;
+    fill_state(&store, purged()).await;
+    let first = std::sync::Arc::clone(&store.holdings().partitions.list()[0]);
+    let snapshot = store.holdings().partitions.read(&first).unwrap().unveiled().snapshot().unwrap().unwrap();
+    store.state().purge(purged()).await.unwrap();
+    store.put_snapshot().await.unwrap();
+    for number in 2..4 {
+        of_others(number).await;
+        store.roll().await.unwrap();
+    }
+    of_others(4).await;
+    let before = shown(&store, tenant(2)).await;
+    let parts = [snapshot];
+    assert!(parts[0].len() > 200 && !traces(dir.path(), &parts).is_empty());
+
+    store.enrol(enrolment(purged())).await.unwrap();
+    store.purge(purged()).await.unwrap();
+    let done = go_on(&store).await;
+    // The first partition, whose snapshot was replaced, and the newest at the time, whose was too.
+    assert_eq!((done[0].blobs, done[0].partitions), (0, 2));
+    assert_eq!(shown(&store, tenant(2)).await, before);
+    verified(&store);
+    store.close().await.unwrap();
+    assert_erased(dir.path(), &parts);
+}

@@ -162,3 +162,21 @@ async fn closing_breaks_it_off() {
     assert_eq!(others(&store).await, before);
     store.close().await.unwrap();
 }
+
+/// A purge whose rows could not be removed yet, since the state could not be written, takes nothing along that comes after it.
+#[tokio::test]
+async fn whoever_is_enrolled_after_a_purge_stays_though_the_purge_was_not_done_with_the_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), NOW);
+    fill(&store).await;
+    store.content().begin_purge(purged()).await.unwrap();
+    store.enrol(Enrolment { name: "again".to_owned(), ..enrolment(purged()) }).await.unwrap();
+    assert_eq!(go_on(&store).await.len(), 1);
+    store.close().await.unwrap();
+    let store = open_at(dir.path(), NOW);
+    let enrolled = store.enrolments().await.unwrap();
+    let names: Vec<_> = enrolled.iter().filter(|one| one.tenant == purged()).map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["again"]);
+    assert_eq!(invites_of(&store, purged()).await, 0);
+    store.close().await.unwrap();
+}
