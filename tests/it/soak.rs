@@ -236,7 +236,7 @@ impl Running {
     }
 }
 
-/// After the first tenth, memory and open files do not grow: the last third has no more than the first of what follows it.
+/// Memory and open files do not grow: beside what fills and is full, the last third has no more than the one before.
 #[track_caller]
 fn assert_flat(samples: &[Sample], what: &str) {
     let parts = [&samples[..10], &samples[10..40], &samples[40..70], &samples[70..]];
@@ -252,8 +252,9 @@ fn assert_flat(samples: &[Sample], what: &str) {
     {
         eprintln!("{told}");
     }
-    // Pages that the allocator keeps.
-    assert!(memory[3] <= memory[1] + memory[1] / 10 + 2 * MIB, "{told}");
+    // The caches fill with what is stored, for days if there is little: by design 80 MiB at most, of six databases. What is
+    // not given back grows at the same pace for ever.
+    assert!(memory[3] <= memory[2] + memory[2] / 20 + 2 * MIB && memory[3] <= 160 * MIB, "{told}");
     // Each day begins a partition: two files for each of the last five, and the index of those that a sweep may ask.
     assert!(files[3] <= files[1] + 12, "{told}");
     // A moment of many shows in one part and not in another; what is not closed adds up over hundreds of polls.
