@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tenantry_simulator::{
-    ACTIVITY_READ, App, ContentType, Effect, Endpoint, ErrorBody, Fault, Ledger, Point, Scenario, SubscriptionStatus,
-    Tenant, Throttle, ThrottleShape,
+    ACTIVITY_READ, App, BlobSpec, ContentType, Effect, Endpoint, ErrorBody, Fault, Ledger, Point, Scenario,
+    SubscriptionStatus, Tenant, Throttle, ThrottleShape,
 };
 use uuid::Uuid;
 
@@ -194,6 +194,25 @@ async fn what_was_mended_shows_half_a_minute_later_and_collecting_goes_on() {
     assert!(gaps.iter().all(|gap| *gap >= 29), "the floor holds for a doctor too: {gaps:?}");
     let (code, diagnosis) = visit(&world, &[]);
     assert_eq!(code, Some(0), "{diagnosis:#}");
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_daemon_meets_is_told_too() {
+    let world = World::new(Scenario::new(610).tenant(tenant(1, 1, 0.5)), "");
+    let mut daemon = world.run();
+    daemon.wait_collected(&world).await;
+    let control = world.cloud.control();
+    let status = Effect::Status { status: 500, body: ErrorBody::Json, retry_after_s: None };
+    control.add_fault(Fault::new(status).on([Endpoint::Blob]).content_type(ContentType::Exchange));
+    control.add_blobs(BlobSpec::new(tenant_id(1), ContentType::Exchange).count(1).records(1));
+    let status = daemon.wait("it is in trouble", |status| status["tenants"][0]["trouble"].is_object()).await;
+    // The youngest blob, of which the doctor looks at the beginning, is of another content type.
+    control.add_blobs(BlobSpec::new(tenant_id(1), ContentType::General).count(1).records(1));
+    let (code, diagnosis) = visit(&world, &[]);
+    let (link, _, told) = only(&diagnosis);
+    assert_eq!((code, link), (Some(2), "collection"), "{diagnosis:#}");
+    assert_eq!(told, words(&status["tenants"][0]["trouble"]));
     assert!(daemon.stop().await.success());
 }
 
