@@ -15,6 +15,7 @@ pub mod exit;
 pub mod export;
 mod expiry;
 mod heartbeat;
+pub mod ledger;
 pub mod manual;
 pub mod moment;
 mod opening;
@@ -93,6 +94,8 @@ pub enum Command {
     Tail(tail::TailArgs),
     /// Check that everything that was stored is still there, and as it was stored
     Verify(verify::VerifyArgs),
+    /// Show what was available hour by hour, and what became of it
+    Ledger(ledger::LedgerArgs),
     /// Look after the store: what is in it, a backup of it, a store out of a backup
     Store(store::StoreArgs),
     /// Print the completions of a shell
@@ -141,6 +144,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
             Command::Verify(args) => verify::verify(&config, args).await,
+            Command::Ledger(args) => ledger::ledger(&config, args).await,
             Command::Tenant(args) => tenant::tenant(&config, args).await,
             Command::Store(args) => store::store(&config, args).await,
             Command::Completions(args) => manual::completions(&args),

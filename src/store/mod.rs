@@ -85,6 +85,7 @@ mod registration;
 mod sizes;
 mod snapshot;
 mod facade;
+mod ledger;
 mod stats;
 pub(crate) mod backup;
 #[cfg(test)]
@@ -105,6 +106,7 @@ pub use self::enrolment::{Enrolled, Enrolment, Invite, InviteId, InviteStage, No
 pub use self::error::StoreError;
 pub use self::facade::Store;
 pub use self::header::{BlobHeader, Duplicate, Place};
+pub use self::ledger::{Hour, LedgerLine};
 pub use self::purge::{Chain, Progress, Purge, Remains};
 pub use self::read::Page;
 pub use self::records::minify::minify;

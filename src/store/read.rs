@@ -51,6 +51,13 @@ pub(crate) struct Read {
 }
 
 impl Read {
+    fn is_damaged(&mut self, blob: Damaged) {
+        self.damaged_blobs += 1;
+        if self.damaged.len() < LISTED {
+            self.damaged.push(blob);
+        }
+    }
+
     /// An error if anything was passed over.
     pub(crate) fn complete(&self) -> Result<(), StoreError> {
         let first = match (self.unreadable.first(), self.damaged.first()) {
@@ -97,6 +104,11 @@ impl Query {
 
     fn meets(&self, span: Span) -> bool {
         (self.since.is_none() && self.until.is_none()) || span.meets(self.since, self.until)
+    }
+
+    /// Whether a moment is between its times.
+    pub(super) fn meets_time(&self, at: Timestamp) -> bool {
+        self.meets(Span::at(at))
     }
 
     /// Whether each record's own time must be looked at: the blob's are not all in the range.
@@ -147,6 +159,65 @@ pub(crate) fn for_each_record(
         }
     }
     Ok(read)
+}
+
+/// Hands out the header of every blob that the query asks for, oldest partition first.
+pub(crate) fn for_each_header(
+    holdings: &Holdings,
+    query: &Query,
+    read: &mut Read,
+    mut each: impl FnMut(TenantId, &BlobHeader),
+) -> Result<(), StoreError> {
+    for partition in holdings.partitions.list() {
+        if partition.is_ending() || partition.sealed().is_some_and(|sums| !query.meets_partition(&sums)) {
+            continue;
+        }
+        let done = holdings
+            .partitions
+            .read(&partition)
+            .and_then(|reading| read_headers(holdings, &reading, query, read, &mut each));
+        match done {
+            Ok(()) => {}
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Undecodable { .. })) => {
+                partition.complain(&error);
+                read.unreadable.push((partition.name.to_string(), error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn read_headers(
+    holdings: &Holdings,
+    reading: &Reading,
+    query: &Query,
+    read: &mut Read,
+    each: &mut impl FnMut(TenantId, &BlobHeader),
+) -> Result<(), StoreError> {
+    let mut tenants = reading.tenants()?;
+    tenants.retain(|tenant| query.tenants.is_empty() || query.tenants.contains(tenant));
+    for (tenant, content_type) in
+        tenants.into_iter().flat_map(|tenant| query.content_types().into_iter().map(move |of| (tenant, of)))
+    {
+        let mut after = 0;
+        loop {
+            let page = page(reading, tenant, content_type, (after, holdings.last_seq(tenant, content_type)), PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (seq, header) in page {
+                match header {
+                    Ok(header) if query.meets_blob(&header) => each(tenant, &header),
+                    Ok(_) => {}
+                    Err(StoreError::Undecodable { what, why, .. }) => {
+                        read.is_damaged(Damaged { tenant, content_type, seq, why: format!("{what}: {why}") });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Which of the blobs that marks name come themselves: what is a copy of such a one is left out.
@@ -270,11 +341,7 @@ fn read_partition(
                         Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
                         Err(StoreError::Undecodable { what, why, .. }) => {
                             originals.are_damaged(tenant, seq);
-                            read.damaged_blobs += 1;
-                            if read.damaged.len() < LISTED {
-                                let why = format!("{what}: {why}");
-                                read.damaged.push(Damaged { tenant, content_type, seq, why });
-                            }
+                            read.is_damaged(Damaged { tenant, content_type, seq, why: format!("{what}: {why}") });
                         }
                         Err(error) => return Err(error),
                     }

@@ -41,6 +41,7 @@ use tokio::sync::oneshot;
 
 use super::database::{Access, Database, Slice};
 use super::error::StoreError;
+use super::ledger::{self, Hour};
 use super::snapshot::{self, Counts};
 use super::{Enqueued, QueueDepth, QueueEntry, Refused, Wait, WaitKey, Watermark};
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier};
@@ -449,6 +450,36 @@ impl State {
         .await
     }
 
+    /// What of the tenant is not stored, hour by hour: of what content type, in which hour available, and why it is not.
+    pub(super) async fn outstanding(
+        &self,
+        tenant: TenantId,
+    ) -> Result<Vec<(ContentType, Timestamp, Hour)>, StoreError> {
+        self.read(move |shared| {
+            let database = shared.database();
+            let mut hours: BTreeMap<(ContentType, Timestamp), Hour> = BTreeMap::new();
+            let mut add = |blob: &ContentBlob, one: Hour| {
+                hours.entry((blob.content_type, ledger::hour_of(blob.content_created))).or_default().add(&one);
+            };
+            for row in database.scan_prefix(keys::head(kind::QUEUE, tenant))? {
+                let entry = decoded(&database, "a queue entry", records::decode_entry(&row?.1))?;
+                add(&entry.blob, Hour { waiting: 1, ..Hour::default() });
+            }
+            let kinds = [
+                (kind::LETTER, Hour { lost: 1, ..Hour::default() }),
+                (kind::REFUSED, Hour { refused: 1, ..Hour::default() }),
+            ];
+            for (kind, one) in kinds {
+                for row in database.scan_prefix(keys::head(kind, tenant))? {
+                    let letter = decoded(&database, "a dead letter", records::decode_letter(&row?.1))?;
+                    add(&letter.entry.blob, one);
+                }
+            }
+            Ok(hours.into_iter().map(|((content_type, hour), what)| (content_type, hour, what)).collect())
+        })
+        .await
+    }
+
     /// How many dead letters the tenant has; none of them is read.
     pub(super) async fn count_dead_letters(&self, tenant: TenantId) -> Result<u64, StoreError> {
         self.read(move |shared| {
@@ -494,7 +525,6 @@ impl State {
     }
 
     /// The tenants that have something queued.
-    #[cfg(test)]
     pub(super) fn queued_tenants(&self) -> Vec<TenantId> {
         let tenants = self.shared.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.iter().filter(|(_, tenant)| tenant.first.book().depth().entries > 0).map(|(id, _)| *id).collect()

@@ -205,7 +205,7 @@ async fn tail_posted(service: State<Arc<Service>>, Json(request): Json<TailReque
     tail(service, UrlQuery(request)).await
 }
 
-fn unreadable(error: &serde_json::Error) -> Response {
+pub(super) fn unreadable(error: &serde_json::Error) -> Response {
     (StatusCode::BAD_REQUEST, format!("the query cannot be read: {error}")).into_response()
 }
 

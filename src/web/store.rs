@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `GET /v1/store/verify` | [`Verification`](crate::store::Verification), when everything has been read |
 //! | `GET /v1/store/stats` | [`Stats`](crate::store::Stats), when every partition has been opened |
+//! | `GET /v1/store/ledger?query=…` | a [`LedgerLine`](crate::store::LedgerLine) for each hour in which anything of what the [`Query`] asks for was available |
 //! | `GET /v1/store/purges` | a [`Purge`](crate::store::Purge) for each that was ever asked for, the oldest first |
 //! | `POST /v1/store/backup` | what is stored now, as a [stream](crate::store::backup::frame) of what the caller does not have |
 //!
 //! **Invariant:** whoever hangs up is no longer worked for.
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Query as Asked, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,14 +20,22 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::admin::unreadable;
 use super::records::{WAITING, pieces};
-use crate::store::{BackupError, Have, Store, StoreError};
+use crate::store::{BackupError, Have, Query, Store, StoreError};
 
 /// What a caller has of a backup.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BackupRequest {
     /// The partitions that need not be sent.
     pub have: Have,
+}
+
+/// Which hours are asked for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LedgerRequest {
+    /// A [`Query`] as JSON.
+    pub query: String,
 }
 
 #[derive(Debug, Clone)]
@@ -40,6 +49,7 @@ pub(super) fn routes(store: Store, stop: CancellationToken) -> Router {
     Router::new()
         .route("/v1/store/verify", get(verify))
         .route("/v1/store/stats", get(stats))
+        .route("/v1/store/ledger", get(ledger))
         .route("/v1/store/purges", get(purges))
         .route("/v1/store/backup", post(backup))
         .with_state(Service { store, stop })
@@ -53,6 +63,20 @@ async fn stats(State(service): State<Service>) -> Response {
     tokio::select! {
         stats = service.store.stats() => match stats {
             Ok(stats) => Json(stats).into_response(),
+            Err(error) => refused(&error),
+        },
+        () = service.stop.cancelled() => refused(&StoreError::Closed),
+    }
+}
+
+async fn ledger(State(service): State<Service>, Asked(request): Asked<LedgerRequest>) -> Response {
+    let query = match serde_json::from_str::<Query>(&request.query) {
+        Ok(query) => query,
+        Err(error) => return unreadable(&error),
+    };
+    tokio::select! {
+        ledger = service.store.ledger(query) => match ledger {
+            Ok(ledger) => Json(ledger).into_response(),
             Err(error) => refused(&error),
         },
         () = service.stop.cancelled() => refused(&StoreError::Closed),

@@ -15,6 +15,7 @@ mod disk;
 mod doctor;
 mod federated;
 mod isolation;
+mod ledger;
 mod lifecycle;
 mod machine;
 mod msal;

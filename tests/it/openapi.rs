@@ -57,6 +57,7 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/doctor",
         "/v1/store/verify",
         "/v1/store/stats",
+        "/v1/store/ledger",
         "/v1/store/purges",
         "/v1/store/backup",
         "/v1/tenants",
