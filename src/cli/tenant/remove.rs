@@ -105,11 +105,11 @@ pub(super) async fn remove(config: &Path, args: RemoveArgs) -> anyhow::Result<Ex
         }
         Source::Store => {
             let client = &place.client;
+            let work = async |store: &Store, roster: Roster| take_out(store, &roster, (id, name), how).await;
             let removed = if purge {
-                in_whole_store(client, PURPOSE, async |store, roster| erase(store, &roster, (id, name), how).await)
-                    .await?
+                in_whole_store(client, PURPOSE, work).await?
             } else {
-                in_store(client, PURPOSE, async |store, roster| forget(store, &roster, (id, name), how).await).await?
+                in_store(client, PURPOSE, work).await?
             };
             removed.ok_or_else(|| no_store(client))?
         }
@@ -118,24 +118,8 @@ pub(super) async fn remove(config: &Path, args: RemoveArgs) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-/// Removes a tenant from the register, while no daemon runs.
-async fn forget(
-    store: &Store,
-    roster: &Roster,
-    (id, name): (TenantId, String),
-    how: Removal,
-) -> anyhow::Result<Removed> {
-    let member = roster.remove(id, how).map_err(|refusal| refused(&refusal))?;
-    let still = member.and_then(Member::file).cloned();
-    store.forget_enrolment(id).await?;
-    if still.is_none() {
-        store.hold(id, None).await?;
-    }
-    Ok(Removed { id, name, still, stopped: Vec::new(), purge: None })
-}
-
-/// Hides a tenant, while no daemon runs.
-async fn erase(
+/// Removes a tenant while no daemon runs, as that would.
+async fn take_out(
     store: &Store,
     roster: &Roster,
     (id, name): (TenantId, String),
@@ -145,8 +129,17 @@ async fn erase(
     if member.is_none() && !store.knows(id).await? {
         return Err(refused(&Refusal::NothingToPurge { id }));
     }
-    let purge = Some(store.purge(id).await?);
-    Ok(Removed { id, name, still: None, stopped: Vec::new(), purge })
+    let still = member.and_then(Member::file).cloned();
+    let purge = if how.purge {
+        Some(store.purge(id).await?)
+    } else {
+        store.forget_enrolment(id).await?;
+        if still.is_none() {
+            store.hold(id, None).await?;
+        }
+        None
+    };
+    Ok(Removed { id, name, still, stopped: Vec::new(), purge })
 }
 
 /// What is stored of the tenant now, and for how long such is kept.
