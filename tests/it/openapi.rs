@@ -239,6 +239,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     let url = forwarded(world.store().join("admin.sock")).await;
     // Health and metrics are the listener's.
     let said = made_up(tools, url, &["--exclude-tag", "health", "--exclude-path", "/metrics"]).await;
-    assert!(said.contains("Tested: 19"), "{said}");
+    assert!(said.contains("Tested: 21"), "{said}");
     assert!(daemon.stop().await.success());
 }
