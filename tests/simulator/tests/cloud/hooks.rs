@@ -45,13 +45,13 @@ impl Listener {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let (tell, heard) = channel();
+        let (tell, told) = channel();
         let status = Arc::new(AtomicU16::new(200));
         let answer = Arc::clone(&status);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let (mut text, mut piece) = (String::new(), [0; 65_536]);
+                let (mut text, mut piece) = (String::new(), vec![0; 65_536]);
                 let body = loop {
                     let read = stream.read(&mut piece).await.unwrap();
                     assert!(read > 0, "the request broke off: {text}");
@@ -69,7 +69,7 @@ impl Listener {
             }
         });
         let certificate = certificate.der().to_vec();
-        Self { address, certificate, status, heard: Mutex::new(heard), _runtime: runtime }
+        Self { address, certificate, status, heard: Mutex::new(told), _runtime: runtime }
     }
 
     fn url(&self) -> String {
@@ -108,7 +108,7 @@ fn a_webhook_is_validated_and_told_of_what_becomes_available() {
     let listener = Listener::start();
     let cloud = cloud(&listener);
     let client = Client::new(&cloud, TENANT);
-    cloud.control().add_blobs(BlobSpec::new(TENANT, EXCHANGE).created_ago(Duration::from_secs(60)));
+    cloud.control().add_blobs(BlobSpec::new(TENANT, EXCHANGE).created_ago(Duration::from_mins(1)));
     assert_eq!(client.post(START, &listener.body()).json()["webhook"]["status"], "enabled");
     let (head, body) = listener.next();
     let code = body["validationCode"].as_str().unwrap();
