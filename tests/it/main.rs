@@ -44,4 +44,5 @@ mod token;
 mod verify;
 mod volume;
 mod way;
+mod webhook;
 mod world;
