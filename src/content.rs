@@ -205,7 +205,7 @@ pub struct ContentBlob {
     pub content_expiration: Timestamp,
 }
 
-/// The tier of listing that named a blob first.
+/// What named a blob first: a tier of listing, or a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Tier {
@@ -215,9 +215,20 @@ pub enum Tier {
     Recent = 2,
     /// The listing of all that the service still holds.
     Sweep = 3,
+    /// A notification, and no listing so far: it is no promise that there is such a blob.
+    Webhook = 4,
 }
 
 impl Tier {
+    /// All of them, in the order of their codes.
+    pub const ALL: [Self; 4] = [Self::Poll, Self::Recent, Self::Sweep, Self::Webhook];
+
+    /// The tier with this code, which is what the store's values hold.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|tier| *tier as u8 == code)
+    }
+
     /// The word for labels and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -225,6 +236,7 @@ impl Tier {
             Self::Poll => "poll",
             Self::Recent => "recent",
             Self::Sweep => "sweep",
+            Self::Webhook => "webhook",
         }
     }
 }

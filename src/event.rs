@@ -62,6 +62,8 @@ events! {
     TENANT_HELD = "76e82748175c430d9c2a202dffd76865";
     /// An operator lets a tenant be collected again.
     TENANT_RESUMED = "2da0dcb5590e4bfbafe1e4570a702d76";
+    /// Microsoft notifies of a tenant's new content.
+    WEBHOOK_REGISTERED = "5d0f3a1c7be94b7f8a52c64e1b93d07a";
     /// A content blob was given up.
     CONTENT_GIVEN_UP = "e176ce870039419b883b247edd51f65d";
     /// A content blob that was fetched within two minutes of its creation cannot be looked at again.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! scheduler tick ─► plan windows ─► list pages ─► queue new content (durable) ─┐
+//! webhook POST ─► check ─► queue new content (durable) ─► 200 ─────────────────┤
 //!                                                                              ▼
 //!            retrieve blob (bounded, fair, throttle-aware) ─► store (durable) ─► read: export, tail
 //! ```
@@ -13,6 +14,7 @@
 //! 1. Nothing is acknowledged before it is durable: a watermark, a queue entry's removal and a command's answer follow
 //!    what would survive a power cut.
 //! 2. Every content blob that Microsoft lists is stored, or its loss is a dead letter with its reason and an error line.
+//!    What only a notification names is no promise: unless a listing confirms it, it is dropped and counted.
 //! 3. Late blobs are found: recent windows are listed again, and a sweep lists all that the service still holds. Blobs
 //!    that were fetched so young that they may be parts are looked at again.
 //! 4. Bodies are kept exactly as received, with a SHA-256 that is chained per tenant.
@@ -25,7 +27,7 @@
 //!
 //! # The parts, in reading order
 //!
-//! Dependencies point one way: `cli → web → consent, doctor → tenant → token, activity, store → report, retry, clock,
+//! Dependencies point one way: `cli → web → consent, webhook, doctor → tenant → token, activity, store → report, retry, clock,
 //! content`. Nothing lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
@@ -49,6 +51,7 @@
 //! - [`doctor`]: why no data arrives, link by link.
 //! - [`export`]: records as text, the same for the daemon and the command line.
 //! - [`consent`]: invites, sign-in, consent and proof: how a tenant comes without anybody typing its id.
+//! - [`webhook`]: notifications of new content, checked and queued.
 //! - [`web`]: the admin socket, the operators' listener, and the customers' pages.
 //! - [`logging`], [`lifecycle`]: the journal; signals, systemd, an orderly end.
 //! - [`cli`]: one file per command; `run` is the only place where the parts are put together.
@@ -78,6 +81,7 @@ pub mod upkeep;
 pub mod doctor;
 pub mod export;
 pub mod consent;
+pub mod webhook;
 pub mod web;
 pub mod logging;
 pub mod lifecycle;

@@ -19,7 +19,7 @@ use super::blob::BlobBody;
 use super::body::Body;
 pub use super::body::Limits;
 use super::codes::Reason;
-use super::content::{DlpSensitiveType, Entries, Listed, Notification, Page};
+use super::content::{self, DlpSensitiveType, Entries, Listed, Notification, Page};
 use super::error::{self, ActivityError, Operation};
 use super::headers;
 use super::link::{PageLink, Trail};
@@ -198,6 +198,15 @@ impl ActivityClient {
         window: Window,
     ) -> Result<Page<Notification>, ActivityError> {
         self.first_page(token, content_type, window).await
+    }
+
+    /// One blob of a notification, if it is one of this tenant's that may be fetched; else a label of what is wrong with it
+    /// (`malformed`, `unknown_content_type`, `foreign_uri`).
+    pub fn read_notified(&self, entry: &Value) -> Result<ContentBlob, &'static str> {
+        content::read_notified(entry, &self.address).map_err(|(label, why)| {
+            tracing::debug!(tenant = %self.address.tenant, why, "a notification of what cannot be fetched");
+            label
+        })
     }
 
     /// A further page of a listing of notifications.

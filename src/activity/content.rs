@@ -247,6 +247,22 @@ fn read_blob(entry: &Value, asked: ContentType, address: &Address) -> Result<Con
     Ok(blob)
 }
 
+/// Reads one blob of a notification. Nothing but a header vouches for it, so that it is taken by the letter: its address
+/// must be that of this very content, or the body of another would be stored under its name.
+pub(super) fn read_notified(entry: &Value, address: &Address) -> Result<ContentBlob, Refused> {
+    let content_type = match entry.get("contentType").and_then(Value::as_str).map(str::parse) {
+        Some(Ok(content_type)) => content_type,
+        Some(Err(error)) => return Err(("unknown_content_type", format!("{error}"))),
+        None => return Err(("malformed", "`contentType` is missing".to_owned())),
+    };
+    let blob = read_blob(entry, content_type, address)?;
+    let path = blob.content_uri.split(['?', '#']).next().unwrap_or_default();
+    if path.rsplit_once("/activity/feed/audit/").is_none_or(|(_, last)| last != blob.content_id.as_str()) {
+        return Err(("foreign_uri", "its `contentUri` is not that of its `contentId`".to_owned()));
+    }
+    Ok(blob)
+}
+
 /// All but the question whether its address may be asked.
 fn read_fields(entry: &Value, asked: ContentType) -> Result<ContentBlob, Refused> {
     let malformed = |what: &str| ("malformed", what.to_owned());

@@ -1,6 +1,8 @@
 //! Subscriptions as the service lists them, and webhooks as they are asked for.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -32,6 +34,28 @@ pub struct WebhookState {
     pub address: String,
     /// Until when, if limited.
     pub expiration: Option<Timestamp>,
+    /// What notifications carry as proof of their origin, if the service tells.
+    pub auth_id: Option<Secret>,
+}
+
+/// How long before its end a webhook is asked for again: longer than from one look at the subscriptions to the next.
+const ENDS_SOON: Duration = Duration::from_hours(2);
+
+impl WebhookState {
+    /// Whether notifications reach what was asked for, and will until after the next look.
+    #[must_use]
+    pub fn serves(&self, wanted: &Webhook, now: Timestamp) -> bool {
+        let lasts =
+            |until: Timestamp| until.duration_since(now) > SignedDuration::try_from(ENDS_SOON).unwrap_or_default();
+        self.status.as_deref().is_none_or(|status| status.eq_ignore_ascii_case("enabled"))
+            && self.address == wanted.address.as_str()
+            && self.expiration.is_none_or(lasts)
+            && match (&self.auth_id, &wanted.auth_id) {
+                (Some(listed), Some(wanted)) => listed == wanted,
+                // Not every list tells it.
+                (None, _) | (_, None) => true,
+            }
+    }
 }
 
 /// A webhook as it is asked for ("Start a subscription", activity API reference).
@@ -70,6 +94,7 @@ impl Subscription {
             status: text(webhook, "status"),
             address: text(webhook, "address").unwrap_or_default(),
             expiration: text(webhook, "expiration").as_deref().and_then(read_time),
+            auth_id: text(webhook, "authId").filter(|text| !text.is_empty()).map(Secret::from),
         });
         Some(Self {
             content_type: entry.get("contentType")?.as_str()?.parse().ok()?,
@@ -110,6 +135,31 @@ mod tests {
             let read = Subscription::read(&entry);
             assert_eq!(read.as_ref().map(|subscription| subscription.enabled), enabled, "{entry}");
             assert!(read.is_none_or(|subscription| subscription.webhook.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_webhook_that_no_longer_serves_is_told_from_one_that_does() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let wanted = Webhook {
+            address: "https://collector.example/webhook".parse().unwrap(),
+            auth_id: Some(Secret::from("s3cr3t".to_owned())),
+            expiration: None,
+        };
+        for (hook, serves) in [
+            (json!({"status": "enabled", "address": "https://collector.example/webhook", "authId": "s3cr3t"}), true),
+            (json!({"address": "https://collector.example/webhook", "expiration": ""}), true),
+            (json!({"status": "disabled", "address": "https://collector.example/webhook"}), false),
+            (json!({"status": "expired", "address": "https://collector.example/webhook"}), false),
+            (json!({"status": "enabled", "address": "https://other.example/webhook"}), false),
+            (json!({"status": "enabled", "address": "https://collector.example/webhook", "authId": "another"}), false),
+            (json!({"address": "https://collector.example/webhook", "expiration": "2026-11-22T13:00:00Z"}), false),
+            (json!({"address": "https://collector.example/webhook", "expiration": "2026-11-23T12:00:00Z"}), true),
+        ] {
+            let entry = json!({"contentType": "Audit.Exchange", "status": "enabled", "webhook": hook});
+            let state = Subscription::read(&entry).unwrap().webhook.unwrap();
+            assert_eq!(state.serves(&wanted, now), serves, "{entry}");
+            assert!(!format!("{state:?}").contains("s3cr3t"));
         }
     }
 

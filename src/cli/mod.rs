@@ -18,6 +18,7 @@ mod heartbeat;
 pub mod ledger;
 pub mod manual;
 pub mod moment;
+pub mod notifications;
 mod opening;
 pub mod out;
 mod output;
@@ -31,6 +32,7 @@ mod sheet;
 mod socket;
 pub mod status;
 pub mod store;
+pub mod subscription;
 mod table;
 pub mod tail;
 pub mod tenant;
@@ -86,6 +88,10 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Say who is collected: list, show, add, remove, pause and resume tenants
     Tenant(tenant::TenantArgs),
+    /// Look after a tenant's subscriptions at Microsoft: list, start and stop them
+    Subscription(subscription::SubscriptionArgs),
+    /// Show Microsoft's own history of its attempts to notify, to find out why a webhook is silent
+    Notifications(notifications::NotificationsArgs),
     /// Find out why no data arrives, and what to do about it
     Doctor(doctor::DoctorArgs),
     /// Write collected records to a file or standard output
@@ -140,6 +146,8 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Cert(args) => cert::cert(&config, &args).await,
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
+            Command::Subscription(args) => subscription::subscription(&config, args).await,
+            Command::Notifications(args) => notifications::notifications(&config, args).await,
             Command::Doctor(args) => doctor::doctor(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,

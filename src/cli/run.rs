@@ -37,7 +37,9 @@ use crate::web::invites;
 use crate::web::operator::OperatorListener;
 use crate::web::public::PublicListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
+use crate::web::subscriptions;
 use crate::web::tenants;
+use crate::webhook::Receiver;
 
 /// How often the sentence that systemd shows is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -182,10 +184,12 @@ impl Daemon {
             Keeper::start(store.clone(), Arc::clone(&registry), Arc::clone(&time), Arc::clone(&settings)).await?;
         let desk = Desk::new(shared, keeper.clone());
         desk.resume().await?;
-        let public = PublicListener::start(&settings, Arc::clone(&desk), stop_admin.clone());
+        let receiver = Receiver::new(Arc::clone(&registry), Arc::clone(&report));
+        let public = PublicListener::start(&settings, Arc::clone(&desk), receiver, stop_admin.clone());
         operator.open(admin.service(), public.shown());
         let commands = tenants::routes(keeper.clone(), Arc::clone(&report), store.clone());
         let surgery = Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry));
+        let commands = commands.merge(subscriptions::routes(keeper.clone()));
         let commands = commands.merge(invites::routes(Arc::clone(&desk))).merge(surgery.routes(stop_admin.clone()));
         let admin = tokio::spawn(admin.serve(commands));
         let tenants = keeper.roster().members().len();

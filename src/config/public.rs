@@ -1,19 +1,25 @@
-//! `[public]`: the pages on which customers consent, and the address at which Microsoft sends them back.
+//! `[public]`: the pages on which customers consent, the address at which Microsoft sends them back, and the webhook.
 //!
 //! **Invariant:** links and redirect URIs are made of `url` alone, never of what a request says of itself; and nothing is
 //! served in the clear but on loopback, where a reverse proxy may stand in front.
 
+use std::path::PathBuf;
+
 use url::Url;
 
+use super::credentials::secret_file;
 use super::listener;
-use super::merged::Merged;
+use super::merged::{Merged, Table};
 use super::operator::address;
 use super::problem::Findings;
 use super::sections::value_or;
 use super::settings::{ConsentFlow, Public};
+use crate::secret::Secret;
 
 /// What a name or a contact may have, to fit on a phone.
 const LONGEST_NAME: usize = 100;
+/// A key of fewer characters than this can be guessed by who has seen a proof.
+const WEBHOOK_KEY_LENGTH: usize = 32;
 
 pub(super) fn public(merged: &Merged, findings: &mut Findings) -> Public {
     let table = merged.section("public");
@@ -38,6 +44,7 @@ pub(super) fn public(merged: &Merged, findings: &mut Findings) -> Public {
             findings.problem(&place, &key, message);
         }
     }
+    let webhook_key = webhook_key(&table, url.as_ref(), listen.is_some(), findings);
     let words = |key: &str, findings: &mut Findings| table.parsed(key, findings, short).map(|text| text.value);
     Public {
         listen,
@@ -46,7 +53,33 @@ pub(super) fn public(merged: &Merged, findings: &mut Findings) -> Public {
         organisation: words("organisation", findings),
         contact: words("contact", findings),
         flow: value_or(table.word("flow", &[("v2", ConsentFlow::V2), ("v1", ConsentFlow::V1)], findings), default.flow),
+        webhook_key,
     }
+}
+
+/// The key that the proofs of notifications are made of. Microsoft notifies over HTTPS alone.
+fn webhook_key(
+    table: &Table<'_>,
+    url: Option<&Url>,
+    listens: bool,
+    findings: &mut Findings,
+) -> Option<(Secret, PathBuf)> {
+    let file = table.path("webhook_key_file", findings)?;
+    let key = table.key("webhook_key_file");
+    if !listens || url.is_none_or(|url| url.scheme() != "https") {
+        let message = "Microsoft sends notifications to an `https` address only: set `listen`, and `url` to one such as \
+                       `https://collector.example`";
+        findings.problem(&file.place, &key, message);
+    }
+    let secret = secret_file(&file.value, &file.place, &key, findings)?;
+    if secret.expose().len() < WEBHOOK_KEY_LENGTH {
+        let message = format!(
+            "the key in `{}` must be {WEBHOOK_KEY_LENGTH} characters or more; make one with `openssl rand -hex 32`",
+            file.value.display()
+        );
+        findings.problem(&file.place, &key, message);
+    }
+    Some((secret, file.value))
 }
 
 /// Where customers find the pages: no path, no query, and `http` on this host alone.

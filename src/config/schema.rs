@@ -79,7 +79,16 @@ pub(super) const SECTIONS: &[Section] = &[
     Section {
         name: "public",
         shape: Shape::Table,
-        keys: &["listen", "url", "certificate_file", "private_key_file", "organisation", "contact", "flow"],
+        keys: &[
+            "listen",
+            "url",
+            "certificate_file",
+            "private_key_file",
+            "organisation",
+            "contact",
+            "flow",
+            "webhook_key_file",
+        ],
     },
 ];
 

@@ -279,7 +279,7 @@ impl Default for Operator {
     }
 }
 
-/// `[public]`: where customers consent.
+/// `[public]`: where customers consent, and Microsoft notifies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Public {
     /// Where the pages are served; `None` for nowhere.
@@ -294,6 +294,9 @@ pub struct Public {
     pub contact: Option<String>,
     /// How consent is asked for.
     pub flow: ConsentFlow,
+    /// What proves that a notification is one that we have asked for, and the file that it stands in; with it, Microsoft
+    /// is asked to notify of new content.
+    pub webhook_key: Option<(Secret, PathBuf)>,
 }
 
 /// How consent is asked for.

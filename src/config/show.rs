@@ -119,6 +119,10 @@ impl Settings {
         }
         writeln!(out, "tenant_labels = {}\n", operator.tenant_labels)?;
 
+        self.write_public(out)
+    }
+
+    fn write_public(&self, out: &mut String) -> std::fmt::Result {
         let public = &self.public;
         let listen = public.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
         writeln!(out, "[public]")?;
@@ -137,7 +141,11 @@ impl Settings {
             ConsentFlow::V2 => "v2",
             ConsentFlow::V1 => "v1",
         };
-        writeln!(out, "flow = {}", quoted(flow))
+        writeln!(out, "flow = {}", quoted(flow))?;
+        match &public.webhook_key {
+            Some((_, file)) => writeln!(out, "webhook_key_file = {}", quoted_path(file)),
+            None => Ok(()),
+        }
     }
 
     /// `[network]`, and how each of the hosts is reached that tenants have to do with.

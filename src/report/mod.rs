@@ -25,7 +25,8 @@ use tokio::time::Instant;
 use tracing::info;
 
 pub use self::status::{
-    ContentStatus, StatusSnapshot, StoredToday, TenantOrigin, TenantState, TenantStatus, Totals, TroubleStatus,
+    ContentStatus, NotificationFate, StatusSnapshot, StoredToday, TenantOrigin, TenantState, TenantStatus, Totals,
+    TroubleStatus,
 };
 pub use self::tenant::{Rest, TenantReport};
 pub use self::trouble::{Trouble, clock_trouble, span};
@@ -169,6 +170,11 @@ impl Report {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.all.totals().clone()
+    }
+
+    /// So many notifications, or blobs that they named, fared like this.
+    pub fn notified(&self, fate: NotificationFate, count: usize) {
+        self.all.notified(fate, count);
     }
 
     /// How long blobs took from being available to being stored.

@@ -112,6 +112,64 @@ impl fmt::Display for TenantOrigin {
     }
 }
 
+/// What became of notifications and of the blobs that they named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NotificationFate {
+    /// The service asked whether we are there.
+    Validation,
+    /// A blob was queued.
+    Queued,
+    /// A blob was known: queued, stored or given up before.
+    Known,
+    /// A blob is of a content type that is not collected.
+    NotCollected,
+    /// A blob that no listing named could not be retrieved, and was dropped.
+    Unlisted,
+    /// A request did not prove where it comes from.
+    Unproven,
+    /// A request was too large, too slow or no notification.
+    Malformed,
+    /// A request was about another tenant or app than it may be, or one that is not collected.
+    Stranger,
+    /// A request named an address that may not see the tenant's token.
+    ForeignUri,
+    /// A request came while the tenant had too much to retrieve or was notified too often, or nothing could be queued.
+    Busy,
+}
+
+impl NotificationFate {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Validation,
+        Self::Queued,
+        Self::Known,
+        Self::NotCollected,
+        Self::Unlisted,
+        Self::Unproven,
+        Self::Malformed,
+        Self::Stranger,
+        Self::ForeignUri,
+        Self::Busy,
+    ];
+
+    /// The word for labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Queued => "queued",
+            Self::Known => "known",
+            Self::NotCollected => "not_collected",
+            Self::Unlisted => "unlisted",
+            Self::Unproven => "unproven",
+            Self::Malformed => "malformed",
+            Self::Stranger => "stranger",
+            Self::ForeignUri => "foreign_uri",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// All tenants, at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusSnapshot {
@@ -311,4 +369,6 @@ pub struct Totals {
     pub throttled: u64,
     /// How often a tenant's tasks were restarted after a panic.
     pub restarts: u64,
+    /// What became of notifications and of the blobs that they named.
+    pub notifications: BTreeMap<NotificationFate, u64>,
 }

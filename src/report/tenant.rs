@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::announce::{History, Line};
-use super::status::{ContentStatus, StoredToday, TenantOrigin, TenantState, TenantStatus, Totals, TroubleStatus};
+use super::status::{
+    ContentStatus, NotificationFate, StoredToday, TenantOrigin, TenantState, TenantStatus, Totals, TroubleStatus,
+};
 use super::trouble::Trouble;
 use crate::clock::ServiceTime;
 use crate::content::{ContentId, ContentType, TenantId, Tier};
@@ -64,6 +66,10 @@ impl All {
         let lag = Histogram::with_opts(lag).expect("the name and the buckets are well formed");
         let (totals, pause, warnings) = Default::default();
         Self { quiet: AtomicBool::new(false), totals, pause, warnings, lag }
+    }
+
+    pub(super) fn notified(&self, fate: NotificationFate, count: usize) {
+        *self.totals().notifications.entry(fate).or_default() += u64::try_from(count).unwrap_or(u64::MAX);
     }
 
     pub(super) fn totals(&self) -> MutexGuard<'_, Totals> {
@@ -300,7 +306,8 @@ impl TenantReport {
             content.listings += 1;
             content.last_listed = content.last_listed.max(Some(at));
             match tier {
-                Tier::Poll => {}
+                // A notification lists nothing.
+                Tier::Poll | Tier::Webhook => {}
                 Tier::Recent => content.late_recent += new,
                 Tier::Sweep => content.late_sweep += new,
             }
@@ -420,6 +427,11 @@ impl TenantReport {
             %to,
             "content of this span is lost: it was not listed in time, and Microsoft lists only the last seven days"
         );
+    }
+
+    /// So many blobs that notifications named fared like this.
+    pub fn notified(&self, fate: NotificationFate, count: usize) {
+        self.0.all.notified(fate, count);
     }
 
     /// What waits to be retrieved.

@@ -412,6 +412,12 @@ impl Store {
         self.0.state.dead_letter(tenant, entry, reason, self.0.time.now()).await
     }
 
+    /// Only a notification has named the entry, and it is given up: it leaves the queue, durably, and there is no dead
+    /// letter of what nobody promised. False if a listing has named it meanwhile: then it stays, and is handed out again.
+    pub async fn drop_unlisted(&self, tenant: TenantId, entry: QueueEntry) -> Result<bool, StoreError> {
+        self.0.state.drop_unlisted(tenant, entry).await
+    }
+
     /// The entry is given up until it is listed again: as [`dead_letter`](Self::dead_letter), but nothing keeps it from
     /// being queued, and [`withdraw`](Self::withdraw) is for then.
     pub async fn set_aside(&self, tenant: TenantId, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {

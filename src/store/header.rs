@@ -278,10 +278,7 @@ impl WireV2<'_> {
 }
 
 fn tier(code: u8) -> Result<Tier, HeaderError> {
-    [Tier::Poll, Tier::Recent, Tier::Sweep]
-        .into_iter()
-        .find(|&tier| tier as u8 == code)
-        .ok_or(HeaderError::Inconsistent("its tier is unknown"))
+    Tier::from_code(code).ok_or(HeaderError::Inconsistent("its tier is unknown"))
 }
 
 fn place((partition, content_type, seq): PlaceWire) -> Option<Place> {

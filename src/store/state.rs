@@ -389,7 +389,14 @@ impl State {
         self.ask(|answer| Task::DeadLetter { tenant, letter, for_good: true, answer }).await
     }
 
-    /// The same, but the dead letter keeps nothing from being queued, and [`State::withdraw`] withdraws it.
+    /// Only a notification has named the entry: it leaves the queue without a trace, durably. False if a listing has named
+    /// it meanwhile: then it stays, and may be handed out again.
+    pub(super) async fn drop_unlisted(&self, tenant: TenantId, entry: QueueEntry) -> Result<bool, StoreError> {
+        self.ask(|answer| Task::DropUnlisted { tenant, entry, answer }).await
+    }
+
+    /// The same as [`State::dead_letter`], but the dead letter keeps nothing from being queued, and [`State::withdraw`]
+    /// withdraws it.
     pub(super) async fn set_aside(
         &self,
         tenant: TenantId,

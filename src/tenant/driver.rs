@@ -26,8 +26,8 @@ use crate::report::{TenantState, Trouble};
 use crate::retry::{Backoff, REMEMBERED, Stage, jittered};
 use crate::store::{QueueDepth, StoreError, WaitKey};
 
-/// Subscriptions are looked at this often while nothing seems wrong with them.
-const CHECK_EVERY: Duration = Duration::from_hours(1);
+/// The driver looks around this often, whatever happens.
+const LOOK_EVERY: Duration = Duration::from_hours(1);
 /// Without a token nothing is tried for this long, unless the renewal brings one.
 const TOKENLESS: Duration = Duration::from_mins(1);
 /// A tenant with this many blobs to retrieve, or one that has waited for this long, is catching up.
@@ -236,13 +236,22 @@ impl Driver {
                     self.pause.succeeded();
                     self.remember_pause(None).await;
                 }
-                let mut next = now + jittered(CHECK_EVERY, 0.05);
+                let mut next = now + jittered(self.tree.check_every(), 0.05);
                 for (content_type, standing) in standings {
                     match standing {
                         Standing::Enabled => self.schedule.set_ready(content_type, true),
                         Standing::Started => {
                             self.schedule.set_ready(content_type, true);
                             self.awaited.insert(content_type);
+                            // Without its webhook, which may be asked for as soon as another start may.
+                            if self.tree.webhook.is_some() {
+                                next = next.min(now + self.tree.start_cooldown() + Duration::from_secs(1));
+                            }
+                        }
+                        // It is listed all the same.
+                        Standing::Unhooked(until) => {
+                            self.schedule.set_ready(content_type, true);
+                            next = next.min(until.max(now + Duration::from_secs(1)));
                         }
                         // The list may lack what can be listed: only a listing that is refused says that it cannot be.
                         Standing::Missing(until) => next = next.min(until.max(now + Duration::from_secs(1))),
@@ -419,7 +428,7 @@ impl Driver {
             return telling.map_or(until, |telling| telling.min(until));
         }
         let wakes = [self.check_due, self.schedule.next_due(), self.backlog.next_wake(), telling];
-        wakes.into_iter().flatten().min().unwrap_or(now + CHECK_EVERY)
+        wakes.into_iter().flatten().min().unwrap_or(now + LOOK_EVERY)
     }
 
     /// Shows where the tenant stands, unless that was done a moment ago.

@@ -1,8 +1,11 @@
-//! The last that is asked of a tenant's service when an operator removes the tenant: that its subscriptions be stopped.
+//! The last that is asked of a tenant's service when an operator removes the tenant: that its subscriptions be stopped. And
+//! the way in which anything is asked once for a person ([`errand`](super::errand)).
 //!
-//! **Invariants:** only an operator's explicit wish leads here: what becomes available between a stop and the next start can
+//! **Invariants:** only an operator's explicit wish stops anything: what becomes available between a stop and the next start can
 //! never be retrieved, and other software of the same app may rely on the subscriptions. A wait that the service asked for
 //! holds here too; nobody waits for its end, since a person waits for the answer.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
@@ -10,8 +13,8 @@ use tracing::{debug, info};
 use super::failure::Failure;
 use super::gate::Gate;
 use super::waits::Waits;
-use crate::activity::{ActivityClient, ActivityError};
-use crate::content::ContentType;
+use crate::activity::{ActivityClient, ActivityError, Notification, Subscription, Webhook, Window};
+use crate::content::{ContentType, TenantId};
 use crate::report::Trouble;
 use crate::retry::Advice;
 use crate::store::WaitKey;
@@ -23,7 +26,7 @@ pub(super) struct Farewell {
     client: ActivityClient,
     token: TokenSource,
     gate: Gate,
-    waits: Waits,
+    waits: Arc<Waits>,
 }
 
 /// What became of one subscription.
@@ -37,7 +40,7 @@ pub struct Stopped {
 
 impl Farewell {
     /// With the token and the gate of the tenant's tasks, if it had any.
-    pub(super) fn new(client: ActivityClient, token: TokenSource, gate: Gate, waits: Waits) -> Self {
+    pub(super) fn new(client: ActivityClient, token: TokenSource, gate: Gate, waits: Arc<Waits>) -> Self {
         let at_once = gate.clone();
         Self { client: client.telling(move |wait| at_once.close_for(wait)), token, gate, waits }
     }
@@ -46,16 +49,77 @@ impl Farewell {
     /// cannot be listed.
     pub(super) async fn stop_subscriptions(&self) -> Result<Vec<Stopped>, Trouble> {
         let stopped = self.stop_all().await;
-        // What was asked for here must be known to whoever asks next.
-        if let Some(until) = self.gate.closed_until()
-            && let Err(error) = self.waits.extend(WaitKey::Throttled, until).await
-        {
-            debug!(tenant = %self.client.tenant(), %error, "wait not remembered");
-        }
+        self.remember().await;
         stopped.map_err(|failure| failure.trouble())
     }
 
-    async fn stop_all(&self) -> Result<Vec<Stopped>, Failure> {
+    /// The tenant that it speaks for.
+    pub(super) fn tenant(&self) -> TenantId {
+        self.client.tenant()
+    }
+
+    /// The waits that outlive the process, and between two start requests.
+    pub(super) fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    /// The subscriptions, as the service lists them.
+    pub(super) async fn list_subscriptions(&self) -> Result<Vec<Subscription>, Trouble> {
+        let client = &self.client;
+        self.once(|token| async move { client.list_subscriptions(&token).await }).await
+    }
+
+    /// Starts one, whose cool-down is over.
+    pub(super) async fn start_subscription(
+        &self,
+        content_type: ContentType,
+        webhook: Option<&Webhook>,
+    ) -> Result<Subscription, Trouble> {
+        let client = &self.client;
+        self.once(|token| async move { client.start_subscription(&token, content_type, webhook).await }).await
+    }
+
+    /// Stops one.
+    pub(super) async fn stop_subscription(&self, content_type: ContentType) -> Result<(), Trouble> {
+        let client = &self.client;
+        self.once(|token| async move { client.stop_subscription(&token, content_type).await }).await
+    }
+
+    /// Up to `most` attempts to notify of one window.
+    pub(super) async fn list_notifications(
+        &self,
+        content_type: ContentType,
+        window: Window,
+        most: usize,
+    ) -> Result<Vec<Notification>, Trouble> {
+        let client = &self.client;
+        let first = |token| async move { client.list_notifications(&token, content_type, window).await };
+        let mut page = self.once(first).await?;
+        let mut all = Vec::new();
+        loop {
+            all.append(&mut page.entries);
+            all.truncate(most);
+            let Some(link) = page.next.filter(|_| all.len() < most) else { return Ok(all) };
+            let link = &link;
+            page = self.once(|token| async move { client.next_notifications(&token, link).await }).await?;
+        }
+    }
+
+    /// Asks by itself, with what is known of waits, and remembers what comes of it.
+    async fn once<T, F: Future<Output = Result<T, ActivityError>>>(
+        &self,
+        request: impl Fn(AccessToken) -> F,
+    ) -> Result<T, Trouble> {
+        let asked = async {
+            self.restore().await?;
+            self.ask(request).await
+        };
+        let answer = asked.await;
+        self.remember().await;
+        answer.map_err(|failure| failure.trouble())
+    }
+
+    async fn restore(&self) -> Result<(), Failure> {
         for (key, left) in self.waits.restore().await.map_err(Failure::Store)? {
             match key {
                 WaitKey::Throttled => self.gate.close_for(left),
@@ -63,6 +127,20 @@ impl Farewell {
                 WaitKey::SubscriptionStart(_) | WaitKey::Paused => {}
             }
         }
+        Ok(())
+    }
+
+    /// What was asked for here must be known to whoever asks next.
+    async fn remember(&self) {
+        if let Some(until) = self.gate.closed_until()
+            && let Err(error) = self.waits.extend(WaitKey::Throttled, until).await
+        {
+            debug!(tenant = %self.client.tenant(), %error, "wait not remembered");
+        }
+    }
+
+    async fn stop_all(&self) -> Result<Vec<Stopped>, Failure> {
+        self.restore().await?;
         let client = &self.client;
         let listed = self.ask(|token| async move { client.list_subscriptions(&token).await }).await?;
         let mut stopped = Vec::new();

@@ -12,14 +12,16 @@
 //!   waits for the answer.
 //! - Nobody else writes enrolments and holds while the daemon runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::errand::{Errand, ErrandError};
 use super::farewell::Stopped;
+use super::hook::Hooks;
 use super::registry::{Changes, Registry};
 use super::roster::{Member, NewTenant, Refusal, Removal, Roster};
 use crate::clock::ServiceTime;
@@ -131,6 +133,10 @@ fn not_stopped(name: &str, stopped: &[Stopped]) -> String {
     lines.join("\n")
 }
 
+fn not_configured() -> Trouble {
+    Trouble::for_operator("app_unknown", "its app or its cloud is not configured", "")
+}
+
 impl Keeper {
     /// Reads the register, joins it with the settings, and lets the registry follow.
     pub async fn start(
@@ -165,6 +171,24 @@ impl Keeper {
     #[must_use]
     pub fn roster(&self) -> Roster {
         self.books().roster.clone()
+    }
+
+    /// What can ask something of a tenant's service for an operator.
+    pub fn errand(&self, id: TenantId) -> Result<Errand, ErrandError> {
+        let settings = self.settings();
+        let member = self.roster().member(id)?.clone();
+        let name = member.name.clone();
+        let Some(farewell) = self.0.registry.farewell(&settings, &member) else {
+            return Err(ErrandError::Unable { name, trouble: Box::new(member.trouble.unwrap_or_else(not_configured)) });
+        };
+        let is_collected = member.enabled && member.held.is_none();
+        Ok(Errand {
+            farewell,
+            name,
+            collected: if is_collected { member.content_types } else { BTreeSet::new() },
+            webhook: Hooks::of(&settings.public).map(|hooks| hooks.of_tenant(id)),
+            now: self.0.time.now(),
+        })
     }
 
     /// Adds a tenant that an operator names, and begins to collect it.
@@ -299,10 +323,9 @@ impl Keeper {
         let settings = self.settings();
         let name = || member.name.clone();
         let Some(farewell) = self.0.registry.farewell(&settings, member) else {
-            let lacking = || Trouble::for_operator("app_unknown", "its app or its cloud is not configured", "");
             return Err(KeeperError::NotAsked {
                 name: name(),
-                trouble: Box::new(member.trouble.clone().unwrap_or_else(lacking)),
+                trouble: Box::new(member.trouble.clone().unwrap_or_else(not_configured)),
             });
         };
         self.leaves(member.id).await;

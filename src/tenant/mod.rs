@@ -15,6 +15,7 @@
 //! - [`limit`]: how many blobs at a time; additive increase, multiplicative decrease.
 //! - `life`: for how long a blob is worth trying.
 //! - `strikes`: what single blobs have been answered.
+//! - [`hook`]: where Microsoft is asked to notify, and what proves that it did.
 //! - `failure`: what can keep the tasks from their work, and what follows from it.
 //! - [`roster`]: who is to be collected: files, enrolments and an operator's holds, joined.
 //!
@@ -26,7 +27,8 @@
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
 //! retrievals), `driver`, `supervisor`, [`registry`]; above them [`keeper`], which alone changes who is collected, and
-//! `farewell`, which stops the subscriptions of who is no longer. A [`patient`] is what of all this is shown to a doctor.
+//! `farewell`, which stops the subscriptions of who is no longer, and [`errand`], which an operator sends to the service. A [`patient`] is what of all this is shown to a doctor,
+//! a [`subscriber`] what is shown to whoever receives notifications.
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
 //! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
@@ -38,6 +40,7 @@ pub mod limit;
 pub mod gate;
 pub mod slots;
 mod failure;
+pub mod hook;
 mod life;
 mod waits;
 mod strikes;
@@ -51,14 +54,18 @@ mod driver;
 mod supervisor;
 pub mod roster;
 pub mod farewell;
+pub mod errand;
 pub mod patient;
+pub mod subscriber;
 pub mod registry;
 pub mod keeper;
 
+pub use self::hook::Hooks;
 pub use self::keeper::Keeper;
 pub use self::patient::{Means, Patient};
 pub use self::registry::{Changes, Registry, Shared};
 pub use self::roster::Roster;
+pub use self::subscriber::Subscriber;
 
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,8 @@ pub fn plan(
     let wanted = match (resume, tier) {
         // A start in the future was planned before time stepped back.
         (Some(start), _) if start < now => start,
-        (_, Tier::Poll) => match watermark {
+        // A notification lists nothing: whoever asks for its windows means those of a poll.
+        (_, Tier::Poll | Tier::Webhook) => match watermark {
             Some(listed_to) => floor(earlier(listed_to.min(now), collect.overlap)),
             None => floor(earlier(now, collect.backfill)),
         },

@@ -119,7 +119,7 @@ async fn activate(
             all.whole = true;
             tree.set_mark(content_type, |mark| (mark.recent_at, mark.sweep_at) = (Some(at), Some(at)));
         }
-        Tier::Poll => {}
+        Tier::Poll | Tier::Webhook => {}
         Tier::Recent => tree.set_mark(content_type, |mark| mark.recent_at = Some(at)),
         Tier::Sweep => tree.set_mark(content_type, |mark| mark.sweep_at = Some(at)),
     }

@@ -21,10 +21,12 @@ use uuid::Uuid;
 
 use super::farewell::Farewell;
 use super::gate::Gate;
+use super::hook::Hooks;
 use super::patient::{Means, Patient};
 use super::plan;
 use super::roster::{Member, Roster};
 use super::slots::Slots;
+use super::subscriber::Subscriber;
 use super::supervisor::supervise;
 use super::tree::{Parts, Tree};
 use super::waits::Waits;
@@ -169,6 +171,8 @@ struct Order {
     publisher: Uuid,
     content_types: BTreeSet<ContentType>,
     collect: Collect,
+    /// What is notified of new content.
+    hooks: Option<Hooks>,
 }
 
 impl Order {
@@ -178,6 +182,7 @@ impl Order {
             publisher: app.publisher_id.unwrap_or_else(|| tenant.id.uuid()),
             content_types: tenant.content_types.clone(),
             collect: settings.collect,
+            hooks: Hooks::of(&settings.public),
         }
     }
 }
@@ -305,22 +310,35 @@ impl Registry {
         books.tenants.iter().filter_map(patient).collect()
     }
 
+    /// A tenant that is collected, for whoever receives its notifications.
+    #[must_use]
+    pub fn subscriber(&self, id: TenantId) -> Option<Subscriber> {
+        match self.books().tenants.get(&id)? {
+            Entry::Collecting { order, running, .. } => {
+                Some(Subscriber { tree: Arc::clone(&running.tree), client_id: order.identity.app.client_id.clone() })
+            }
+            Entry::Resting(..) => None,
+        }
+    }
+
     /// Lets the apps that are refused be asked about again, each by one tenant.
     pub fn look_again(&self) {
         self.shared.apps.look_again();
     }
 
     /// What can speak for a tenant that is to be collected no longer; `None` if it cannot be collected with these settings.
-    /// It has the token of the tenant, and the gate of its tree, if there are such.
+    /// It has the token of the tenant, and gate and waits of its tree, if there are such.
     pub(super) fn farewell(&self, settings: &Settings, member: &Member) -> Option<Farewell> {
         let tenant = member.tenant(settings)?;
         let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
         let time = order.identity.cloud.time(&self.shared.time);
-        let waits = Waits::new(tenant.id, self.shared.store.clone(), time);
-        let (token, gate) = match self.books().tenants.get(&tenant.id) {
-            Some(Entry::Collecting { token, running, .. }) => (Some(token.clone()), running.tree.gate.clone()),
-            Some(Entry::Resting(_, token)) => (token.clone(), Gate::default()),
-            None => (None, Gate::default()),
+        let waits = || Arc::new(Waits::new(tenant.id, self.shared.store.clone(), time));
+        let (token, gate, waits) = match self.books().tenants.get(&tenant.id) {
+            Some(Entry::Collecting { token, running, .. }) => {
+                (Some(token.clone()), running.tree.gate.clone(), Arc::clone(&running.tree.waits))
+            }
+            Some(Entry::Resting(_, token)) => (token.clone(), Gate::default(), waits()),
+            None => (None, Gate::default(), waits()),
         };
         let request = token_request(tenant.id, &order.identity);
         let token = token.filter(|token| token.follow(&request, &self.shared.apps));
@@ -425,6 +443,7 @@ impl Registry {
             tenant,
             content_types: order.content_types.clone(),
             collect: order.collect,
+            webhook: order.hooks.as_ref().map(|hooks| hooks.of_tenant(tenant)),
             client: self.client(tenant, order),
             token,
             store: store.clone(),

@@ -9,6 +9,10 @@
 //! because lag matters, and looked at again when these are over: another body is stored as a further revision. What can
 //! only be looked at again in vain is left as it is, with a warning and without a dead letter: it is stored.
 //!
+//! What only a notification has named is tried like anything else, and dropped where that would be given up, or when a
+//! sweep of all that the service holds has not named it: a count tells of it, and no dead letter. If it is there after all,
+//! a listing names it.
+//!
 //! **Invariants:** memory does not grow with the blob; an entry leaves the queue only when its blob is durable or its
 //! loss is on record and reported; a body that can be read is stored as records, whatever came before it; a failure
 //! that says nothing about the blob counts nothing against it, unless the same blob meets it again and again.
@@ -25,8 +29,9 @@ use super::plan::later;
 use super::reception::{Received, Reception};
 use super::tree::{Fetching, Tree};
 use crate::activity::{ActivityError, Operation};
+use crate::content::Tier;
 use crate::event;
-use crate::report::Trouble;
+use crate::report::{NotificationFate, Trouble};
 use crate::retry::{Stage, jittered};
 use crate::store::{Fetched, IntakeError, QueueEntry, StoreError, Stored};
 
@@ -98,7 +103,7 @@ pub(super) async fn retrieve(tree: Arc<Tree>, entry: QueueEntry, fetching: Fetch
     );
     async move {
         // A crash may have come between the bytes of a defect and its dead letter: then only the letter is to be written.
-        if !entry.again && (entry.panics >= PANICS || entry.malformed > 0) {
+        if is_promised(&entry) && (entry.panics >= PANICS || entry.malformed > 0) {
             match tree.store.is_stored(tree.tenant, &entry.blob.content_id).await {
                 Ok(false) => {}
                 Ok(true) => return wind_up(&tree, entry).await,
@@ -154,9 +159,9 @@ async fn fetch(tree: &Tree, entry: &QueueEntry, fetching: Fetching) -> Result<(R
     let receive = |defect| Box::new(tree.store.receive(tree.tenant, blob, fetched(), defect));
     let mut reception = if entry.again {
         Reception::Records(Box::new(tree.store.receive_revision(tree.tenant, blob, fetched())))
-    } else if let Some(reason) = panics(entry) {
+    } else if let Some(reason) = panics(entry).filter(|_| is_promised(entry)) {
         Reception::Kept { records: None, bytes: receive(Some(reason.clone())), reason }
-    } else if says_json && is_last_chance(entry, tree.time.now(), tree.time.host()) {
+    } else if says_json && is_promised(entry) && is_last_chance(entry, tree.time.now(), tree.time.host()) {
         let reason = malformed(entry);
         Reception::Kept { records: Some(receive(None)), bytes: receive(Some(reason.clone())), reason }
     } else {
@@ -336,8 +341,23 @@ async fn defer(tree: &Tree, mut entry: QueueEntry, wait: Duration) -> Result<(),
     tree.store.defer(tree.tenant, entry).await
 }
 
+/// Whether its loss would be one: a listing has named it, and it is not stored.
+fn is_promised(entry: &QueueEntry) -> bool {
+    !entry.again && entry.tier != Tier::Webhook
+}
+
+/// Whether all that the service holds was listed since a notification named it, and it was not among that.
+fn is_unlisted(tree: &Tree, entry: &QueueEntry) -> bool {
+    let swept = tree.mark(entry.blob.content_type).sweep_at;
+    entry.tier == Tier::Webhook && !entry.again && swept.is_some_and(|swept| swept > entry.queued_at)
+}
+
 /// Gives the entry up if the service has deleted the content by now; else it is handed back.
 async fn give_up_if_over(tree: &Tree, entry: QueueEntry, last: &Trouble) -> Result<Option<QueueEntry>, StoreError> {
+    if is_unlisted(tree, &entry) {
+        give_up(tree, entry, &format!("no listing names it; the last failure: {last}")).await?;
+        return Ok(None);
+    }
     if !has_ended(&entry, tree.time.confirmed(), tree.time.host()) {
         return Ok(Some(entry));
     }
@@ -362,9 +382,9 @@ pub(super) async fn panicked(tree: &Tree, mut entry: QueueEntry, message: &str) 
     let remedy = "report this; a blob that does it three times is kept unparsed, see its dead letter";
     let trouble = Trouble::for_operator("blob_panic", cause, remedy);
     tree.troubled(Stage::Retrieve, Some(entry.blob.content_type), &trouble);
-    let most = if entry.again { PANICS } else { HOPELESS };
+    let most = if is_promised(&entry) { HOPELESS } else { PANICS };
     if entry.panics >= most {
-        let parsed = if entry.again { "" } else { ", without parsing too" };
+        let parsed = if is_promised(&entry) { ", without parsing too" } else { "" };
         let reason = format!("its retrieval panicked {} times{parsed}: {message}", entry.panics);
         return give_up(tree, entry, &reason).await;
     }
@@ -377,14 +397,32 @@ async fn give_up(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), Sto
         leave(tree, &entry, reason);
         return Ok(());
     }
+    if entry.tier == Tier::Webhook {
+        return drop_unlisted(tree, entry, reason).await;
+    }
     tree.store.dead_letter(tree.tenant, entry.clone(), reason).await?;
     tell_given_up(tree, &entry, reason);
     Ok(())
 }
 
+/// Nobody but a notification has named the entry.
+async fn drop_unlisted(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
+    let (id, content_type) = (entry.blob.content_id.clone(), entry.blob.content_type);
+    if tree.store.drop_unlisted(tree.tenant, entry.clone()).await? {
+        debug!(reason, "what only a notification has named is dropped");
+        tree.report.notified(NotificationFate::Unlisted, 1);
+        done_with(tree, &entry);
+        tree.works(Stage::Retrieve, Some(content_type));
+    } else {
+        debug!(content_id = %id, "a listing has named it meanwhile: it is tried as one that is promised");
+        tree.queued();
+    }
+    Ok(())
+}
+
 /// Gives the entry up until it is listed again by a tree with other settings: this one would fail again.
 async fn set_aside(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), StoreError> {
-    if entry.again || !tree.strikes().set_aside(&entry.blob.content_id) {
+    if !is_promised(&entry) || !tree.strikes().set_aside(&entry.blob.content_id) {
         return give_up(tree, entry, reason).await;
     }
     tree.store.set_aside(tree.tenant, entry.clone(), reason).await?;

@@ -134,7 +134,7 @@ impl Schedule {
         feed.blocked_until = None;
         for lane in &mut feed.lanes {
             let interval = match lane.tier {
-                Tier::Poll => collect.poll_interval,
+                Tier::Poll | Tier::Webhook => collect.poll_interval,
                 Tier::Recent => collect.recent_interval,
                 Tier::Sweep => collect.sweep_interval,
             };

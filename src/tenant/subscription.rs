@@ -6,6 +6,10 @@
 //! restarted, even by a crash, does not ask again too soon. While audit logging is off in a
 //! tenant, its start is tried again each time the cool-down ends.
 //!
+//! Where a webhook is wanted, an enabled subscription whose webhook is another, or disabled, nulled or about to expire, is
+//! started again with it, at the same pace. What is missing is first started without: a webhook that the service cannot
+//! reach would keep the subscription from being started, and content is listed whatever becomes of the webhook.
+//!
 //! **Invariants:** nothing here stops a subscription: what becomes available between a stop and the next start can
 //! never be retrieved. The subscription of a content type that is no longer configured is left as it is; other
 //! software of the tenant may rely on it.
@@ -15,18 +19,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument as _, debug, info_span};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::failure::{Failure, Reaction};
 use super::gate::LONGEST;
 use super::tree::Tree;
-use crate::activity::{ActivityError, Fault, Reason};
+use crate::activity::{ActivityError, Fault, Reason, Subscription, Webhook, WebhookState};
 use crate::content::ContentType;
+use crate::event;
 use crate::retry::Stage;
 use crate::store::WaitKey;
 
-/// Microsoft's wait between two start requests of a content type, and half a minute for clocks that differ.
-const COOLDOWN: Duration = Duration::from_secs(15 * 60 + 30);
 /// When to look again after a start that was not carried out.
 const SOON: Duration = Duration::from_secs(30);
 /// A wait in words may be rounded.
@@ -39,6 +42,8 @@ pub(super) enum Standing {
     Enabled,
     /// Enabled just now: the first content may take up to twelve hours to appear.
     Started,
+    /// Enabled, and its webhook does not serve; no start request before this moment.
+    Unhooked(Instant),
     /// Not enabled; no start request before this moment.
     Missing(Instant),
 }
@@ -54,15 +59,20 @@ pub(super) async fn check(
         let client = &tree.client;
         let listed = tree.ask(None, |token| async move { client.list_subscriptions(&token).await }).await?;
         tree.works(Stage::Subscribe, None);
-        let enabled: BTreeSet<_> =
-            listed.iter().filter(|listed| listed.enabled).map(|listed| listed.content_type).collect();
+        let enabled: BTreeMap<_, _> =
+            listed.iter().filter(|listed| listed.enabled).map(|listed| (listed.content_type, listed)).collect();
         let mut standings = BTreeMap::new();
         for &content_type in &tree.content_types {
-            let standing = if enabled.contains(&content_type) && !doubted.contains(&content_type) {
-                tree.works(Stage::Subscribe, Some(content_type));
-                Standing::Enabled
-            } else {
-                start(&tree, content_type).await?
+            let listed = enabled.get(&content_type).filter(|_| !doubted.contains(&content_type));
+            let standing = match (listed, &tree.webhook) {
+                (Some(listed), Some(webhook)) if !is_served(&tree, listed, webhook) => {
+                    hook(&tree, content_type, webhook, listed.webhook.as_ref()).await?
+                }
+                (Some(_), _) => {
+                    tree.works(Stage::Subscribe, Some(content_type));
+                    Standing::Enabled
+                }
+                (None, _) => start(&tree, content_type).await?,
             };
             standings.insert(content_type, standing);
         }
@@ -72,24 +82,74 @@ pub(super) async fn check(
     .await
 }
 
+/// Whether notifications of a subscription come to us, as far as the service tells.
+fn is_served(tree: &Tree, listed: &Subscription, wanted: &Webhook) -> bool {
+    listed.webhook.as_ref().is_some_and(|webhook| webhook.serves(wanted, tree.time.now()))
+}
+
 /// Starts one subscription, if its cool-down is over. Fails only if nothing of the tenant can go on.
 async fn start(tree: &Tree, content_type: ContentType) -> Result<Standing, Failure> {
     let cooldown = Cooldown { tree, content_type };
-    if let Some(until) = cooldown.ends().await {
-        return Ok(Standing::Missing(until));
+    let started = ask(&cooldown, None).await?;
+    if started == Some(true) {
+        debug!(%content_type, "subscription started");
+        tree.works(Stage::Subscribe, Some(content_type));
+        return Ok(Standing::Started);
+    }
+    Ok(Standing::Missing(cooldown.moment().await))
+}
+
+/// Starts a subscription that is enabled once more, for its webhook.
+async fn hook(
+    tree: &Tree,
+    content_type: ContentType,
+    webhook: &Webhook,
+    before: Option<&WebhookState>,
+) -> Result<Standing, Failure> {
+    let cooldown = Cooldown { tree, content_type };
+    if cooldown.ends().await.is_none()
+        && let Some(before) = before.filter(|before| before.address != webhook.address.as_str())
+    {
+        warn!(
+            tenant = %tree.tenant,
+            name = %tree.report.name(),
+            %content_type,
+            address = before.address,
+            "notifications went elsewhere; they are asked for at `[public] url` now"
+        );
+    }
+    if ask(&cooldown, Some(webhook)).await? == Some(true) {
+        info!(
+            message_id = event::WEBHOOK_REGISTERED,
+            tenant = %tree.tenant,
+            name = %tree.report.name(),
+            %content_type,
+            before = before.map_or("none", |before| before.status.as_deref().unwrap_or("unknown")),
+            "Microsoft notifies of new content"
+        );
+        tree.works(Stage::Subscribe, Some(content_type));
+        return Ok(Standing::Enabled);
+    }
+    Ok(Standing::Unhooked(cooldown.moment().await))
+}
+
+/// Sends a start request, if its cool-down is over: whether the subscription is enabled by it; `None` if nothing was
+/// carried out. Fails only if nothing of the tenant can go on.
+async fn ask(cooldown: &Cooldown<'_>, webhook: Option<&Webhook>) -> Result<Option<bool>, Failure> {
+    let Cooldown { tree, content_type } = *cooldown;
+    if cooldown.ends().await.is_some() {
+        return Ok(None);
     }
     let client = &tree.client;
-    let request = |token| async move { client.start_subscription(&token, content_type, None).await };
-    let answer = tree.ask_after(Some(content_type), || cooldown.last(COOLDOWN), request).await;
+    let request = |token| async move { client.start_subscription(&token, content_type, webhook).await };
+    let wait = tree.start_cooldown();
+    let answer = tree.ask_after(Some(content_type), || cooldown.last(wait), request).await;
     let failure = match answer {
-        Ok(subscription) if subscription.enabled => {
-            debug!(%content_type, "subscription started");
-            tree.works(Stage::Subscribe, Some(content_type));
-            return Ok(Standing::Started);
-        }
         Ok(subscription) => {
-            debug!(%content_type, status = ?subscription.status, "subscription started, and not enabled");
-            return Ok(cooldown.standing().await);
+            if !subscription.enabled {
+                debug!(%content_type, status = ?subscription.status, "subscription started, and not enabled");
+            }
+            return Ok(Some(subscription.enabled));
         }
         Err(failure) => failure,
     };
@@ -107,12 +167,12 @@ async fn start(tree: &Tree, content_type: ContentType) -> Result<Standing, Failu
                 cooldown.last(wait + ROUNDED).await?;
             }
             // Somebody else asked, or we did before we could remember it: nothing is wrong.
-            return Ok(cooldown.standing().await);
+            return Ok(None);
         }
         _ => {}
     }
     tree.failed(Stage::Subscribe, Some(content_type), &failure);
-    Ok(cooldown.standing().await)
+    Ok(None)
 }
 
 /// The time after a start request of one content type in which no other is sent, by this process or the next.
@@ -144,8 +204,9 @@ impl Cooldown<'_> {
         }
     }
 
-    async fn standing(&self) -> Standing {
-        Standing::Missing(self.ends().await.unwrap_or_else(|| Instant::now() + SOON))
+    /// When a start request may be sent again.
+    async fn moment(&self) -> Instant {
+        self.ends().await.unwrap_or_else(|| Instant::now() + SOON)
     }
 }
 

@@ -22,7 +22,7 @@ use super::limit::{Limit, Sent};
 use super::slots::{Place, Slots};
 use super::strikes::Strikes;
 use super::waits::Waits;
-use crate::activity::{ActivityClient, ActivityError, Reason};
+use crate::activity::{ActivityClient, ActivityError, Reason, Webhook};
 use crate::clock::ServiceTime;
 use crate::config::Collect;
 use crate::content::{ContentType, TenantId};
@@ -34,12 +34,19 @@ use crate::token::{AccessToken, TokenSource};
 /// A driver that is so late hangs: what it does itself between two waits is a matter of milliseconds.
 const STALLED: Duration = Duration::from_mins(1);
 
+/// How often the subscriptions are looked at.
+const CHECK_EVERY: Duration = Duration::from_hours(1);
+/// Microsoft's wait between two start requests of a content type, and half a minute for clocks that differ.
+pub(super) const COOLDOWN: Duration = Duration::from_secs(15 * 60 + 30);
+
 /// One tenant's tree.
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) tenant: TenantId,
     pub(super) content_types: BTreeSet<ContentType>,
     pub(super) collect: Collect,
+    /// What its subscriptions are to notify, if anything.
+    pub(super) webhook: Option<Webhook>,
     pub(super) client: ActivityClient,
     pub(super) token: TokenSource,
     pub(super) store: Store,
@@ -66,7 +73,7 @@ pub(super) struct Tree {
     /// How long the service throttles, if it does not say.
     throttled: Mutex<Backoff>,
     /// The waits that the next process knows of too.
-    pub(super) waits: Waits,
+    pub(super) waits: Arc<Waits>,
     /// For what a new token did not bring the missing role.
     roleless: Mutex<BTreeSet<Option<ContentType>>>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
@@ -84,6 +91,7 @@ pub(super) struct Parts {
     pub(super) tenant: TenantId,
     pub(super) content_types: BTreeSet<ContentType>,
     pub(super) collect: Collect,
+    pub(super) webhook: Option<Webhook>,
     pub(super) client: ActivityClient,
     pub(super) token: TokenSource,
     pub(super) store: Store,
@@ -95,16 +103,18 @@ pub(super) struct Parts {
 
 impl Tree {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, content_types, collect, client, token, store, time, report, slots, mended } = parts;
+        let Parts { tenant, content_types, collect, webhook, client, token, store, time, report, slots, mended } =
+            parts;
         let gate = Gate::default();
         let at_once = gate.clone();
         let client = client.telling(move |wait| at_once.close_for(wait));
         Arc::new(Self {
             limit: Mutex::new(Limit::new(collect.concurrency_per_tenant)),
-            waits: Waits::new(tenant, store.clone(), Arc::clone(&time)),
+            waits: Arc::new(Waits::new(tenant, store.clone(), Arc::clone(&time))),
             tenant,
             content_types,
             collect,
+            webhook,
             client,
             token,
             store,
@@ -156,6 +166,21 @@ impl Tree {
             }
         }
         Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
+    }
+
+    /// How often the subscriptions are looked at while nothing seems wrong with them. No sweep is oftener than that, save on
+    /// loopback, where the repair of a webhook need not take an hour.
+    pub(super) fn check_every(&self) -> Duration {
+        self.hastened(CHECK_EVERY)
+    }
+
+    /// How long no start request follows on another of the same content type.
+    pub(super) fn start_cooldown(&self) -> Duration {
+        self.hastened(COOLDOWN)
+    }
+
+    fn hastened(&self, wait: Duration) -> Duration {
+        if self.webhook.is_some() { wait.min(self.collect.sweep_interval) } else { wait }
     }
 
     /// Sends one request of the tenant about one content type or none: with its token, through its gate. A refused token

@@ -16,5 +16,6 @@ pub mod public;
 pub mod records;
 pub mod reload;
 pub mod store;
+pub mod subscriptions;
 pub mod tenants;
 mod tls;

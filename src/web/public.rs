@@ -1,4 +1,4 @@
-//! The customers' listener: the pages of consent, and nothing else.
+//! The customers' listener: the pages of consent and the webhook, and nothing else.
 //!
 //! | request | answer |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `POST /onboard/SECRET` | to Microsoft, with a cookie |
 //! | `GET /consent/callback/CLOUD?…` | back from Microsoft: onwards, or why not |
 //! | `GET /onboard` | how the tenant comes alive, for the browser that has consented |
+//! | `POST /webhook` | Microsoft notifies of new content ([`webhook`](crate::webhook)): 200, 503, or as of what is not here |
 //! | `GET /assets/style.css`, `progress.js` | the style sheet; the script that keeps the page of progress up to date |
 //!
 //! How it listens, [`listener`](super::listener) says.
@@ -21,14 +22,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::to_bytes;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next as Rest};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use jiff::Timestamp;
 use maud::Markup;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::Allowance;
@@ -38,8 +41,12 @@ use crate::config::{ListenerTls, Public, Settings};
 use crate::consent::address::{CALLBACK, ONBOARD};
 use crate::consent::{Desk, Ending, Next};
 use crate::secret::Secret;
+use crate::tenant::{Hooks, hook};
 use crate::tls::Tls;
+use crate::webhook::{self, Answer, Receiver};
 
+/// How long the body of a notification may take.
+const READ: Duration = Duration::from_secs(10);
 /// No page takes a body.
 const LARGEST_BODY: usize = 1024;
 /// How long a browser keeps the cookie, in seconds; the desk forgets it after an hour of rest.
@@ -53,6 +60,7 @@ pub struct PublicListener(Listener<Serving>);
 struct Serving {
     settings: Public,
     desk: Arc<Desk>,
+    receiver: Arc<Receiver>,
 }
 
 impl std::fmt::Debug for Serving {
@@ -76,8 +84,8 @@ impl Shown {
 impl PublicListener {
     /// Listens until `stop`. Must be called within a runtime.
     #[must_use]
-    pub fn start(settings: &Settings, desk: Arc<Desk>, stop: CancellationToken) -> Self {
-        Self(Listener::start(Serving { settings: settings.public.clone(), desk }, stop))
+    pub fn start(settings: &Settings, desk: Arc<Desk>, receiver: Arc<Receiver>, stop: CancellationToken) -> Self {
+        Self(Listener::start(Serving { settings: settings.public.clone(), desk, receiver }, stop))
     }
 
     /// The settings in effect, with the certificate that is shown now.
@@ -111,7 +119,7 @@ impl Offer for Serving {
     const ALLOWANCE: Allowance =
         Allowance { of: "customers' listener", connections: 256, stall: Duration::from_secs(30) };
     const SECTION: &'static str = "public";
-    const MISSED: &'static str = "the pages of consent";
+    const MISSED: &'static str = "the pages of consent and the webhook";
 
     fn listen(&self) -> Option<SocketAddr> {
         self.settings.listen
@@ -131,7 +139,12 @@ impl Offer for Serving {
     }
 
     fn router(&self, _: Option<watch::Receiver<Tls>>) -> Router {
-        let house = Arc::new(House { desk: Arc::clone(&self.desk), settings: self.settings.clone() });
+        let house = Arc::new(House {
+            desk: Arc::clone(&self.desk),
+            settings: self.settings.clone(),
+            receiver: Arc::clone(&self.receiver),
+            hooks: Hooks::of(&self.settings),
+        });
         let onboard = format!("{ONBOARD}/{{secret}}");
         let callback = format!("{CALLBACK}/{{cloud}}");
         Router::new()
@@ -139,6 +152,7 @@ impl Offer for Serving {
             .route(ONBOARD, get(progress))
             .route(&onboard, get(welcome).post(begin))
             .route(&callback, get(come_back))
+            .route(hook::PATH, any(notified))
             .route("/assets/style.css", get(style))
             .route("/assets/progress.js", get(script))
             .fallback(nothing)
@@ -152,6 +166,9 @@ impl Offer for Serving {
 struct House {
     desk: Arc<Desk>,
     settings: Public,
+    receiver: Arc<Receiver>,
+    /// What notifications must show, if there are any.
+    hooks: Option<Hooks>,
 }
 
 impl House {
@@ -207,6 +224,28 @@ async fn front(State(house): State<Arc<House>>) -> Response {
 
 async fn nothing(State(house): State<Arc<House>>) -> Response {
     page(404, pages::nothing(house.settings.organisation.as_deref(), house.settings.contact.as_deref()))
+}
+
+/// Whoever is not Microsoft finds nothing here.
+async fn notified(State(house): State<Arc<House>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let answer = match house.hooks.as_ref().filter(|_| head.method == Method::POST) {
+        None => Answer::Refused,
+        Some(hooks) => match house.receiver.recognise(hooks, text("webhook-authid")) {
+            Err(answer) => answer,
+            Ok(caller) => {
+                let body = timeout(READ, to_bytes(body, webhook::LARGEST)).await.ok().and_then(Result::ok);
+                let code = text("webhook-validationcode");
+                house.receiver.receive(caller, code, body.as_deref()).await
+            }
+        },
+    };
+    match answer {
+        Answer::Taken => StatusCode::OK.into_response(),
+        Answer::Busy => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")]).into_response(),
+        Answer::Refused => nothing(State(house)).await,
+    }
 }
 
 async fn style() -> Response {

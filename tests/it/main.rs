@@ -45,4 +45,5 @@ mod token;
 mod verify;
 mod volume;
 mod way;
+mod webhook;
 mod world;

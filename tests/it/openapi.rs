@@ -64,6 +64,10 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/tenants/{id}",
         "/v1/tenants/{id}/pause",
         "/v1/tenants/{id}/resume",
+        "/v1/tenants/{id}/subscriptions",
+        "/v1/tenants/{id}/subscriptions/{type}/start",
+        "/v1/tenants/{id}/subscriptions/{type}/stop",
+        "/v1/tenants/{id}/notifications",
         "/v1/invites",
         "/v1/invites/{id}",
     ];
@@ -170,6 +174,10 @@ async fn whom_the_listener_refuses_is_described() {
         client.delete(&one),
         client.post(format!("{one}/pause")),
         client.post(format!("{one}/resume")),
+        client.get(format!("{one}/subscriptions")),
+        client.post(format!("{one}/subscriptions/DLP.All/start")),
+        client.post(format!("{one}/subscriptions/DLP.All/stop")),
+        client.get(format!("{one}/notifications?content_type=DLP.All&since=2026-11-26T00:00:00Z")),
     ] {
         assert_eq!(status(request).await, 404);
     }
@@ -239,6 +247,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     let url = forwarded(world.store().join("admin.sock")).await;
     // Health and metrics are the listener's.
     let said = made_up(tools, url, &["--exclude-tag", "health", "--exclude-path", "/metrics"]).await;
-    assert!(said.contains("Tested: 21"), "{said}");
+    assert!(said.contains("Tested: 25"), "{said}");
     assert!(daemon.stop().await.success());
 }

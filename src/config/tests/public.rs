@@ -9,6 +9,8 @@ fn folder() -> Folder {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(["collector.example".to_owned()]).unwrap().self_signed(&key).unwrap();
     folder.private("p.pem", [certificate.pem(), key.serialize_pem()].concat());
+    folder.private("long.key", "0123456789abcdef0123456789abcdef\n");
+    folder.private("short.key", "0123456789abcdef\n");
     folder
 }
 
@@ -35,6 +37,19 @@ fn nothing_is_served_in_the_clear_and_links_need_an_address() {
         (
             "url = \"http://collector.example\"".to_owned(),
             Some("public.url: `http://collector.example` must begin with"),
+        ),
+        (format!("listen = \"127.0.0.1:8443\"\n{URL}webhook_key_file = \"long.key\""), None),
+        (
+            "listen = \"127.0.0.1:8443\"\nurl = \"http://localhost:8443\"\nwebhook_key_file = \"long.key\"".to_owned(),
+            Some("public.webhook_key_file: Microsoft sends notifications to an `https` address only"),
+        ),
+        (
+            format!("{URL}webhook_key_file = \"long.key\""),
+            Some("public.webhook_key_file: Microsoft sends notifications to an `https` address only: set `listen`"),
+        ),
+        (
+            format!("listen = \"127.0.0.1:8443\"\n{URL}webhook_key_file = \"short.key\""),
+            Some("public.webhook_key_file: the key in `short.key` must be 32 characters or more"),
         ),
         ("flow = \"v3\"".to_owned(), Some("public.flow: `v3` is not one of `v2` and `v1`; did you mean")),
         ("organisation = \"a\\nb\"".to_owned(), Some("public.organisation: write a line of text")),

@@ -59,6 +59,11 @@ fn the_shipped_file_has_every_key_at_its_default() {
     folder.private("operators-ca.pem", &OTHER.certificate);
     folder.private("public.pem", &GOOD.certificate);
     folder.private("public.key", &GOOD.key);
+    folder.private("webhook.key", "a key of thirty-two characters, no less".replace(' ', "-"));
+    // Without an address that Microsoft can reach, the key alone is refused.
+    let text = how.to_string().replace("webhook_key_file", "#webhook_key_file");
+    assert!(text.contains("#webhook_key_file"), "{text}");
+    folder.write("t.toml", text);
     let settings = folder.load().unwrap();
     assert_eq!(Network { roots: None, ..settings.network.clone() }, Network::default());
     assert_eq!(settings.token, TokenSettings::default());

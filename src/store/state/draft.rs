@@ -72,16 +72,16 @@ impl<'a> Draft<'a> {
             let key = place.key(tenant);
             if let Some(queued) = self.get(&key)? {
                 enqueued.known += 1;
-                // What cannot be understood is seen to when it is its turn.
-                if let Ok(queued) = records::decode_entry(&queued)
-                    && queued.blob.content_uri != blob.content_uri
+                // What cannot be understood is seen to when it is its turn. A notification says nothing new of what is known.
+                if tier != Tier::Webhook
+                    && let Ok(queued) = records::decode_entry(&queued)
+                    && let Some(entry) = listed_again(queued, tier, blob)
                 {
-                    let entry = readdressed(queued, blob.content_uri);
                     moved.push((key, place, entry.not_before, self.encoded(&entry)?));
                 }
                 continue;
             }
-            if new.contains_key(&key) || self.is_given_up(tenant, &blob)? {
+            if new.contains_key(&key) || self.is_given_up(tenant, &blob, tier)? {
                 enqueued.known += 1;
                 continue;
             }
@@ -111,11 +111,11 @@ impl<'a> Draft<'a> {
         Ok(enqueued)
     }
 
-    /// Whether the blob was given up at this address, for good.
-    fn is_given_up(&self, tenant: TenantId, blob: &ContentBlob) -> Result<bool, StoreError> {
+    /// Whether the blob was given up at this address, for good. A notification at another address changes nothing.
+    fn is_given_up(&self, tenant: TenantId, blob: &ContentBlob, tier: Tier) -> Result<bool, StoreError> {
         let Some(value) = self.get(&keys::letter(tenant, &blob.content_id))? else { return Ok(false) };
         let letter = records::decode_letter(&value);
-        Ok(letter.is_ok_and(|letter| letter.entry.blob.content_uri == blob.content_uri))
+        Ok(letter.is_ok_and(|letter| tier == Tier::Webhook || letter.entry.blob.content_uri == blob.content_uri))
     }
 
     fn encoded(&self, entry: &QueueEntry) -> Result<Vec<u8>, StoreError> {
@@ -148,11 +148,13 @@ impl<'a> Draft<'a> {
             return Ok(());
         };
         let mut entry = entry.clone();
-        // It failed at the address that it had when it was handed out, and has been listed at another one since.
-        if let Ok(queued) = records::decode_entry(&value)
-            && queued.blob.content_uri != entry.blob.content_uri
-        {
-            entry = readdressed(entry, queued.blob.content_uri);
+        if let Ok(queued) = records::decode_entry(&value) {
+            // A listing may have confirmed it since it was handed out.
+            entry.tier = queued.tier;
+            // It failed at the address that it had then, and has been listed at another one since.
+            if queued.blob.content_uri != entry.blob.content_uri {
+                entry = readdressed(entry, queued.blob.content_uri);
+            }
         }
         self.put(tenant, key, records::encode_entry(&entry));
         self.effects.push(Effect::Deferred(tenant, place, entry.not_before));
@@ -176,6 +178,22 @@ impl<'a> Draft<'a> {
             Effect::Added(tenant, place, entry)
         });
         Ok(())
+    }
+
+    /// Drops an entry that only a notification named. False if a listing has named it meanwhile: then it stays, and may be
+    /// handed out again.
+    pub(super) fn drop_unlisted(&mut self, tenant: TenantId, entry: &QueueEntry) -> Result<bool, StoreError> {
+        let place = super::place(entry);
+        let listed = match self.get(&place.key(tenant))? {
+            Some(value) => records::decode_entry(&value).is_ok_and(|queued| queued.tier != Tier::Webhook),
+            None => false,
+        };
+        if listed {
+            self.effects.push(Effect::Deferred(tenant, place, None));
+        } else {
+            self.complete(tenant, place)?;
+        }
+        Ok(!listed)
     }
 
     /// Gives the entry up: for good, or until it is listed again.
@@ -299,6 +317,18 @@ impl<'a> Draft<'a> {
         self.tenants.extend(tenant);
         self.changes_snapshot |= snapshot::holds(key);
     }
+}
+
+/// The entry as a listing has it now, if that says anything new: another address, or that it is there at all.
+fn listed_again(mut queued: QueueEntry, tier: Tier, blob: ContentBlob) -> Option<QueueEntry> {
+    let confirmed = queued.tier == Tier::Webhook;
+    let moved = queued.blob.content_uri != blob.content_uri;
+    if confirmed {
+        queued.tier = tier;
+        queued.blob.content_expiration = blob.content_expiration;
+        queued.blob.content_type = blob.content_type;
+    }
+    if moved || confirmed { Some(readdressed(queued, blob.content_uri)) } else { None }
 }
 
 /// The entry at another address, where it may be retrieved at once: the cloud's hosts were changed, as a rule.

@@ -82,10 +82,8 @@ impl EntryV1 {
     /// Which queue it is in, its key says.
     pub(in crate::store) fn entry(&self) -> Result<QueueEntry, Undecodable> {
         let content_type = content_type(self.content_type)?;
-        let tier = [Tier::Poll, Tier::Recent, Tier::Sweep]
-            .into_iter()
-            .find(|tier| *tier as u8 == self.tier)
-            .ok_or_else(|| Undecodable(format!("no tier has the code {}", self.tier)))?;
+        let tier =
+            Tier::from_code(self.tier).ok_or_else(|| Undecodable(format!("no tier has the code {}", self.tier)))?;
         Ok(QueueEntry {
             blob: ContentBlob {
                 content_id: self.content_id.as_str().into(),

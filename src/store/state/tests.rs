@@ -255,6 +255,45 @@ async fn what_is_set_aside_is_queued_when_it_is_listed_again() {
 }
 
 #[tokio::test]
+async fn what_only_a_notification_names_is_a_promise_once_a_listing_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(&dir);
+    let notify = async |blobs| state.enqueue(tenant(1), Tier::Webhook, blobs, noon()).await.unwrap();
+    let moved =
+        || ContentBlob { content_uri: "https://manage.office.com/elsewhere/a".to_owned(), ..blob("a", hours(1)) };
+    let both = || vec![blob("a", hours(1)), blob("b", hours(2))];
+    assert_eq!(notify(both()).await, Enqueued { new: 2, known: 0 });
+    assert_eq!(notify(vec![moved()]).await, Enqueued { new: 0, known: 1 }, "and it says nothing new");
+    let mut taken = take(&state, tenant(1), 9, noon()).await;
+    taken.sort_by_key(|entry| entry.blob.content_id.clone());
+    assert_eq!((ids(&taken), taken[0].tier), (vec!["a", "b"], Tier::Webhook));
+    assert_eq!(taken[0].blob, blob("a", hours(1)));
+
+    // It is listed while it is being retrieved.
+    assert_eq!(queue(&state, tenant(1), vec![blob("a", hours(1))]).await, Enqueued { new: 0, known: 1 });
+    assert!(!state.drop_unlisted(tenant(1), taken[0].clone()).await.unwrap());
+    assert!(state.drop_unlisted(tenant(1), taken[1].clone()).await.unwrap());
+    assert_eq!(state.queue_depth(tenant(1)).entries, 1);
+    assert_eq!(state.count_dead_letters(tenant(1)).await.unwrap(), 0);
+    let again = take(&state, tenant(1), 9, noon()).await;
+    assert_eq!((ids(&again), again[0].tier), (vec!["a"], Tier::Poll));
+    // Who was handed it before that does not make it a rumour again.
+    let rumour = QueueEntry { attempts: 1, not_before: Some(noon()), ..taken[0].clone() };
+    state.defer(tenant(1), rumour).await.unwrap();
+    let again = take(&state, tenant(1), 9, noon()).await;
+    assert_eq!((again[0].tier, again[0].attempts), (Tier::Poll, 1));
+
+    // What was dropped is queued when it is listed, and what was given up for good is not by a notification.
+    assert_eq!(queue(&state, tenant(1), vec![blob("b", hours(2))]).await, Enqueued { new: 1, known: 0 });
+    state.dead_letter(tenant(1), again[0].clone(), "gone", noon()).await.unwrap();
+    assert_eq!(notify(vec![moved()]).await, Enqueued { new: 0, known: 1 });
+    assert_eq!(queue(&state, tenant(1), vec![moved()]).await, Enqueued { new: 1, known: 0 });
+    state.close().await.unwrap();
+    let state = open(&dir);
+    assert_eq!(state.queue_depth(tenant(1)).entries, 2);
+}
+
+#[tokio::test]
 async fn what_is_listed_at_another_address_is_retrieved_from_there() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(&dir);

@@ -76,6 +76,12 @@ pub(super) enum Task {
         for_good: bool,
         answer: Answer<()>,
     },
+    /// Drops what only a notification named.
+    DropUnlisted {
+        tenant: TenantId,
+        entry: QueueEntry,
+        answer: Answer<bool>,
+    },
     /// These are listed wrongly.
     Refuse {
         tenant: TenantId,
@@ -739,6 +745,7 @@ impl Task {
             Self::DeadLetter { tenant, letter, for_good, answer } => {
                 waiting(answer, draft.dead_letter(tenant, &letter, for_good))
             }
+            Self::DropUnlisted { tenant, entry, answer } => waiting(answer, draft.drop_unlisted(tenant, &entry)),
             Self::Refuse { tenant, letters, answer } => waiting(answer, draft.refuse(tenant, &letters)),
             Self::Withdraw { tenant, ids, answer } => waiting(answer, draft.withdraw(tenant, ids)),
             Self::Put { tenant, key, value, answer } => waiting(answer, draft.set(tenant, key, value)),
@@ -751,6 +758,7 @@ impl Task {
         // Who does not wait any more needs no answer.
         match self {
             Self::Enqueue { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::DropUnlisted { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Refuse { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Withdraw { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Defer { answer, .. }

@@ -30,6 +30,7 @@ fn bench(token: TokenSource) -> Bench {
         tenant: of.id,
         content_types: of.content_types.clone(),
         collect: settings.collect,
+        webhook: None,
         client,
         token,
         store: shared.store.clone(),

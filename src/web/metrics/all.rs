@@ -2,7 +2,7 @@
 
 use super::page::{Page, moment_or_zero, number};
 use crate::content::ContentType;
-use crate::report::{ContentStatus, StatusSnapshot, TenantState, TenantStatus, Totals};
+use crate::report::{ContentStatus, NotificationFate, StatusSnapshot, TenantState, TenantStatus, Totals};
 use crate::retry::Stage;
 use crate::store::Sizes;
 
@@ -127,6 +127,12 @@ pub(super) fn totals(page: &mut Page, totals: &Totals, snapshot: &StatusSnapshot
         "tenantry_failures_total",
         "Attempts that met a trouble, by stage.",
         Stage::ALL.map(|stage| ([("stage", stage.as_str())], totals.failures.get(&stage).copied().unwrap_or(0))),
+    );
+    page.counters(
+        "tenantry_notifications_total",
+        "Notifications that were refused, and blobs that notifications named, by what became of them.",
+        NotificationFate::ALL
+            .map(|fate| ([("outcome", fate.as_str())], totals.notifications.get(&fate).copied().unwrap_or(0))),
     );
     page.counter("tenantry_throttled_total", "Answers by which the service throttled a tenant.", totals.throttled);
     page.counter("tenantry_restarts_total", "Restarts of a tenant's tasks after a panic.", totals.restarts);

@@ -22,10 +22,11 @@ use crate::blob::BlobSpec;
 use crate::content_type::ContentType;
 use crate::entra::registration::Registration;
 use crate::faults::Fault;
+use crate::hooks::{HookChange, HookSeen};
 use crate::http::{Request, Response};
 use crate::ledger::Ledger;
 use crate::records::Recipe;
-use crate::scenario::{App, Consent, Entra, Forgery, Person, Tenant};
+use crate::scenario::{App, Consent, Der, Entra, Forgery, Person, Tenant};
 use crate::world::{Host, SubscriptionStatus, World};
 
 /// A change of the running cloud.
@@ -84,6 +85,22 @@ pub enum Command {
         content_type: ContentType,
         /// Its new status.
         status: SubscriptionStatus,
+    },
+    /// Does something to a webhook, of which nobody is told.
+    ChangeHook {
+        /// The tenant.
+        tenant: Uuid,
+        /// Of which subscription.
+        content_type: ContentType,
+        /// What.
+        change: HookChange,
+    },
+    /// Lets notifications be lost, or come late.
+    SetNotices {
+        /// Whether all of them are lost.
+        lose: bool,
+        /// By how many milliseconds they are late.
+        late_ms: u64,
     },
     /// Changes a tenant's request budget.
     SetBudget {
@@ -247,6 +264,28 @@ impl Control {
         self.apply(Command::SetSubscription { tenant, content_type, status });
     }
 
+    /// Does something to a webhook, of which nobody is told.
+    pub fn change_hook(&self, tenant: Uuid, content_type: ContentType, change: HookChange) {
+        self.apply(Command::ChangeHook { tenant, content_type, change });
+    }
+
+    /// Lets notifications be lost, or come late.
+    pub fn set_notices(&self, lose: bool, late: Duration) {
+        self.apply(Command::SetNotices { lose, late_ms: u64::try_from(late.as_millis()).unwrap_or(u64::MAX) });
+    }
+
+    /// The webhook of a subscription, if it has one.
+    #[must_use]
+    pub fn hook(&self, tenant: Uuid, content_type: ContentType) -> Option<HookSeen> {
+        let now = self.world.clock.now();
+        self.world.lock().hook(tenant, content_type, now)
+    }
+
+    /// Trusts these authorities, and no others, for what webhooks show.
+    pub fn trust_hooks_of(&self, roots: impl IntoIterator<Item = Der>) {
+        self.world.lock().service.notices.roots = roots.into_iter().collect();
+    }
+
     /// Changes a tenant's request budget.
     pub fn set_budget(&self, tenant: Uuid, requests_per_minute: Option<u32>) {
         self.apply(Command::SetBudget { tenant, requests_per_minute });
@@ -324,6 +363,11 @@ fn apply(world: &World, command: Command) -> Outcome {
         Command::ClearFaults(tenant) => state.faults.clear(tenant),
         Command::SetSubscription { tenant, content_type, status } => {
             state.set_subscription(tenant, content_type, status, now);
+        }
+        Command::ChangeHook { tenant, content_type, change } => state.change_hook(tenant, content_type, change, now),
+        Command::SetNotices { lose, late_ms } => {
+            state.service.notices.lose = lose;
+            state.service.notices.late_ms = late_ms;
         }
         Command::ExpireBlobs(numbers) => {
             for number in numbers {

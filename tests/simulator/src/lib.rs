@@ -10,7 +10,7 @@
 //! - [`Ledger`]: what it has offered and seen, to compare a collector's result with.
 //!
 //! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity` (the two services), `records` (made-up
-//! audit records), `world` and `feeds` (the state and its content), `front` (routing, books), `spoil` (what faults do to
+//! audit records), `world` and `feeds` (the state and its content), `front` (routing, books), `hooks` (notifications), `spoil` (what faults do to
 //! answers), `custody` (who may see a credential).
 //!
 //! **Guarantees.** Bodies are functions of the scenario's seed and the blob's place in its feed. Memory does not grow
@@ -42,6 +42,7 @@ mod entra;
 mod faults;
 mod feeds;
 mod front;
+mod hooks;
 mod http;
 mod ledger;
 mod records;
@@ -61,12 +62,13 @@ pub use control::{Command, Control, Outcome};
 pub use faults::{
     BadEntry, BadJson, Effect, Endpoint, ErrorBody, Fault, LeftOut, Point, Throttle, ThrottleShape, When,
 };
+pub use hooks::{HookChange, HookSeen};
 pub use ledger::{ConsentAsked, Ledger, Redemption, Remark, Seen, SignIn, TenantBook, TokenRequest, Verdict};
 pub use records::{Departure, Insert, Recipe};
 pub use scenario::{
     ACTIVITY_READ, ACTIVITY_READ_DLP, App, CONSUMERS, Consent, ConsentError, Der, Entra, Federated, Feed, Forgery,
-    Gzip, Issuer, Jwk, ManagedIdentity, PERSONAL_ACCOUNT, Person, Quirks, Replication, Scenario, Secret, Service,
-    TOKEN_EXCHANGE, Tenant, TenantMismatch,
+    Gzip, Issuer, Jwk, ManagedIdentity, Notices, PERSONAL_ACCOUNT, Person, Quirks, Replication, Scenario, Secret,
+    Service, TOKEN_EXCHANGE, Tenant, TenantMismatch,
 };
 pub use world::{Host, SubscriptionStatus};
 
@@ -113,6 +115,7 @@ impl Cloud {
             }
             runtime.spawn(foreign.serve(Arc::new(Foreign { world: Arc::clone(&world) }))?);
             runtime.spawn(make_live_content(Arc::clone(&world)));
+            runtime.spawn(hooks::notify(Arc::clone(&world)));
         }
         Ok(Cloud { world, runtime: Some(runtime) })
     }

@@ -15,6 +15,7 @@ use crate::content_type::ContentType;
 use crate::entra::registration::Registration;
 use crate::entra::{Code, Keyring, Replicating};
 use crate::faults::Faults;
+use crate::hooks::{Attempts, Hook};
 use crate::http::{Door, Latch};
 use crate::ledger::{Book, Ledger};
 use crate::scenario::{
@@ -133,7 +134,9 @@ pub(crate) struct TenantState {
 #[derive(Default)]
 pub(crate) struct Subscription {
     pub(crate) status: SubscriptionStatus,
-    pub(crate) webhook: Option<serde_json::Value>,
+    pub(crate) webhook: Option<Hook>,
+    /// What the webhooks that it has had were told.
+    pub(crate) attempts: Attempts,
     pub(crate) last_start: Option<Timestamp>,
     /// Since when it has been stopped.
     pub(crate) stopped: Option<Timestamp>,

@@ -9,6 +9,7 @@ use super::Call;
 use super::answers::{error, usual_message};
 use super::encoding;
 use super::window::{Allowed, Refused, Window, window};
+use crate::blob::Blob;
 use crate::clock::{with_millis, with_ticks};
 use crate::content_type::ContentType;
 use crate::http::{Body, Request, Response};
@@ -60,16 +61,7 @@ pub(super) fn list(call: &Call<'_>) -> Response {
             continue;
         };
         named.push(blob.number);
-        entries.push(Entry {
-            uri: format!(
-                "{}/api/v1.0/{}/activity/feed/audit/{}",
-                call.world.hosts.management, call.tenant, blob.content_id
-            ),
-            id: blob.content_id.clone(),
-            content_type,
-            created: with_millis(blob.content_created),
-            expiration: with_millis(blob.content_expiration),
-        });
+        entries.push(entry(blob, &call.world.hosts.management));
     }
     let mut response = Response { lists: named, ..Response::json(200, &entries) };
     if let Some(last) = page.last().filter(|_| numbers.len() > size).and_then(|n| state.blob(*n)) {
@@ -196,11 +188,69 @@ fn subscribed(state: &State, call: &Call<'_>, content_type: ContentType) -> Resu
     }
 }
 
-/// `subscriptions/notifications`. This cloud sends none, so there are none to list.
+/// An entry of a history of notifications.
+#[derive(Serialize)]
+struct Notified {
+    #[serde(flatten)]
+    entry: Entry,
+    #[serde(rename = "notificationSent")]
+    sent: String,
+    #[serde(rename = "notificationStatus")]
+    status: &'static str,
+}
+
+/// `subscriptions/notifications`: the attempts to tell a webhook, in their order.
 pub(super) fn notifications(call: &Call<'_>) -> Response {
-    match asked(call).and_then(|(content_type, _)| subscribed(&call.world.lock(), call, content_type)) {
-        Ok(()) => Response::json(200, &json!([])),
-        Err(response) => *response,
+    let (content_type, window) = match asked(call) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    let state = call.world.lock();
+    if let Err(response) = subscribed(&state, call, content_type) {
+        return *response;
+    }
+    let after = match call.parameters.get("nextpage").map(|token| token.parse::<usize>()) {
+        None => 0,
+        Some(Ok(place)) => place,
+        Some(Err(_)) => return error(400, "AF20031", "Invalid nextPage Input."),
+    };
+    let size = state.service.page_size.max(1);
+    let attempts = state.tenants.get(&call.tenant).and_then(|t| t.subscriptions.get(&content_type));
+    let attempts = attempts.into_iter().flat_map(|subscription| &subscription.attempts);
+    let attempts: Vec<_> =
+        attempts.filter(|attempt| attempt.at >= window.start && attempt.at < window.end).skip(after).collect();
+    let page: Vec<Notified> = attempts
+        .iter()
+        .take(size)
+        .filter_map(|attempt| {
+            let entry = entry(state.blob(attempt.blob)?, &call.world.hosts.management);
+            let status = if attempt.reached { "success" } else { "failed" };
+            Some(Notified { entry, sent: with_millis(attempt.at), status })
+        })
+        .collect();
+    let response = Response::json(200, &page);
+    if attempts.len() <= size {
+        return response;
+    }
+    let link = format!(
+        "{}/api/v1.0/{}/activity/feed/subscriptions/notifications?contenttype={content_type}&endtime={}&starttime={}&nextpage={}",
+        call.world.hosts.management,
+        call.tenant,
+        with_ticks(window.end),
+        with_ticks(window.start),
+        after + size
+    );
+    response.header(&state.service.next_page_header.clone(), link)
+}
+
+/// A blob as lists name it.
+fn entry(blob: &Blob, management: &str) -> Entry {
+    Entry {
+        uri: format!("{management}/api/v1.0/{}/activity/feed/audit/{}", blob.tenant, blob.content_id),
+        id: blob.content_id.clone(),
+        content_type: blob.content_type,
+        created: with_millis(blob.content_created),
+        expiration: with_millis(blob.content_expiration),
     }
 }
 

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 
 use super::Call;
 use super::answers::{error, in_words, usual_message};
 use crate::clock::shift;
 use crate::content_type::ContentType;
+use crate::hooks::{self, Hook, Wanted};
 use crate::http::Response;
 use crate::ledger::{Scope, Wait};
 use crate::world::SubscriptionStatus;
@@ -21,8 +24,8 @@ pub(super) fn start(call: &Call<'_>) -> Response {
     if call.request.method != "POST" {
         return Response::empty(405);
     }
-    let webhook = match webhook(&call.request.body, call.now) {
-        Ok(webhook) => webhook,
+    let wanted = match webhook(&call.request.body, call.now) {
+        Ok(wanted) => wanted,
         Err(response) => return *response,
     };
     let mut state = call.world.lock();
@@ -62,13 +65,34 @@ pub(super) fn start(call: &Call<'_>) -> Response {
     if !audit_log {
         return audit_log_off(call, content_type);
     }
-    if subscription.status == SubscriptionStatus::Enabled && subscription.webhook == webhook {
+    let same = match (&subscription.webhook, &wanted) {
+        (Some(hook), Some(wanted)) => hook.is(wanted, call.now),
+        (None, None) => true,
+        _ => false,
+    };
+    if subscription.status == SubscriptionStatus::Enabled && same {
         return error(400, "AF20024", usual_message("AF20024"));
     }
-    subscription.webhook.clone_from(&webhook);
+    if let Some(wanted) = &wanted {
+        let roots = state.service.notices.roots.clone();
+        drop(state);
+        // The hook answers while the start waits.
+        let validated = block_in_place(|| Handle::current().block_on(hooks::validate(&roots, wanted)));
+        if let Err(why) = validated {
+            let text = format!("The webhook endpoint ({}) could not be validated. {why}", wanted.address);
+            return error(400, "AF20021", &text);
+        }
+        state = call.world.lock();
+    }
+    let Some(tenant) = state.tenants.get_mut(&call.tenant) else {
+        return error(400, "AF20011", usual_message("AF20011"));
+    };
+    let subscription = tenant.subscriptions.entry(content_type).or_default();
+    subscription.webhook = wanted.map(|wanted| Hook::new(wanted, call.claims.appid.clone(), call.now));
     subscription.limps_until = subscription.stopped.map(|_| shift(call.now, limp));
+    let shown = subscription.webhook.as_ref().map(|hook| hook.shown(call.now));
     state.set_subscription(call.tenant, content_type, SubscriptionStatus::Enabled, call.now);
-    Response::json(200, &json!({ "contentType": content_type, "status": "enabled", "webhook": webhook }))
+    Response::json(200, &json!({ "contentType": content_type, "status": "enabled", "webhook": shown }))
 }
 
 /// What the service says of a tenant without unified audit log: a sentence for a code.
@@ -85,7 +109,7 @@ fn audit_log_off(call: &Call<'_>, content_type: ContentType) -> Response {
     error(400, &code, &message)
 }
 
-fn webhook(body: &[u8], now: jiff::Timestamp) -> Result<Option<Value>, Box<Response>> {
+fn webhook(body: &[u8], now: jiff::Timestamp) -> Result<Option<Wanted>, Box<Response>> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
@@ -101,11 +125,20 @@ fn webhook(body: &[u8], now: jiff::Timestamp) -> Result<Option<Value>, Box<Respo
             format!("The webhook endpoint ({address}) could not be validated. The address must begin with HTTPS.");
         return Err(error(400, "AF20021", &text).into());
     }
-    let expiration = webhook["expiration"].as_str().filter(|e| !e.is_empty());
-    if let Some(past) = expiration.and_then(|e| e.parse::<jiff::Timestamp>().ok()).filter(|e| *e < now) {
-        return Err(error(400, "AF20003", &format!("Expiration {past} provided is set to past date and time.")).into());
-    }
-    Ok(Some(json!({ "status": "enabled", "address": address, "authId": webhook["authId"], "expiration": expiration })))
+    let text = |name: &str| webhook[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let expiration = match text("expiration").map(|text| text.parse::<jiff::Timestamp>()) {
+        None => None,
+        Some(Ok(time)) if time >= now => Some(time),
+        Some(Ok(past)) => {
+            let text = format!("Expiration {past} provided is set to past date and time.");
+            return Err(error(400, "AF20003", &text).into());
+        }
+        Some(Err(_)) => {
+            let text = "Invalid parameter type: expiration. Expected type: datetime";
+            return Err(error(400, "AF20002", text).into());
+        }
+    };
+    Ok(Some(Wanted { address: address.to_owned(), auth_id: text("authId"), expiration }))
 }
 
 /// `subscriptions/stop`.
@@ -127,6 +160,11 @@ pub(super) fn stop(call: &Call<'_>) -> Response {
         return error(400, "AF20022", usual_message("AF20022"));
     }
     state.set_subscription(call.tenant, content_type, SubscriptionStatus::None, call.now);
+    if let Some(subscription) =
+        state.tenants.get_mut(&call.tenant).and_then(|tenant| tenant.subscriptions.get_mut(&content_type))
+    {
+        subscription.webhook = None;
+    }
     Response::empty(200)
 }
 
@@ -143,7 +181,8 @@ pub(super) fn list(call: &Call<'_>) -> Response {
         .filter(|(_, s)| s.status != SubscriptionStatus::None)
         .map(|(content_type, subscription)| {
             let status = if subscription.status == SubscriptionStatus::Enabled { "enabled" } else { "disabled" };
-            let mut entry = json!({ "contentType": content_type, "status": status, "webhook": subscription.webhook });
+            let hook = subscription.webhook.as_ref().map(|hook| hook.shown(call.now));
+            let mut entry = json!({ "contentType": content_type, "status": status, "webhook": hook });
             if sparse && status == "enabled" {
                 entry.as_object_mut().map(|e| e.remove("status"));
             }

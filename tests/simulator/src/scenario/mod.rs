@@ -323,6 +323,32 @@ pub struct Service {
     pub wait_grace_ms: u64,
     /// Most requests remembered one by one in the ledger; counts have no limit.
     pub request_log: usize,
+    /// How webhooks are notified.
+    pub notices: Notices,
+}
+
+/// How webhooks are notified.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notices {
+    /// The authorities whose certificates a webhook may show; without one, no webhook is reached.
+    pub roots: Vec<Der>,
+    /// Whether all notifications are lost.
+    pub lose: bool,
+    /// By how many milliseconds notifications come later than their content.
+    pub late_ms: u64,
+    /// How often a notification is sent that is not answered with 200.
+    pub attempts: u32,
+    /// How long before the second time, in milliseconds; twice as long before the next, and so on.
+    pub retry_ms: u64,
+    /// After so many notifications in a row that did not reach it a webhook is disabled.
+    pub failures: u32,
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        Self { roots: Vec::new(), lose: false, late_ms: 0, attempts: 3, retry_ms: 500, failures: 3 }
+    }
 }
 
 impl Default for Service {
@@ -349,6 +375,7 @@ impl Default for Service {
             latency_ms: 0,
             wait_grace_ms: 300,
             request_log: 20_000,
+            notices: Notices::default(),
         }
     }
 }
