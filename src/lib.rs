@@ -40,6 +40,7 @@
 //! - [`config`]: the configuration as written, merged and validated.
 //! - [`token`]: certificates, client assertions, federated tokens, the token endpoint and the renewal loop.
 //! - [`activity`]: the Management Activity API on the wire. It retries nothing.
+//! - [`graph`]: Graph's service communications on the wire. It retries nothing either.
 //! - [`store`]: what is kept, and how it survives. Nothing else names sled.
 //! - [`event`]: the identities of what an operator filters or alerts on in the journal.
 //! - [`report`]: what the operator is told.
@@ -70,6 +71,7 @@ pub mod tls;
 pub mod config;
 pub mod token;
 pub mod activity;
+pub mod graph;
 pub mod store;
 pub mod event;
 pub mod report;

@@ -83,6 +83,13 @@ impl Settings {
         writeln!(out, "concurrency = {}", collect.concurrency)?;
         writeln!(out, "max_blob_size = {}\n", quoted(&size::display(collect.max_blob_bytes)))?;
 
+        let health = &self.health;
+        writeln!(out, "[health]")?;
+        writeln!(out, "enabled = {}", health.enabled)?;
+        writeln!(out, "poll_interval = {}", span(health.poll_interval))?;
+        writeln!(out, "overlap = {}", span(health.overlap))?;
+        writeln!(out, "sweep_interval = {}\n", span(health.sweep_interval))?;
+
         writeln!(out, "[store]")?;
         writeln!(out, "path = {}", quoted_path(&self.store.path))?;
         writeln!(out, "partition_size = {}", quoted(&size::display(self.store.partition_bytes)))?;
