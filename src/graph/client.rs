@@ -18,7 +18,7 @@ use super::page::{self, Page, PageLink};
 use super::refusal::{self, Refusal};
 use crate::clock::ServiceTime;
 use crate::cloud::Cloud;
-use crate::http::headers::retry_after;
+use crate::http::headers::{date, retry_after};
 use crate::http::room::{Place, SMALL, Share};
 use crate::http::{Http, host_of};
 use crate::token::AccessToken;
@@ -44,6 +44,12 @@ impl GraphClient {
     #[must_use]
     pub fn new(cloud: Arc<Cloud>, http: Http, time: Arc<ServiceTime>) -> Self {
         Self { address: Address(cloud), http, time, share: Share::default() }
+    }
+
+    /// The address of a list.
+    #[must_use]
+    pub fn address_of(&self, list: List) -> String {
+        self.address.list(list, None).into()
     }
 
     /// The first page of a list: of all its items, or of those that have changed at or after `since`.
@@ -94,10 +100,11 @@ impl GraphClient {
         let operation = Operation::List(list);
         trail.push(url.as_str().to_owned());
         let response = self.send(operation, url, token).await?;
+        let date = date(response.headers());
         let (bytes, place) = self.read(operation, response).await?;
         let (items, next) =
             page::read(&bytes, list, trail).map_err(|source| GraphError::Malformed { operation, source })?;
-        Ok(Page { items, next, _place: place })
+        Ok(Page { items, next, date, _place: place })
     }
 
     /// The whole answer, and the room that it takes: no more than [`SMALL`] bytes before it has one for a large answer.

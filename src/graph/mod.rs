@@ -20,7 +20,8 @@
 //!   service communications. An `@odata.nextLink` that says otherwise is refused before anything is sent.
 //! - An item is handed on as the bytes that were sent.
 //! - Nothing that Graph sends makes this module allocate more than its limits or panic.
-//! - The `Date` of an answer is shown to nobody: the time by which audit content is collected is that of its own service.
+//! - The `Date` of an answer is not shown to [`ServiceTime`](crate::clock::ServiceTime): the time by which audit content
+//!   is collected is that of its own service.
 
 mod address;
 pub mod client;

@@ -22,6 +22,8 @@ pub struct Page {
     pub items: Vec<Item>,
     /// Where it goes on.
     pub next: Option<PageLink>,
+    /// When it was answered, by Graph's own clock.
+    pub date: Option<Timestamp>,
     /// The room that it takes.
     pub(super) _place: Place,
 }
