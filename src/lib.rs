@@ -48,6 +48,7 @@
 //!   retrieval, subscriptions.
 //! - [`upkeep`]: looking after the disk.
 //! - [`doctor`]: why no data arrives, link by link.
+//! - [`health`]: what Microsoft says of its services, put together from the revisions that are kept.
 //! - [`export`]: records as text, the same for the daemon and the command line.
 //! - [`consent`]: invites, sign-in, consent and proof: how a tenant comes without anybody typing its id.
 //! - [`web`]: the admin socket, the operators' listener, and the customers' pages.
@@ -78,6 +79,7 @@ pub mod report;
 pub mod tenant;
 pub mod upkeep;
 pub mod doctor;
+pub mod health;
 pub mod export;
 pub mod consent;
 pub mod web;

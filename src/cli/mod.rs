@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod exit;
 pub mod export;
 mod expiry;
+pub mod health;
 mod heartbeat;
 pub mod manual;
 pub mod moment;
@@ -83,6 +84,8 @@ pub enum Command {
     Reload(reload::ReloadArgs),
     /// Show how each tenant is doing
     Status(status::StatusArgs),
+    /// Show what Microsoft says of its services: their state, issues, the Message Center
+    Health(health::HealthArgs),
     /// Say who is collected: list, show, add, remove, pause and resume tenants
     Tenant(tenant::TenantArgs),
     /// Find out why no data arrives, and what to do about it
@@ -137,6 +140,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Cert(args) => cert::cert(&config, &args).await,
             Command::Reload(args) => reload::reload(&config, args).await,
             Command::Status(args) => status::status(&config, args).await,
+            Command::Health(args) => health::health(&config, args).await,
             Command::Doctor(args) => doctor::doctor(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,
