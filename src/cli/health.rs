@@ -66,6 +66,9 @@ pub async fn health(config: &Path, args: HealthArgs) -> anyhow::Result<Exit> {
         }
         Source::Store => {
             let Some(store) = opening::to_read(&place.client, "tenantry health").await? else {
+                for tenant in tenants {
+                    shown.tenant(&names, tenant, Health::default())?;
+                }
                 return shown.finish();
             };
             let now = SystemClock.now();

@@ -73,7 +73,9 @@ fn assert_kept(world: &World, ledger: &Ledger) {
 }
 
 /// Waits until the program shows that.
-async fn wait_shown(world: &World, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+async fn wait_shown(world: &World, daemon: &mut Daemon, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+    // Until it answers, it holds a store that nobody else may open.
+    daemon.wait("it answers", |_| true).await;
     let start = std::time::Instant::now();
     loop {
         let health = shown(world, &["--history"]);
@@ -111,7 +113,9 @@ async fn it_shows_how_services_stand_and_what_changed_with_the_daemon_and_withou
     announce(&world, 2);
     let mut daemon = world.run();
     let all = |health: &Value| ids(&health["issues"]).len() == 2 && ids(&health["messages"]).len() == 2;
-    let health = wait_shown(&world, "two of each", |health| all(health) && ids(&health["services"]).len() == 3).await;
+    let health =
+        wait_shown(&world, &mut daemon, "two of each", |health| all(health) && ids(&health["services"]).len() == 3)
+            .await;
     assert_eq!(health["services"][0]["status"], "serviceOperational", "{health:#}");
     control.set_service(tenant_id(1), "Exchange", "serviceDegradation");
     control.announce(
@@ -122,7 +126,7 @@ async fn it_shows_how_services_stand_and_what_changed_with_the_daemon_and_withou
     let ill = |health: &Value| {
         ids(&health["issues"]) == ["EX0000"] && health["services"][0]["status"] == "serviceDegradation"
     };
-    let health = wait_shown(&world, "one resolved and a service that is ill", ill).await;
+    let health = wait_shown(&world, &mut daemon, "one resolved and a service that is ill", ill).await;
     let changed = |field: &str| {
         let changes =
             health["changes"].as_array().unwrap().iter().flat_map(|change| change["fields"].as_array().unwrap());
@@ -193,7 +197,7 @@ async fn a_next_page_on_another_host_is_told_and_gets_no_token() {
     let cause = status["tenants"][0]["trouble"]["cause"].as_str().unwrap();
     assert!(cause.contains(&world.cloud.foreign_url()) && cause.contains("not on the Graph host"), "{cause}");
     // What the page held is not lost with the link, and the other lists go on.
-    let health = wait_shown(&world, "issues and messages", |health| {
+    let health = wait_shown(&world, &mut daemon, "issues and messages", |health| {
         ids(&health["issues"]).len() == 3 && ids(&health["messages"]).len() == 3
     })
     .await;
@@ -215,7 +219,7 @@ async fn without_the_role_for_health_messages_go_on_and_the_reason_is_told() {
     let status = daemon.wait("it is told", told).await;
     let trouble = &status["tenants"][0]["trouble"];
     assert!(trouble["cause"].as_str().unwrap().contains(HEALTH_READ) && trouble["needs_operator"] == true, "{trouble}");
-    let health = wait_shown(&world, "messages", |health| ids(&health["messages"]).len() == 2).await;
+    let health = wait_shown(&world, &mut daemon, "messages", |health| ids(&health["messages"]).len() == 2).await;
     assert_eq!((&health["issues"], &health["services"]), (&json!([]), &json!([])));
     assert!(
         health["troubles"].as_array().unwrap().iter().all(|known| known["kind"] == "graph_role_missing"),
@@ -252,7 +256,7 @@ async fn a_wait_is_obeyed_and_stops_no_audit_records() {
         .await;
     assert!(daemon.stop().await.success());
     let mut daemon = world.run();
-    wait_shown(&world, "messages", |health| ids(&health["messages"]).len() == 2).await;
+    wait_shown(&world, &mut daemon, "messages", |health| ids(&health["messages"]).len() == 2).await;
     daemon.wait("no trouble is left", |status| status["tenants"][0]["trouble"].is_null()).await;
     assert!(daemon.stop().await.success());
     assert_no_violations(&world.cloud.ledger());

@@ -61,6 +61,7 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/store/backup",
         "/v1/tenants",
         "/v1/tenants/{id}",
+        "/v1/tenants/{id}/health",
         "/v1/tenants/{id}/pause",
         "/v1/tenants/{id}/resume",
         "/v1/invites",

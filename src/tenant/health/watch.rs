@@ -70,6 +70,8 @@ async fn take_turns(station: &Station) {
                 take(station, *list, turn).await;
             }
         }
+        // The token that was got to list with is none that brings another role.
+        tokens.mark_unchanged();
         station.waits.forget_over().await;
         let next = turns.values().map(|turn| turn.due).min().unwrap_or_else(Instant::now);
         tokio::select! {
