@@ -213,7 +213,7 @@ impl Fold {
                 Some(Shown::Issue(_, true) | Shown::Message(..)) | None => {}
             }
         }
-        health.services.sort_by(|one, other| one.service.to_lowercase().cmp(&other.service.to_lowercase()));
+        health.services.sort_by_cached_key(|service| service.service.to_lowercase());
         health.issues.sort_by(|one, other| (other.modified, &other.id).cmp(&(one.modified, &one.id)));
         health.messages.sort_by(|one, other| (other.modified, &other.id).cmp(&(one.modified, &one.id)));
         if let Some(changes) = &mut health.changes {

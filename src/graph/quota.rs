@@ -36,13 +36,11 @@ impl Quota {
             let earliest = self.0.len().checked_sub(*most).and_then(|at| self.0.get(at))?;
             Some(*earliest + *span).filter(|free| *free > now)
         };
-        match LIMITS.iter().filter_map(full).max() {
-            Some(free) => Err(free),
-            None => {
-                self.0.push_back(now);
-                Ok(())
-            }
+        if let Some(free) = LIMITS.iter().filter_map(full).max() {
+            return Err(free);
         }
+        self.0.push_back(now);
+        Ok(())
     }
 }
 
