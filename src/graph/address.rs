@@ -48,15 +48,6 @@ impl Address {
         url
     }
 
-    /// A file that hangs on an item, such as the report of an incident.
-    pub(super) fn file(&self, list: List, id: &str, name: &str) -> Option<Url> {
-        let mut url = self.0.graph.clone();
-        url.set_path(BASE);
-        let whole = !id.is_empty() && !matches!(id, "." | "..") && id.len() <= LONGEST;
-        url.path_segments_mut().ok().filter(|_| whole)?.extend([list.path(), id, name]);
-        Some(url)
-    }
-
     /// A link to a further page of a list, if it may see the token.
     pub(super) fn next(&self, list: List, text: &str) -> Result<Url, Foreign> {
         if text.len() > LONGEST {
@@ -85,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_files_are_addressed_as_documented() {
+    fn lists_are_addressed_as_documented() {
         let since = Some("2025-01-25T00:00:00.5Z".parse().unwrap());
         let base = format!("{HOST}{BASE}");
         for (list, since, expected) in [
@@ -95,10 +86,6 @@ mod tests {
         ] {
             assert_eq!(address().list(list, since).as_str(), expected);
         }
-        let report = |id| address().file(List::Issues, id, "incidentReport").map(String::from);
-        assert_eq!(report("EX226792").as_deref(), Some(&*format!("{base}/issues/EX226792/incidentReport")));
-        assert_eq!(report("../x?y").as_deref(), Some(&*format!("{base}/issues/..%2Fx%3Fy/incidentReport")));
-        assert_eq!((report(""), report("..")), (None, None));
     }
 
     #[test]

@@ -25,8 +25,6 @@ use crate::token::AccessToken;
 
 /// The largest page: a hundred posts of the Message Center have a megabyte or two.
 const PAGE: u64 = 16 << 20;
-/// The largest file.
-const FILE: u64 = 512 << 20;
 /// How long an answer may take to come once it has a place, and again once it has one for a large answer.
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -59,35 +57,13 @@ impl GraphClient {
 
     /// A further page.
     pub async fn next(&self, token: &AccessToken, link: &PageLink) -> Result<Page, GraphError> {
-        let operation = Operation::List(link.list);
+        let operation = Operation(link.list);
         let url = self.address.next(link.list, &link.text);
         let url = url.map_err(|why| GraphError::foreign(operation, &link.text, why))?;
         if link.is_endless() {
             return Err(GraphError::PageLoop { operation, page: link.page() });
         }
         self.page(token, link.list, url, link.trail.clone()).await
-    }
-
-    /// The report of an incident, or the archive of a message's attachments: handed on as it comes. `None`: the id names
-    /// nothing that can be asked for.
-    pub async fn file(
-        &self,
-        token: &AccessToken,
-        list: List,
-        id: &str,
-        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
-    ) -> Result<Option<std::io::Result<u64>>, GraphError> {
-        let operation = Operation::File(list);
-        let name = if list == List::Messages { "attachmentsArchive" } else { "incidentReport" };
-        let Some(url) = self.address.file(list, id, name) else { return Ok(None) };
-        let mut response = self.send(operation, url, token).await?;
-        let mut received = 0;
-        while let Some(chunk) = chunk(operation, &mut response, &mut received, FILE).await? {
-            if let Err(error) = take(&chunk) {
-                return Ok(Some(Err(error)));
-            }
-        }
-        Ok(Some(Ok(received)))
     }
 
     async fn page(
@@ -97,7 +73,7 @@ impl GraphClient {
         url: Url,
         mut trail: Vec<String>,
     ) -> Result<Page, GraphError> {
-        let operation = Operation::List(list);
+        let operation = Operation(list);
         trail.push(url.as_str().to_owned());
         let response = self.send(operation, url, token).await?;
         let date = date(response.headers());
@@ -139,8 +115,9 @@ impl GraphClient {
 
     /// Sends the request; an answer that is not a success becomes an error.
     async fn send(&self, operation: Operation, url: Url, token: &AccessToken) -> Result<Response, GraphError> {
-        let pool = if matches!(operation, Operation::File(_)) { &self.http.blobs } else { &self.http.control };
-        let response = pool
+        let response = self
+            .http
+            .control
             .request(reqwest::Method::GET, url)
             .header(ACCEPT, const { HeaderValue::from_static("application/json") })
             .header(ACCEPT_ENCODING, const { HeaderValue::from_static("identity") })

@@ -14,32 +14,13 @@ use crate::retry::Advice;
 /// How much is told of what a parser says.
 const MALFORMED: usize = 200;
 
-/// What was asked of Graph.
+/// What was asked of Graph: listing, the first page or a further one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// Listing, the first page or a further one.
-    List(List),
-    /// Fetching a file that hangs on an item of the list.
-    File(List),
-}
-
-impl Operation {
-    /// The role that it needs.
-    #[must_use]
-    pub const fn role(self) -> &'static str {
-        match self {
-            Self::List(list) | Self::File(list) => list.role(),
-        }
-    }
-}
+pub struct Operation(pub List);
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::List(list) => write!(f, "listing {list}"),
-            Self::File(List::Messages) => f.write_str("fetching a message's attachments"),
-            Self::File(_) => f.write_str("fetching an incident's report"),
-        }
+        write!(f, "listing {}", self.0)
     }
 }
 

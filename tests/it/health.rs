@@ -9,6 +9,7 @@ use tenantry_simulator::{
     ThrottleShape,
 };
 
+use crate::tenants::{add, ends, running};
 use crate::world::{APP, Daemon, PATIENCE, World, assert_no_violations, tenant, tenant_id};
 
 /// Fast, and with tokens that are renewed soon enough for a test to wait for the next one.
@@ -313,4 +314,29 @@ async fn switched_off_it_asks_nothing_of_graph() {
     assert!(ledger.token_requests.iter().all(|asked| !asked.audience.contains("graph")));
     assert_eq!(ledger.requests(tenant_id(1), Endpoint::GraphServices), 0);
     assert!(String::from_utf8(world.tenantry(&["health"]).stdout).unwrap().contains("nothing is known yet"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_erases_what_was_told_to_that_tenant_and_nothing_else() {
+    let scenario = Scenario::new(708).tenant(tenant(1, 1, 0.5)).tenant(tenant(2, 1, 0.5));
+    let world = crate::tenants::world(scenario, ON);
+    for number in [1, 2] {
+        let issue = json!({"id": format!("EX{number}"), "title": "t", "service": "s", "isResolved": false});
+        world.cloud.control().announce(tenant_id(number), Board::Issues, issue);
+    }
+    let mut daemon = running(&world).await;
+    ends(&add(&world, 2, "Second"), 0, "is added");
+    let both = |_: &Value| stored(&world, "Health.Issues").len() == 2;
+    daemon.wait("the issues of both are kept", both).await;
+    daemon.wait_collected(&world).await;
+    ends(&world.tenantry(&["tenant", "remove", "second", "--purge", "--yes"]), 0, "it is being erased");
+    let ids = || stored(&world, "Health.Issues").into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(ids(), ["EX1"], "hidden at once");
+    let receipt = world.tenantry(&["tenant", "purges", "--wait", "--json"]);
+    let receipt: Value = serde_json::from_slice(&receipt.stdout).unwrap();
+    // A blob of each of four audit types, an overview of services, and an issue.
+    assert_eq!((&receipt[0]["blobs"], &receipt[0]["left"]), (&json!(6), &json!(0)), "{receipt:#}");
+    assert!(daemon.stop().await.success());
+    assert_eq!(ids(), ["EX1"]);
+    assert!(world.tenantry(&["verify", "--store-only"]).status.success());
 }

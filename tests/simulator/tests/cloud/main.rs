@@ -9,6 +9,7 @@ mod control;
 mod custody;
 mod faults;
 mod federated;
+mod graph;
 mod openid;
 mod process;
 mod signin;
