@@ -148,6 +148,14 @@ impl Cloud {
     }
 }
 
+impl Cloud {
+    /// Whether `url` is on Graph's host: the same scheme, host and port. Only such an address may ever see a token for it.
+    #[must_use]
+    pub fn is_graph(&self, url: &Url) -> bool {
+        url.origin() == self.graph.origin() && url.username().is_empty() && url.password().is_none()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -73,7 +73,8 @@ impl fmt::Debug for TenantId {
 #[error("`{0}` is not a GUID; it looks like `12345678-90ab-cdef-1234-567890abcdef`")]
 pub struct NotAGuid(pub String);
 
-/// The kinds of audit content that can be subscribed to ("Working with the Office 365 Management Activity API").
+/// The kinds of content: those of audit records, which can be subscribed to ("Working with the Office 365 Management
+/// Activity API"), and those of Microsoft 365's own state, which Graph lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum ContentType {
@@ -92,15 +93,45 @@ pub enum ContentType {
     /// Data loss prevention events; needs the role `ActivityFeed.ReadDlp`.
     #[serde(rename = "DLP.All")]
     Dlp = 5,
+    /// The state of every service; needs Graph's role `ServiceHealth.Read.All`.
+    #[serde(rename = "Health.Services")]
+    HealthServices = 6,
+    /// Incidents and advisories of services; the same role.
+    #[serde(rename = "Health.Issues")]
+    HealthIssues = 7,
+    /// Posts of the Message Center; needs Graph's role `ServiceMessage.Read.All`.
+    #[serde(rename = "Health.Messages")]
+    HealthMessages = 8,
 }
 
 impl ContentType {
-    /// All of them, in the order of their codes.
+    /// Those that can be subscribed to, in the order of their codes: what is meant where nobody names a type.
     pub const ALL: [Self; 5] = [Self::AzureActiveDirectory, Self::Exchange, Self::SharePoint, Self::General, Self::Dlp];
     /// The four that need only `ActivityFeed.Read`: what a tenant collects unless told otherwise.
     pub const AUDIT: [Self; 4] = [Self::AzureActiveDirectory, Self::Exchange, Self::SharePoint, Self::General];
 
-    /// Microsoft's name.
+    /// Those that Graph lists, in the order of their codes. They are collected for whoever has health switched on, and read
+    /// by whoever asks for them.
+    pub const HEALTH: [Self; 3] = [Self::HealthServices, Self::HealthIssues, Self::HealthMessages];
+    /// All that the store can hold, in the order of their codes.
+    pub const STORED: [Self; 8] = [
+        Self::AzureActiveDirectory,
+        Self::Exchange,
+        Self::SharePoint,
+        Self::General,
+        Self::Dlp,
+        Self::HealthServices,
+        Self::HealthIssues,
+        Self::HealthMessages,
+    ];
+
+    /// Whether it is Graph's, and cannot be subscribed to.
+    #[must_use]
+    pub const fn is_health(self) -> bool {
+        matches!(self, Self::HealthServices | Self::HealthIssues | Self::HealthMessages)
+    }
+
+    /// Microsoft's name; ours for what Graph lists, which has none.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -109,6 +140,9 @@ impl ContentType {
             Self::SharePoint => "Audit.SharePoint",
             Self::General => "Audit.General",
             Self::Dlp => "DLP.All",
+            Self::HealthServices => "Health.Services",
+            Self::HealthIssues => "Health.Issues",
+            Self::HealthMessages => "Health.Messages",
         }
     }
 
@@ -121,7 +155,7 @@ impl ContentType {
     /// The content type with this [`code`](Self::code).
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|content_type| content_type.code() == code)
+        Self::STORED.into_iter().find(|content_type| content_type.code() == code)
     }
 }
 
@@ -135,7 +169,7 @@ impl FromStr for ContentType {
     type Err = UnknownContentType;
 
     fn from_str(text: &str) -> Result<Self, UnknownContentType> {
-        Self::ALL
+        Self::STORED
             .into_iter()
             .find(|content_type| content_type.as_str().eq_ignore_ascii_case(text))
             .ok_or_else(|| UnknownContentType(text.to_owned()))
@@ -145,7 +179,7 @@ impl FromStr for ContentType {
 /// A text that names no content type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a content type; the types are Audit.AzureActiveDirectory, Audit.Exchange, Audit.SharePoint, Audit.General and DLP.All"
+    "`{0}` is not a content type; the types are Audit.AzureActiveDirectory, Audit.Exchange, Audit.SharePoint, Audit.General and DLP.All; and, where health is collected, Health.Services, Health.Issues and Health.Messages"
 )]
 pub struct UnknownContentType(pub String);
 
@@ -205,6 +239,22 @@ pub struct ContentBlob {
     pub content_expiration: Timestamp,
 }
 
+/// A text that names no content type which can be subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` cannot be subscribed to; the types are Audit.AzureActiveDirectory, Audit.Exchange, Audit.SharePoint, Audit.General and DLP.All"
+)]
+pub struct NotSubscribable(pub String);
+
+/// The content type that a text names, if it can be subscribed to.
+///
+/// # Errors
+/// If the text names none, or one that Graph lists.
+pub fn subscribable(text: &str) -> Result<ContentType, NotSubscribable> {
+    let named = text.parse().ok().filter(|of: &ContentType| !of.is_health());
+    named.ok_or_else(|| NotSubscribable(text.to_owned()))
+}
+
 /// What named a blob first: a tier of listing, or a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
@@ -247,12 +297,14 @@ mod tests {
 
     #[test]
     fn codes_and_names_lead_back_to_their_content_type() {
-        for content_type in ContentType::ALL {
+        for content_type in ContentType::STORED {
             assert_eq!(ContentType::from_code(content_type.code()), Some(content_type));
             assert_eq!(content_type.as_str().parse(), Ok(content_type));
             assert_eq!(serde_json::to_value(content_type).unwrap(), content_type.as_str());
         }
         assert_eq!(ContentType::from_code(0), None);
+        let (subscribed, listed): (Vec<_>, Vec<_>) = ContentType::STORED.into_iter().partition(|of| !of.is_health());
+        assert_eq!((&*subscribed, &*listed), (&ContentType::ALL[..], &ContentType::HEALTH[..]));
         assert!("Audit.Everything".parse::<ContentType>().is_err());
     }
 

@@ -179,6 +179,15 @@ fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
         .retry(reqwest::retry::never())
 }
 
+/// The host of an address, for people; the rest of it may be long, and is nobody's business.
+#[must_use]
+pub fn host_of(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(url) if url.has_host() => url.origin().ascii_serialization(),
+        _ => address.chars().filter(|c| !c.is_control()).take(60).collect(),
+    }
+}
+
 /// A client for the daemon's admin socket at `path`. Answers may take as long as they like: `tail` never ends.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that the ban points to")]
 pub fn admin_client(path: &std::path::Path) -> Result<reqwest::Client, reqwest::Error> {

@@ -42,6 +42,7 @@
 //! - [`config`]: the configuration as written, merged and validated.
 //! - [`token`]: certificates, client assertions, federated tokens, the token endpoint and the renewal loop.
 //! - [`activity`]: the Management Activity API on the wire. It retries nothing.
+//! - [`graph`]: Graph's service communications on the wire. It retries nothing either.
 //! - [`store`]: what is kept, and how it survives. Nothing else names sled.
 //! - [`event`]: the identities of what an operator filters or alerts on in the journal.
 //! - [`report`]: what the operator is told.
@@ -49,6 +50,7 @@
 //!   retrieval, subscriptions.
 //! - [`upkeep`]: looking after the disk.
 //! - [`doctor`]: why no data arrives, link by link.
+//! - [`health`]: what Microsoft says of its services, put together from the revisions that are kept.
 //! - [`export`]: records as text, the same for the daemon and the command line.
 //! - [`consent`]: invites, sign-in, consent and proof: how a tenant comes without anybody typing its id.
 //! - [`webhook`]: notifications of new content, checked and queued.
@@ -73,12 +75,14 @@ pub mod tls;
 pub mod config;
 pub mod token;
 pub mod activity;
+pub mod graph;
 pub mod store;
 pub mod event;
 pub mod report;
 pub mod tenant;
 pub mod upkeep;
 pub mod doctor;
+pub mod health;
 pub mod export;
 pub mod consent;
 pub mod webhook;

@@ -50,20 +50,21 @@ const MESSAGES: Permission = both(
 const SIGN_IN: Permission =
     Permission { name: "User.Read", role: None, scope: uuid!("e1fe6dd8-ba31-4d61-89e7-88639da4683d") };
 
-/// What is needed, by API. `dlp` adds the sensitive content of DLP events. In the `flow` of 2019 (v1) a person's sign-in
-/// consents to delegated permissions.
+/// What is needed, by API. `dlp` adds the sensitive content of DLP events, `health` the state of services and the Message
+/// Center. In the `flow` of 2019 (v1) a person's sign-in consents to delegated permissions.
 #[must_use]
-pub fn needed(dlp: bool, flow: TokenEndpoint) -> [Api; 2] {
+pub fn needed(dlp: bool, health: bool, flow: TokenEndpoint) -> Vec<Api> {
     let mut management = vec![both("ActivityFeed.Read", FEED, FEED)];
     management.extend(dlp.then_some(both("ActivityFeed.ReadDlp", FEED_DLP, FEED_DLP)));
-    let mut graph = vec![HEALTH, MESSAGES];
+    let mut graph = if health { vec![HEALTH, MESSAGES] } else { Vec::new() };
     graph.extend((flow == TokenEndpoint::V1).then_some(SIGN_IN));
-    [
+    let all = [
         Api {
             name: "Office 365 Management APIs",
             id: uuid!("c5393580-f805-4401-95e8-94b7a6ef2fc2"),
             permissions: management,
         },
         Api { name: "Microsoft Graph", id: uuid!("00000003-0000-0000-c000-000000000000"), permissions: graph },
-    ]
+    ];
+    all.into_iter().filter(|api| !api.permissions.is_empty()).collect()
 }

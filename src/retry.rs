@@ -60,12 +60,22 @@ pub enum Stage {
     Paused,
     /// Restarting a tenant's task tree after a panic.
     Restart,
+    /// Asking Graph for service health and the Message Center.
+    Health,
 }
 
 impl Stage {
     /// All of them, in the order of the way.
-    pub const ALL: [Self; 7] =
-        [Self::Token, Self::Subscribe, Self::List, Self::Retrieve, Self::Store, Self::Paused, Self::Restart];
+    pub const ALL: [Self; 8] = [
+        Self::Token,
+        Self::Subscribe,
+        Self::List,
+        Self::Retrieve,
+        Self::Store,
+        Self::Paused,
+        Self::Restart,
+        Self::Health,
+    ];
 
     /// The word for logs and labels.
     #[must_use]
@@ -78,6 +88,7 @@ impl Stage {
             Self::Store => "store",
             Self::Paused => "paused",
             Self::Restart => "restart",
+            Self::Health => "health",
         }
     }
 
@@ -92,6 +103,7 @@ impl Stage {
             Self::Store => (Duration::from_millis(250), Duration::from_mins(1)),
             Self::Paused => (Duration::from_mins(5), Duration::from_hours(1)),
             Self::Restart => (Duration::from_secs(1), Duration::from_mins(5)),
+            Self::Health => (Duration::from_secs(10), Duration::from_mins(30)),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::gunzip::GunzipError;
 use super::refusal::Refusal;
 pub use crate::http::fault::Fault;
 use crate::http::fault::root_cause;
+pub(super) use crate::http::host_of;
 use crate::report::Trouble;
 use crate::retry::Advice;
 
@@ -334,13 +335,5 @@ impl ActivityError {
             needs_operator,
             shared: false,
         }
-    }
-}
-
-/// The host of an address, for people; the rest of it may be long, and is nobody's business.
-pub(super) fn host_of(address: &str) -> String {
-    match url::Url::parse(address) {
-        Ok(url) if url.has_host() => url.origin().ascii_serialization(),
-        _ => address.chars().filter(|c| !c.is_control()).take(60).collect(),
     }
 }

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod exit;
 pub mod export;
 mod expiry;
+pub mod health;
 mod heartbeat;
 pub mod ledger;
 pub mod manual;
@@ -86,6 +87,8 @@ pub enum Command {
     Reload(reload::ReloadArgs),
     /// Show how each tenant is doing
     Status(status::StatusArgs),
+    /// Show what Microsoft says of its services: their state, issues, the Message Center
+    Health(health::HealthArgs),
     /// Say who is collected: list, show, add, remove, pause and resume tenants
     Tenant(tenant::TenantArgs),
     /// Look after a tenant's subscriptions at Microsoft: list, start and stop them
@@ -148,6 +151,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
             Command::Status(args) => status::status(&config, args).await,
             Command::Subscription(args) => subscription::subscription(&config, args).await,
             Command::Notifications(args) => notifications::notifications(&config, args).await,
+            Command::Health(args) => health::health(&config, args).await,
             Command::Doctor(args) => doctor::doctor(&config, args).await,
             Command::Export(args) => export::export(&config, args).await,
             Command::Tail(args) => tail::tail(&config, args).await,

@@ -236,7 +236,7 @@ pub(super) async fn stopped_tenant(
     // It would be found again at the start; when it began is not known.
     let unable = member.trouble.clone().map(|trouble| TroubleStatus { trouble, since: now, attempts: 1 });
     if let Some(store) = store {
-        for (content_type, watermark) in store.watermarks(id).await? {
+        for (content_type, watermark) in store.watermarks(id).await?.into_iter().filter(|(of, _)| !of.is_health()) {
             status.last_poll = status.last_poll.max(watermark.listed_to);
             status.content.entry(content_type).or_default().last_listed = watermark.listed_to;
         }

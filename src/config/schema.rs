@@ -64,6 +64,7 @@ pub(super) const SECTIONS: &[Section] = &[
             "max_blob_size",
         ],
     },
+    Section { name: "health", shape: Shape::Table, keys: &["enabled", "poll_interval", "overlap", "sweep_interval"] },
     Section {
         name: "store",
         shape: Shape::Table,
@@ -190,7 +191,7 @@ mod tests {
             (
                 "output",
                 "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, `token`, `collect`, \
-                 `store`, `log`, `daemon`, `operator` and `public`",
+                 `health`, `store`, `log`, `daemon`, `operator` and `public`",
             ),
         ] {
             assert_eq!(unknown_section(name), message, "{name}");

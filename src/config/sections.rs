@@ -1,4 +1,4 @@
-//! `[token]`, `[collect]`, `[store]`, `[log]` and `[daemon]`: spans, numbers and paths, each within what makes sense.
+//! `[token]`, `[collect]`, `[health]`, `[store]`, `[log]` and `[daemon]`: spans, numbers and paths, each within what makes sense.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::duration;
 use super::merged::{At, Merged, Range, Table};
 use super::problem::Findings;
 use super::schema;
-use super::settings::{Collect, Daemon, KEPT_BY_SERVICE, Log, LogFormat, StoreSettings, TokenSettings};
+use super::settings::{Collect, Daemon, Health, KEPT_BY_SERVICE, Log, LogFormat, StoreSettings, TokenSettings};
 use crate::cloud::TokenEndpoint;
 use crate::store::Keep;
 
@@ -31,6 +31,8 @@ const LEAST_RENEWAL: Duration = MINUTE;
 const LEAST_POLL: Duration = Duration::from_secs(10);
 const LEAST_RECENT: Duration = MINUTE;
 const LEAST_SWEEP: Duration = HOUR;
+const LEAST_HEALTH_POLL: Duration = MINUTE;
+const LEAST_HEALTH_SWEEP: Duration = DAY;
 
 /// A Unix socket's address has room for this many bytes (`unix(7)`).
 const LONGEST_SOCKET: usize = 107;
@@ -54,11 +56,13 @@ impl Pace {
 }
 
 /// The first key whose interval is too short for Microsoft, which is right only where every tenant is in a simulated cloud.
-pub(super) fn too_fast(token: &TokenSettings, collect: &Collect) -> Option<&'static str> {
+pub(super) fn too_fast(token: &TokenSettings, collect: &Collect, health: &Health) -> Option<&'static str> {
     let keys = [
         ("collect.poll_interval", collect.poll_interval, LEAST_POLL),
         ("collect.recent_interval", collect.recent_interval, LEAST_RECENT),
         ("collect.sweep_interval", collect.sweep_interval, LEAST_SWEEP),
+        ("health.poll_interval", health.poll_interval, LEAST_HEALTH_POLL),
+        ("health.sweep_interval", health.sweep_interval, LEAST_HEALTH_SWEEP),
         ("token.renew_after", token.renew_after, LEAST_RENEWAL),
     ];
     keys.into_iter().find(|(_, interval, least)| interval < least).map(|(key, ..)| key)
@@ -214,6 +218,35 @@ fn together(table: &Table<'_>, collect: &Collect, listed_by_sweep: &str, finding
                 collect.concurrency_per_tenant, collect.concurrency
             ),
         );
+    }
+}
+
+pub(super) fn health(merged: &Merged, pace: Pace, findings: &mut Findings) -> Health {
+    let table = merged.section("health");
+    let default = Health::default();
+    let poll_interval = Range {
+        least: pace.least(LEAST_HEALTH_POLL),
+        most: DAY,
+        below: "each poll is three requests per tenant, and Graph grants an app 800 in an hour for each",
+        above: "an incident would be over before it is known",
+    };
+    let overlap = Range {
+        least: MINUTE,
+        most: 30 * DAY,
+        below: "what Graph shows a little late would be found only by the next listing of everything",
+        above: "every poll would list more than a month again, which is what `sweep_interval` is for",
+    };
+    let sweep_interval = Range {
+        least: pace.least(LEAST_HEALTH_SWEEP),
+        most: 90 * DAY,
+        below: "each listing of everything is some ten requests per tenant",
+        above: "what was passed over would be found only after a quarter of a year",
+    };
+    Health {
+        enabled: value_or(table.flag("enabled", findings), default.enabled),
+        poll_interval: value_or(table.duration("poll_interval", &poll_interval, findings), default.poll_interval),
+        overlap: value_or(table.duration("overlap", &overlap, findings), default.overlap),
+        sweep_interval: value_or(table.duration("sweep_interval", &sweep_interval, findings), default.sweep_interval),
     }
 }
 

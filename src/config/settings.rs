@@ -44,6 +44,8 @@ pub struct Settings {
     pub token: TokenSettings,
     /// `[collect]`.
     pub collect: Collect,
+    /// `[health]`.
+    pub health: Health,
     /// `[store]`.
     pub store: StoreSettings,
     /// `[log]`.
@@ -201,6 +203,26 @@ impl Default for Collect {
             concurrency: 64,
             max_blob_bytes: 4 << 30,
         }
+    }
+}
+
+/// `[health]`: the state of Microsoft 365's services, and the Message Center.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it is collected.
+    pub enabled: bool,
+    /// How often what has changed is listed.
+    pub poll_interval: Duration,
+    /// How far back before the last listing each one reaches.
+    pub overlap: Duration,
+    /// How often all that Graph still lists is listed again.
+    pub sweep_interval: Duration,
+}
+
+impl Default for Health {
+    /// Off: it needs roles of Microsoft Graph that customers have to consent to.
+    fn default() -> Self {
+        Self { enabled: false, poll_interval: 5 * MINUTE, overlap: HOUR, sweep_interval: 7 * DAY }
     }
 }
 
@@ -397,6 +419,7 @@ mod tests {
             network: Network::default(),
             token: TokenSettings::default(),
             collect: Collect::default(),
+            health: Health::default(),
             store: StoreSettings::default(),
             log: Log::default(),
             daemon: Daemon::default(),

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::network::{ENVIRONMENT, OFF};
 use super::problem::{Place, Problem};
 use super::sections::{FOREVER, UNLIMITED};
-use super::settings::{App, ConsentFlow, CredentialFile, LogFormat, Settings, Tenant};
+use super::settings::{App, ConsentFlow, CredentialFile, Health, LogFormat, Settings, Tenant};
 use super::{ListenerTls, Proxy, Setting, duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
 use crate::store::Keep;
@@ -83,6 +83,7 @@ impl Settings {
         writeln!(out, "concurrency = {}", collect.concurrency)?;
         writeln!(out, "max_blob_size = {}\n", quoted(&size::display(collect.max_blob_bytes)))?;
 
+        write_health(&self.health, out)?;
         writeln!(out, "[store]")?;
         writeln!(out, "path = {}", quoted_path(&self.store.path))?;
         writeln!(out, "partition_size = {}", quoted(&size::display(self.store.partition_bytes)))?;
@@ -300,6 +301,15 @@ fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
         }
     }
     writeln!(out)
+}
+
+fn write_health(health: &Health, out: &mut String) -> std::fmt::Result {
+    let span = |span| quoted(&duration::display(span));
+    writeln!(out, "[health]")?;
+    writeln!(out, "enabled = {}", health.enabled)?;
+    writeln!(out, "poll_interval = {}", span(health.poll_interval))?;
+    writeln!(out, "overlap = {}", span(health.overlap))?;
+    writeln!(out, "sweep_interval = {}\n", span(health.sweep_interval))
 }
 
 fn write_tls(tls: &ListenerTls, out: &mut String) -> std::fmt::Result {

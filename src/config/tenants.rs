@@ -14,7 +14,7 @@ use super::merged::{Merged, Table};
 use super::problem::{Findings, Place};
 use super::schema;
 use super::settings::{App, Tenant};
-use crate::content::{ContentType, TenantId};
+use crate::content::{ContentType, TenantId, subscribable};
 use crate::token::Signing;
 
 /// Where a tenant lives that does not say so.
@@ -263,7 +263,7 @@ pub(super) fn content_types(
     let mut wrong = false;
     let mut types = std::collections::BTreeSet::new();
     for text in &texts.value {
-        if let Ok(content_type) = text.value.parse::<ContentType>() {
+        if let Ok(content_type) = subscribable(&text.value) {
             types.insert(content_type);
         } else {
             let valid = || ContentType::ALL.into_iter().map(ContentType::as_str);

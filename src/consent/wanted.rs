@@ -11,7 +11,7 @@ use url::Url;
 
 use super::address;
 use crate::config::Settings;
-use crate::content::{ContentType, TenantId};
+use crate::content::{ContentType, NotSubscribable, TenantId, subscribable};
 use crate::report::Trouble;
 use crate::secret::Secret;
 use crate::store::{Invite, InviteId, InviteStage, StoreError};
@@ -145,6 +145,9 @@ pub enum Unwanted {
     /// No such app.
     #[error("there is no `{0}` in the configuration; name another app, or write it")]
     App(String),
+    /// A content type that nobody can subscribe to.
+    #[error(transparent)]
+    Type(#[from] NotSubscribable),
     /// The tenant is collected already.
     #[error("the tenant {0} is collected already, or about to be; `tenantry tenant list` says how it came")]
     Bound(TenantId),
@@ -173,6 +176,9 @@ pub(super) fn make(wanted: Wanted, settings: &Settings, now: Timestamp) -> Resul
     let app = wanted.app.or_else(|| settings.cloud_apps.get(&cloud).cloned()).unwrap_or_default();
     if !settings.apps.contains_key(&app) {
         return Err(Unwanted::App(if app.is_empty() { "[app]".to_owned() } else { format!("[apps.{app}]") }));
+    }
+    for wanted in &wanted.content_types {
+        subscribable(wanted.as_str())?;
     }
     let types = Some(wanted.content_types).filter(|types| !types.is_empty());
     let secret = Secret::random();

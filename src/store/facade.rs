@@ -4,7 +4,7 @@
 //! keeps; what the queue of the state holds is compared with content before it is handed out, so that nothing that is
 //! stored is fetched again; and the removal of a queue entry is asked for only when its content is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +39,9 @@ use crate::report::StoredToday;
 
 /// So many of what is to be looked at again are handed out at a time: what is new meanwhile waits for no more of them.
 const SECOND_LOOKS: usize = 4;
+
+/// So many headers are read at a time.
+const HEADERS: usize = 256;
 
 /// How often what Microsoft cannot give back is copied from the state into the newest partition, if it has changed.
 const SNAPSHOT_EVERY: Duration = Duration::from_mins(1);
@@ -229,6 +232,54 @@ impl Store {
     pub async fn is_stored(&self, tenant: TenantId, content_id: &ContentId) -> Result<bool, StoreError> {
         let stored = self.are_stored(tenant, vec![content_id.clone()]).await?;
         Ok(stored.first().copied().unwrap_or(false))
+    }
+
+    /// Whether each of these content ids is stored: of those that may have been stored more than a week ago (`true`) in any
+    /// partition, of the others in one of the last nine days.
+    pub async fn are_kept(
+        &self,
+        tenant: TenantId,
+        content_type: ContentType,
+        ids: Vec<(ContentId, bool)>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut kept = self.are_stored(tenant, ids.iter().map(|(id, _)| id.clone()).collect()).await?;
+        let order: Vec<_> = ids.iter().map(|(id, _)| id.clone()).collect();
+        let missing = ids.into_iter().zip(&kept).filter(|((_, old), kept)| *old && !**kept).map(|((id, _), _)| id);
+        let missing: BTreeSet<_> = missing.collect();
+        if missing.is_empty() || !self.heads().contains_key(&(tenant, content_type)) {
+            return Ok(kept);
+        }
+        self.read(move |content| {
+            let (mut after, mut found) = (0, BTreeSet::new());
+            loop {
+                let page = read::read_after(&content.holdings, tenant, content_type, after, HEADERS)?;
+                let Some((last, _)) = page.last() else { break };
+                after = *last;
+                let ids = page.into_iter().filter_map(|(_, header)| Some(header.ok()?.content_id));
+                found.extend(ids.filter(|id| missing.contains(id)));
+            }
+            Ok(found)
+        })
+        .await
+        .map(|found| {
+            kept.iter_mut().zip(order).for_each(|(kept, id)| *kept |= found.contains(&id));
+            kept
+        })
+    }
+
+    /// The body that was stored last of a tenant's content type, if it is still there. It must be a small one.
+    pub async fn newest_body(
+        &self,
+        tenant: TenantId,
+        content_type: ContentType,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(last) = self.heads().get(&(tenant, content_type)).copied() else { return Ok(None) };
+        self.read(move |content| {
+            let mut body = Vec::new();
+            let header = read::read_blob(&content.holdings, tenant, content_type, last, |piece| body.extend(piece))?;
+            Ok(header.map(|_| body))
+        })
+        .await
     }
 
     async fn are_stored(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<bool>, StoreError> {

@@ -204,6 +204,8 @@ pub enum WaitKey {
     Paused,
     /// The token endpoint asked for a wait.
     Token,
+    /// Graph asked for a wait.
+    Health,
 }
 
 /// A wait that was written down, by the host's clock.
@@ -302,7 +304,7 @@ pub enum TimeBasis {
 pub struct Query {
     /// These tenants; empty: all.
     pub tenants: Vec<TenantId>,
-    /// These content types; empty: all.
+    /// These content types; empty: all that can be subscribed to.
     pub content_types: Vec<ContentType>,
     /// Not before (inclusive).
     pub since: Option<Timestamp>,

@@ -402,7 +402,7 @@ fn verify_tenant(
 ) -> Result<(), StoreError> {
     let partition = reading.name();
     let mut nodes = Vec::new();
-    for content_type in ContentType::ALL {
+    for content_type in ContentType::STORED {
         let last = head.now.last.get(&content_type.code()).copied().unwrap_or(0);
         let (from, to) = (keys::header(tenant, content_type, 0), keys::header(tenant, content_type, last));
         for row in reading.headers(from, to)? {
@@ -422,7 +422,7 @@ fn verify_tenant(
         let last = head.start.last.get(&content_type.code()).copied().unwrap_or(0);
         (content_type, last.max(floor) + 1)
     };
-    let next_seq: BTreeMap<_, _> = ContentType::ALL.into_iter().map(next).collect();
+    let next_seq: BTreeMap<_, _> = ContentType::STORED.into_iter().map(next).collect();
     let mut chain = ChainVerifier::new(tenant, head.start.link, next_seq);
     for node in in_order(nodes, head.start.link) {
         may_go_on(reading, go_on)?;

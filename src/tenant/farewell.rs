@@ -124,7 +124,7 @@ impl Farewell {
             match key {
                 WaitKey::Throttled => self.gate.close_for(left),
                 WaitKey::Token => self.token.hold(left),
-                WaitKey::SubscriptionStart(_) | WaitKey::Paused => {}
+                WaitKey::SubscriptionStart(_) | WaitKey::Paused | WaitKey::Health => {}
             }
         }
         Ok(())

@@ -25,6 +25,8 @@
 //! - [`slots`]: the process's places for blobs, fair across tenants.
 //! - `waits`: those of them that outlive the process.
 //!
+//! Beside a tenant's tree, and apart from it, `health` collects what Graph tells of Microsoft 365 itself.
+//!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
 //! retrievals), `driver`, `supervisor`, [`registry`]; above them [`keeper`], which alone changes who is collected, and
 //! `farewell`, which stops the subscriptions of who is no longer, and [`errand`], which an operator sends to the service. A [`patient`] is what of all this is shown to a doctor,
@@ -52,6 +54,7 @@ mod retrieve;
 mod backlog;
 mod driver;
 mod supervisor;
+mod health;
 pub mod roster;
 pub mod farewell;
 pub mod errand;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::farewell::Farewell;
 use super::gate::Gate;
+use super::health::{self, Station};
 use super::hook::Hooks;
 use super::patient::{Means, Patient};
 use super::plan;
@@ -33,8 +34,9 @@ use super::waits::Waits;
 use crate::activity::{ActivityClient, Limits};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::Cloud;
-use crate::config::{App, Collect, Settings, Tenant, TokenSettings};
+use crate::config::{App, Collect, Health, Settings, Tenant, TokenSettings};
 use crate::content::{ContentType, TenantId};
+use crate::graph::GraphClient;
 use crate::http::Http;
 use crate::report::{Report, Rest, TenantReport};
 use crate::store::Store;
@@ -82,6 +84,8 @@ pub struct Changes {
 pub struct Registry {
     shared: Shared,
     slots: Slots,
+    /// For those who are listing by Graph.
+    health: Arc<Semaphore>,
     books: Mutex<Books>,
     /// The tenant whose supervisor ended although nobody stopped it.
     failed: watch::Sender<Option<TenantId>>,
@@ -90,6 +94,8 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Books {
     tenants: BTreeMap<TenantId, Entry>,
+    /// The tokens for Graph, which are kept as those for the management API are.
+    graph_tokens: BTreeMap<TenantId, TokenSource>,
     /// Trees of tenants that are gone, on their way to their end.
     leaving: BTreeMap<TenantId, Running>,
     /// Nothing is started any more.
@@ -99,7 +105,7 @@ struct Books {
 #[derive(Debug)]
 enum Entry {
     /// It is collected.
-    Collecting { order: Order, running: Running, token: TokenSource },
+    Collecting { order: Box<Order>, running: Running, token: TokenSource },
     /// It is not, for this reason. The token that it had is kept: a pause of seconds must not cost another one.
     Resting(Rest, Option<TokenSource>),
 }
@@ -134,7 +140,7 @@ impl Entry {
 /// What is to become of a tenant.
 #[derive(Debug)]
 enum Goal {
-    Collect(Order),
+    Collect(Box<Order>),
     Rest(Rest),
 }
 
@@ -146,7 +152,7 @@ impl Goal {
         match (member.tenant(settings).filter(|tenant| tenant.enabled), member.held) {
             (Some(_), Some(since)) => Self::Rest(Rest::Held(since)),
             (Some(tenant), None) => match settings.apps.get(&tenant.app) {
-                Some(app) => Self::Collect(Order::new(settings, &tenant, app)),
+                Some(app) => Self::Collect(Box::new(Order::new(settings, &tenant, app))),
                 None => Self::Rest(Rest::Disabled),
             },
             (None, _) => Self::Rest(Rest::Disabled),
@@ -173,6 +179,7 @@ struct Order {
     collect: Collect,
     /// What is notified of new content.
     hooks: Option<Hooks>,
+    health: Health,
 }
 
 impl Order {
@@ -183,6 +190,7 @@ impl Order {
             content_types: tenant.content_types.clone(),
             collect: settings.collect,
             hooks: Hooks::of(&settings.public),
+            health: settings.health,
         }
     }
 }
@@ -202,6 +210,7 @@ impl Registry {
         Self {
             shared,
             slots: Slots::new(Collect::default().concurrency),
+            health: Arc::new(Semaphore::new(health::AT_A_TIME)),
             books: Mutex::default(),
             failed: watch::Sender::new(None),
         }
@@ -220,6 +229,7 @@ impl Registry {
             if let (Some(running), _) = books.tenants.remove(&id).map_or((None, None), Entry::stopped) {
                 books.leaving.insert(id, running);
             }
+            books.graph_tokens.remove(&id);
             self.shared.report.remove(id);
             changes.removed.push(id);
         }
@@ -257,9 +267,17 @@ impl Registry {
                     let request = token_request(id, &order.identity);
                     let token = token.filter(|token| token.follow(&request, &self.shared.apps));
                     let token = token.unwrap_or_else(|| self.token_source(request));
-                    let tree = self.tree(id, &order, token.clone(), report, known);
+                    let tree = self.tree(id, &order, token.clone(), report.clone(), known);
                     let delay = plan::spread(id, None, spread);
-                    let running = self.start(tree, last, delay, settings.daemon.drain);
+                    let station = order.health.enabled.then(|| {
+                        let request = graph_token_request(id, &order.identity);
+                        let token = books.graph_tokens.remove(&id);
+                        let token = token.filter(|token| token.follow(&request, &self.shared.apps));
+                        let token = token.unwrap_or_else(|| self.token_source(request));
+                        books.graph_tokens.insert(id, token.clone());
+                        self.station(id, &order, token, report, tree.stop.clone())
+                    });
+                    let running = self.start(tree, station, last, delay, settings.daemon.drain);
                     Entry::Collecting { order, running, token }
                 }
                 Goal::Rest(rest) => {
@@ -462,8 +480,39 @@ impl Registry {
         ActivityClient::new(cloud, tenant, order.publisher, self.shared.http.clone(), time, limits)
     }
 
-    /// Starts a tree once `last` has ended, which it must within `drain`.
-    fn start(&self, tree: Arc<Tree>, last: Option<Running>, delay: Duration, drain: Duration) -> Running {
+    fn station(
+        &self,
+        tenant: TenantId,
+        order: &Order,
+        token: TokenSource,
+        report: TenantReport,
+        stop: CancellationToken,
+    ) -> Arc<Station> {
+        let Shared { store, time, http, .. } = &self.shared;
+        let cloud = &order.identity.cloud;
+        let time = cloud.time(time);
+        Station::new(health::Parts {
+            tenant,
+            settings: order.health,
+            client: GraphClient::new(Arc::clone(cloud), http.clone(), Arc::clone(&time)),
+            token,
+            store: store.clone(),
+            time,
+            report,
+            places: Arc::clone(&self.health),
+            stop,
+        })
+    }
+
+    /// Starts a tree, and the collection of health beside it, once `last` has ended, which it must within `drain`.
+    fn start(
+        &self,
+        tree: Arc<Tree>,
+        station: Option<Arc<Station>>,
+        last: Option<Running>,
+        delay: Duration,
+        drain: Duration,
+    ) -> Running {
         let stop = tree.stop.clone();
         let watched_tree = Arc::clone(&tree);
         let watched = Watched { tenant: tree.tenant, stop: stop.clone(), failed: self.failed.clone() };
@@ -477,7 +526,12 @@ impl Registry {
                 last.task.abort();
                 _ = last.task.await;
             }
-            supervise(tree, delay).await;
+            let health = async {
+                if let Some(station) = station {
+                    health::supervise(station, delay).await;
+                }
+            };
+            tokio::join!(supervise(tree, delay), health);
         });
         Running { tree: watched_tree, stop, task, ended }
     }
@@ -499,6 +553,10 @@ fn token_request(tenant: TenantId, identity: &Identity) -> TokenRequest {
         credential: app.credential.clone(),
         renew_after: token.renew_after,
     }
+}
+
+fn graph_token_request(tenant: TenantId, identity: &Identity) -> TokenRequest {
+    TokenRequest { audience: identity.cloud.graph_audience.clone(), ..token_request(tenant, identity) }
 }
 
 /// The time over which so many tenants start.

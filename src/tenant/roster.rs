@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Origin, Outline, Settings, Tenant};
-use crate::content::{ContentType, TenantId};
+use crate::content::{ContentType, TenantId, subscribable};
 use crate::report::{TenantOrigin, Trouble};
 use crate::store::{Enrolled, Enrolment};
 
@@ -259,6 +259,9 @@ impl Roster {
             && let Some(origin) = member.origins.first()
         {
             return Err(Refusal::Known { id, name: member.name.clone(), origin: origin.clone() });
+        }
+        for wanted in &content_types {
+            subscribable(wanted.as_str()).map_err(|error| Refusal::Impossible(error.to_string()))?;
         }
         let cloud = cloud.unwrap_or_else(|| "worldwide".to_owned());
         let app = app.unwrap_or_else(|| outline.app_of(&cloud).to_owned());

@@ -55,7 +55,7 @@ pub(super) async fn supervise(tree: Arc<Tree>, delay: Duration) {
 }
 
 /// Runs `run` again and again until it ends in order, or `stop` says so.
-async fn restarting<R: Future<Output = Result<(), Panicked>>>(
+pub(super) async fn restarting<R: Future<Output = Result<(), Panicked>>>(
     stop: &CancellationToken,
     mut run: impl FnMut() -> R,
     mut tell: impl FnMut(&Panicked, Duration),

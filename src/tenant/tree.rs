@@ -162,7 +162,8 @@ impl Tree {
                 WaitKey::Throttled => self.gate.close_for(*left),
                 WaitKey::Token => self.token.hold(*left),
                 // The former are looked up when a subscription is to be started.
-                WaitKey::SubscriptionStart(_) | WaitKey::Paused => {}
+                // That of Graph is read by whoever asks it.
+                WaitKey::SubscriptionStart(_) | WaitKey::Paused | WaitKey::Health => {}
             }
         }
         Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))

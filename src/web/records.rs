@@ -130,8 +130,10 @@ impl Tail {
     }
 
     fn wants(&self, tenant: TenantId, content_type: ContentType) -> bool {
-        (self.query.tenants.is_empty() || self.query.tenants.contains(&tenant))
-            && (self.query.content_types.is_empty() || self.query.content_types.contains(&content_type))
+        let Query { tenants, content_types, .. } = &self.query;
+        let wants_type =
+            if content_types.is_empty() { !content_type.is_health() } else { content_types.contains(&content_type) };
+        (tenants.is_empty() || tenants.contains(&tenant)) && wants_type
     }
 
     /// Whoever has everything up to these numbers is there.

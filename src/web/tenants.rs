@@ -6,6 +6,7 @@
 //! | `POST /v1/tenants` | [`NewTenant`]: an operator adds one; 201 with a [`ChangedTenant`] |
 //! | `GET /v1/tenants/{id}` | all that is known of one: [`ShownTenant`] |
 //! | `DELETE /v1/tenants/{id}?stop_subscriptions=…&purge=…` | [`Removed`](crate::tenant::keeper::Removed) |
+//! | `GET /v1/tenants/{id}/health?history=…` | what Microsoft says of its services: [`Health`] |
 //! | `POST /v1/tenants/{id}/pause`, `…/resume` | [`ChangedTenant`] |
 //!
 //! What is refused is told in a sentence: 404 of a tenant that nobody knows, 409 of what a file or an enrolment says
@@ -24,8 +25,11 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::content::{ContentType, TenantId};
+use crate::health::Health;
 use crate::report::{Report, TenantOrigin, TenantState, TenantStatus, TroubleStatus};
+use crate::retry::Stage;
 use crate::store::{Store, StoreError, Watermark};
 use crate::tenant::Keeper;
 use crate::tenant::keeper::KeeperError;
@@ -105,6 +109,7 @@ pub fn routes(keeper: Keeper, report: Arc<Report>, store: Store) -> Router {
     Router::new()
         .route("/v1/tenants", get(list).post(add))
         .route("/v1/tenants/{id}", get(show).delete(remove))
+        .route("/v1/tenants/{id}/health", get(health))
         .route("/v1/tenants/{id}/pause", post(pause))
         .route("/v1/tenants/{id}/resume", post(resume))
         .with_state(Service { keeper, report, store })
@@ -125,6 +130,30 @@ async fn show(State(service): State<Service>, Path(id): Path<String>) -> Respons
         Ok::<_, KeeperError>(ShownTenant::of(status, &service.store).await?)
     };
     answer(StatusCode::OK, shown.await)
+}
+
+/// How health is asked for.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct HealthRequest {
+    #[serde(default)]
+    history: bool,
+}
+
+async fn health(State(service): State<Service>, Path(id): Path<String>, Query(how): Query<HealthRequest>) -> Response {
+    let read = async {
+        let id = known(&id)?;
+        service.status(id)?;
+        let (store, now) = (service.store.clone(), SystemClock.now());
+        let read = tokio::task::spawn_blocking(move || Health::read(&store, id, how.history, now)).await;
+        // A task that ends without an answer was ended by the daemon's end, or has panicked, which the journal tells.
+        let read = read.unwrap_or(Err(StoreError::Closed))?;
+        let troubles = service.report.known(id).map(|report| report.troubles()).unwrap_or_default();
+        let troubles = troubles.into_iter().filter(|(stage, ..)| *stage == Stage::Health).map(|(.., trouble)| trouble);
+        let mut troubles: Vec<_> = troubles.collect();
+        troubles.dedup();
+        Ok::<_, KeeperError>(Health { troubles, ..read })
+    };
+    answer(StatusCode::OK, read.await)
 }
 
 async fn add(State(service): State<Service>, Json(new): Json<NewTenant>) -> Response {

@@ -200,11 +200,14 @@ fn the_manifest_asks_for_what_is_needed_and_nothing_that_breaks_consent() {
     let (feed, dlp) = ("594c1fb6-4f81-4475-ae41-0c394909246c", "4807a72c-ad38-4250-94c9-4eabfe26cd55");
     let (health, messages) = ("79c261e0-fe76-4144-aad5-bdc68fbe4037", "1b620472-6534-4fe6-9df2-4680e8aa28ec");
     let access = |kind: &str, ids: &[&str]| ids.iter().map(|id| json!({"id": id, "type": kind})).collect::<Vec<_>>();
+    let only = |first: Vec<Value>| json!([{"resourceAppId": management, "resourceAccess": first}]);
     let resources = |first: Vec<Value>, second: Vec<Value>| json!([{"resourceAppId": management, "resourceAccess": first}, {"resourceAppId": graph, "resourceAccess": second}]);
 
     let (plain, said) = run(&["--url", "https://c.example/base/", "--redirect-uri", "http://localhost:8080/back"]);
     let graph_roles = access("Role", &[health, messages]);
-    assert_eq!(plain["requiredResourceAccess"], resources(access("Role", &[feed]), graph_roles.clone()));
+    assert_eq!(plain["requiredResourceAccess"], only(access("Role", &[feed])), "nothing of Graph is read");
+    let (with_health, _) = run(&["--health"]);
+    assert_eq!(with_health["requiredResourceAccess"], resources(access("Role", &[feed]), graph_roles.clone()));
     assert_eq!(plain["signInAudience"], "AzureADMultipleOrgs");
     assert_eq!(
         plain["web"]["redirectUris"],
@@ -228,8 +231,8 @@ fn the_manifest_asks_for_what_is_needed_and_nothing_that_breaks_consent() {
     assert_eq!(run(&["--url", "https://c.example/base/", "--redirect-uri", "http://localhost:8080/back"]).0, plain);
 
     let (with_dlp, _) = run(&["--dlp"]);
-    assert_eq!(with_dlp["requiredResourceAccess"], resources(access("Role", &[feed, dlp]), graph_roles.clone()));
-    let (v1, said) = run(&["--flow", "v1"]);
+    assert_eq!(with_dlp["requiredResourceAccess"], only(access("Role", &[feed, dlp])));
+    let (v1, said) = run(&["--flow", "v1", "--health"]);
     let delegated = access(
         "Scope",
         &[

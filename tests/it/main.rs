@@ -14,6 +14,7 @@ mod crash;
 mod disk;
 mod doctor;
 mod federated;
+mod health;
 mod isolation;
 mod ledger;
 mod lifecycle;

@@ -74,11 +74,13 @@ impl World {
     pub(crate) fn configure(&self, tenants: &[(Uuid, String)], extra: &str) {
         use std::fmt::Write as _;
         let (authority, management) = (self.cloud.authority_url(), self.cloud.url());
+        let graph = self.cloud.graph_url();
         let mut text = format!(
             "[app]\nclient_id = \"{APP}\"\npublisher_id = \"{PUBLISHER}\"\n\
              certificate_file = \"app.crt\"\nprivate_key_file = \"app.key\"\n\
              [clouds.simulated]\nauthority = \"{authority}\"\nmanagement = \"{management}\"\n\
              management_audience = \"{AUDIENCE}\"\n\
+             graph = \"{graph}\"\ngraph_audience = \"https://graph.microsoft.com\"\n\
              [store]\npath = \"store\"\n{extra}\n"
         );
         if !extra.contains("[collect]") {

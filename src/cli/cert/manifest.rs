@@ -31,7 +31,8 @@ use crate::token::{Credential, PublicCertificate};
                         replace the fields that are printed here, and add to `keyCredentials` those that must stay. \
                         In the older AAD Graph form of the manifest, a certificate stands under `value` and not \
                         `key`.\n\n\
-                        ActivityFeed.ReadDlp opens the sensitive content of DLP events and is printed with --dlp only.\n\n\
+                        ActivityFeed.ReadDlp opens the sensitive content of DLP events and is printed with --dlp only; the \
+                        roles of Microsoft Graph where `[health]` is enabled, or with --health.\n\n\
                         Examples:\n  tenantry cert manifest --url https://collector.example\n  \
                         tenantry cert manifest --certificate tenantry.crt > manifest.json"
 )]
@@ -54,6 +55,9 @@ pub struct ManifestArgs {
     /// Ask for ActivityFeed.ReadDlp too, for the content type DLP.All
     #[arg(long)]
     pub dlp: bool,
+    /// Ask for the roles of Microsoft Graph too, whether or not `[health]` is enabled
+    #[arg(long)]
+    pub health: bool,
     /// How customers consent: v1 is the flow of Microsoft's page of 2019, with delegated permissions; that of `[public]`
     /// without it
     #[arg(long, value_enum)]
@@ -112,18 +116,18 @@ struct Uploaded {
 
 /// Prints the manifest.
 pub(super) async fn manifest(config: &Path, args: &ManifestArgs) -> anyhow::Result<Exit> {
-    let (certificates, clouds, public) = if args.certificates.is_empty() {
+    let (certificates, clouds, public, health) = if args.certificates.is_empty() {
         let settings = config::load(config)?;
         let app = app(&settings, args.app.as_deref().unwrap_or_default())?;
         let users = users(config, &settings).await.into_iter();
         let clouds = users.filter(|user| user.app == app.section()).map(|user| user.cloud).collect();
-        (of_app(app), clouds, settings.public.clone())
+        (of_app(app), clouds, settings.public.clone(), settings.health.enabled)
     } else {
         let mut certificates = Vec::new();
         for file in &args.certificates {
             certificates.extend(show::read(file, None)?);
         }
-        (certificates, BTreeSet::new(), Public::default())
+        (certificates, BTreeSet::new(), Public::default(), false)
     };
     let clouds = if args.clouds.is_empty() { clouds } else { args.clouds.iter().cloned().collect() };
     let flow = match (args.flow, public.flow) {
@@ -134,7 +138,10 @@ pub(super) async fn manifest(config: &Path, args: &ManifestArgs) -> anyhow::Resu
     let manifest = Manifest {
         sign_in_audience: "AzureADMultipleOrgs",
         web: Web { redirect_uris: redirect_uris(args, base, &clouds) },
-        required_resource_access: permissions::needed(args.dlp, flow).iter().map(|api| resource(api, flow)).collect(),
+        required_resource_access: permissions::needed(args.dlp, args.health || health, flow)
+            .iter()
+            .map(|api| resource(api, flow))
+            .collect(),
         key_credentials: certificates.iter().map(key).collect(),
     };
     let mut errors = io::stderr().lock();

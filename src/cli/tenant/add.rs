@@ -10,7 +10,7 @@ use super::super::out::{notice, print_outcome};
 use super::super::socket::{Place, SocketArgs, Source};
 use super::{in_store, no_store, refused};
 use crate::clock::{Clock as _, SystemClock};
-use crate::content::{ContentType, TenantId};
+use crate::content::{ContentType, TenantId, subscribable};
 use crate::tenant::roster::NewTenant;
 use crate::web::tenants::ChangedTenant;
 
@@ -33,7 +33,7 @@ pub struct AddArgs {
     #[arg(long, value_name = "NAME")]
     pub app: Option<String>,
     /// What is to be collected, such as Audit.Exchange; may be repeated [default: the four Audit types]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = subscribable)]
     pub content_type: Vec<ContentType>,
     /// Where the daemon listens.
     #[command(flatten)]

@@ -14,7 +14,7 @@ use super::super::socket::{Place, RunningDaemon, SocketArgs, Source};
 use super::super::{Ended, Exit};
 use crate::config::duration;
 use crate::consent::wanted::{InviteState, InviteStatus, Invited, Wanted};
-use crate::content::{ContentType, TenantId};
+use crate::content::{ContentType, TenantId, subscribable};
 
 /// The arguments of `tenantry tenant invite`.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub struct InviteArgs {
     #[arg(long)]
     pub app: Option<String>,
     /// What will be collected; repeat it for several. The four `Audit` types unless named
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = subscribable)]
     pub content_type: Vec<ContentType>,
     /// For how long the link is good: 5m to 30d
     #[arg(long, value_name = "SPAN", default_value = "72h", value_parser = duration::parse)]

@@ -157,6 +157,7 @@ pub(in crate::store) fn wait(tenant: TenantId, wait: &WaitKey) -> Vec<u8> {
         WaitKey::Throttled => key.push(2),
         WaitKey::Paused => key.push(3),
         WaitKey::Token => key.push(4),
+        WaitKey::Health => key.push(5),
     }
     key
 }
@@ -168,6 +169,7 @@ pub(in crate::store) fn wait_key(key: &[u8]) -> Option<WaitKey> {
         [2] => Some(WaitKey::Throttled),
         [3] => Some(WaitKey::Paused),
         [4] => Some(WaitKey::Token),
+        [5] => Some(WaitKey::Health),
         _ => None,
     }
 }
@@ -242,12 +244,12 @@ mod tests {
 
     #[test]
     fn every_wait_and_watermark_is_read_back() {
-        let mut waits = vec![WaitKey::Throttled, WaitKey::Paused, WaitKey::Token];
+        let mut waits = vec![WaitKey::Throttled, WaitKey::Paused, WaitKey::Token, WaitKey::Health];
         waits.extend(ContentType::ALL.map(WaitKey::SubscriptionStart));
         for key in waits {
             assert_eq!(wait_key(&wait(tenant_id(), &key)), Some(key));
         }
-        for content_type in ContentType::ALL {
+        for content_type in ContentType::STORED {
             let key = watermark(tenant_id(), content_type);
             assert_eq!((watermark_type(&key), tenant(&key)), (Some(content_type), Some(tenant_id())));
         }

@@ -22,6 +22,7 @@ use crate::blob::BlobSpec;
 use crate::content_type::ContentType;
 use crate::entra::registration::Registration;
 use crate::faults::Fault;
+use crate::graph::Board;
 use crate::hooks::{HookChange, HookSeen};
 use crate::http::{Request, Response};
 use crate::ledger::Ledger;
@@ -138,6 +139,38 @@ pub enum Command {
         /// Whether it takes connections.
         reachable: bool,
     },
+    /// Tells a tenant of an issue or a message, or changes one: the fields, `id` among them, are merged into what was told.
+    Announce {
+        /// The tenant.
+        tenant: Uuid,
+        /// Where.
+        board: Board,
+        /// The fields.
+        item: serde_json::Value,
+        /// How long ago it was changed, in milliseconds.
+        #[serde(default)]
+        ago_ms: i64,
+    },
+    /// Takes an issue or a message away.
+    Withdraw {
+        /// The tenant.
+        tenant: Uuid,
+        /// Where.
+        board: Board,
+        /// Its id.
+        id: String,
+    },
+    /// Changes the state of a service.
+    SetService {
+        /// The tenant.
+        tenant: Uuid,
+        /// The service's id, such as `Exchange`.
+        id: String,
+        /// Its state, such as `serviceDegradation`.
+        status: String,
+    },
+    /// So many times from now on, an item is changed between two pages of Graph's lists.
+    ShiftWhilePaging(u64),
     /// Strikes violations and warnings from the books.
     ForgetViolations,
 }
@@ -334,6 +367,32 @@ impl Control {
         self.apply(Command::SetReachable { host, reachable });
     }
 
+    /// Tells a tenant of an issue or a message, or changes one, now.
+    pub fn announce(&self, tenant: Uuid, board: Board, item: serde_json::Value) {
+        self.apply(Command::Announce { tenant, board, item, ago_ms: 0 });
+    }
+
+    /// The same of what was changed so long ago.
+    pub fn announced_ago(&self, tenant: Uuid, board: Board, item: serde_json::Value, ago: Duration) {
+        let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        self.apply(Command::Announce { tenant, board, item, ago_ms });
+    }
+
+    /// Takes an issue or a message away.
+    pub fn withdraw(&self, tenant: Uuid, board: Board, id: &str) {
+        self.apply(Command::Withdraw { tenant, board, id: id.to_owned() });
+    }
+
+    /// Changes the state of a service.
+    pub fn set_service(&self, tenant: Uuid, id: &str, status: &str) {
+        self.apply(Command::SetService { tenant, id: id.to_owned(), status: status.to_owned() });
+    }
+
+    /// So many times from now on, an item is changed between two pages of Graph's lists.
+    pub fn shift_while_paging(&self, times: u64) {
+        self.apply(Command::ShiftWhilePaging(times));
+    }
+
     /// Strikes violations and warnings from the books.
     pub fn forget_violations(&self) {
         self.apply(Command::ForgetViolations);
@@ -387,6 +446,22 @@ fn apply(world: &World, command: Command) -> Outcome {
         Command::SetStartCooldown(seconds) => state.service.start_cooldown_s = seconds,
         Command::SetReachable { host, reachable } => world.hosts.set_reachable(host, reachable),
         Command::ForgetViolations => state.book.forget(),
+        Command::ShiftWhilePaging(times) => state.service.graph_shifts_while_paging = times,
+        Command::Announce { tenant, board, item, ago_ms } => {
+            if let Some(boards) = state.boards_mut(tenant) {
+                boards.announce(board, &item, now, jiff::SignedDuration::from_millis(ago_ms));
+            }
+        }
+        Command::Withdraw { tenant, board, id } => {
+            if let Some(boards) = state.boards_mut(tenant) {
+                boards.withdraw(board, &id);
+            }
+        }
+        Command::SetService { tenant, id, status } => {
+            if let Some(boards) = state.boards_mut(tenant) {
+                boards.set_service(&id, &status);
+            }
+        }
         Command::SetAuditLog { tenant, on } => {
             if let Some(tenant) = state.tenants.get_mut(&tenant) {
                 tenant.audit_log = on;

@@ -1,4 +1,4 @@
-//! Who may see a credential: access tokens are for the Activity API, client credentials, authorization codes and refresh
+//! Who may see a credential: access tokens are for the Activity API or Graph, client credentials, authorization codes and refresh
 //! tokens for the token endpoint, and none belongs into an address of the cloud, which proxies and servers write down.
 //!
 //! A test that looks for secrets where they must not be can have all of them kept.
@@ -31,6 +31,8 @@ pub(crate) enum Receiver {
     Authority,
     /// The Activity API.
     Activity,
+    /// Graph.
+    Graph,
     /// The authority, asked for something it does not have.
     StrangeToAuthority,
     /// The management host, asked for something it does not have.
@@ -44,6 +46,7 @@ impl Receiver {
         match self {
             Self::Authority | Self::StrangeToAuthority => "the authority",
             Self::Activity | Self::StrangeToManagement => "the management host",
+            Self::Graph => "the Graph host",
             Self::Foreign => "the foreign host",
         }
     }
@@ -101,7 +104,7 @@ impl State {
         };
         let bearer = authorization.split_once(' ').map_or("", |(_, token)| token.trim());
         let mut leaks = Vec::new();
-        if scheme("bearer") && receiver != Receiver::Activity {
+        if scheme("bearer") && !matches!(receiver, Receiver::Activity | Receiver::Graph) {
             leaks.push("a bearer token");
         }
         let credential = credential_in(&form) || scheme("basic");

@@ -42,6 +42,14 @@ pub enum Endpoint {
     Blob,
     /// `resources/dlpSensitiveTypes`.
     SensitiveTypes,
+    /// Graph's `healthOverviews`.
+    GraphServices,
+    /// Graph's `issues`, next pages included.
+    GraphIssues,
+    /// Graph's `messages`, next pages included.
+    GraphMessages,
+    /// A file that hangs on an issue or a message.
+    GraphFile,
     /// A path the service does not know.
     Unknown,
 }
@@ -50,10 +58,17 @@ impl Endpoint {
     /// Whether it belongs to the Activity API.
     #[must_use]
     pub fn is_activity(self) -> bool {
-        !matches!(
+        let other = matches!(
             self,
             Self::Token | Self::Metadata | Self::Keys | Self::SignIn | Self::AdminConsent | Self::ManagedIdentity
-        )
+        );
+        !other && !self.is_graph()
+    }
+
+    /// Whether it belongs to Graph.
+    #[must_use]
+    pub fn is_graph(self) -> bool {
+        matches!(self, Self::GraphServices | Self::GraphIssues | Self::GraphMessages | Self::GraphFile)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::control;
 use crate::custody::Receiver;
 use crate::entra;
 use crate::faults::{Effect, Endpoint, Question};
+use crate::graph;
 use crate::http::{Handler, Request, Response, Sent};
 use crate::ledger::{Scope, Seen, TokenRequest, Wait};
 use crate::spoil::{instead, spoil};
@@ -32,6 +33,8 @@ pub(crate) enum Serves {
     Authority,
     /// The management host.
     Management,
+    /// Microsoft Graph.
+    Graph,
 }
 
 /// What is noted about a request.
@@ -53,12 +56,16 @@ enum Route {
     Entra(entra::Route),
     Machine(entra::MachineService),
     Activity(activity::Route),
+    Graph(graph::Route),
     Unknown,
 }
 
 impl Route {
     /// What the port has of what a request asks for.
     fn of(request: &Request, serves: Serves) -> Self {
+        if serves == Serves::Graph {
+            return graph::Route::of(&request.path).map_or(Self::Unknown, Self::Graph);
+        }
         let entra = || entra::Route::of(&request.path).filter(|_| serves != Serves::Management).map(Self::Entra);
         let machine =
             || entra::MachineService::of(&request.path).filter(|_| serves != Serves::Management).map(Self::Machine);
@@ -71,6 +78,7 @@ impl Route {
         match (self, serves) {
             (Self::Entra(_) | Self::Machine(_), _) => Receiver::Authority,
             (Self::Activity(_), _) => Receiver::Activity,
+            (Self::Graph(_), _) => Receiver::Graph,
             (Self::Unknown, Serves::Authority) => Receiver::StrangeToAuthority,
             (Self::Unknown, _) => Receiver::StrangeToManagement,
         }
@@ -119,6 +127,14 @@ impl Handler for Front {
         if let Some(blob) = sent.delivered.and_then(|n| state.blob_mut(n)) {
             blob.fetched += 1;
         }
+        for number in sent.announced {
+            let revision = tenant.and_then(|tenant| {
+                state.boards_mut(tenant)?.revisions.get_mut(usize::try_from(number).unwrap_or(usize::MAX))
+            });
+            if let Some(revision) = revision {
+                revision.served += 1;
+            }
+        }
         for number in sent.listed {
             if let Some(blob) = state.blob_mut(number) {
                 blob.listed += 1;
@@ -137,6 +153,7 @@ impl Front {
         let at = world.clock.now();
         match route {
             Route::Activity(route) => activity::remark(world, request, route, question.content_type),
+            Route::Graph(_) => graph::remark(world, request),
             Route::Entra(_) | Route::Machine(_) | Route::Unknown => {}
         }
         let uptime = world.clock.uptime();
@@ -186,6 +203,12 @@ fn question(world: &World, request: &Request, route: &Route) -> Question {
                 blob: blob.map(|(number, _)| number),
             }
         }
+        Route::Graph(route) => Question {
+            endpoint: route.endpoint(),
+            tenant: graph::tenant_of(world, request),
+            content_type: None,
+            blob: None,
+        },
         Route::Machine(_) => {
             Question { endpoint: Endpoint::ManagedIdentity, tenant: None, content_type: None, blob: None }
         }
@@ -208,6 +231,7 @@ fn sound(world: &World, request: &Request, route: &Route) -> Response {
         Route::Entra(route) => entra::answer(world, request, route),
         Route::Machine(service) => entra::answer_machine(world, request, *service),
         Route::Activity(route) => activity::answer(world, request, route),
+        Route::Graph(route) => graph::answer(world, request, route),
         Route::Unknown => Response::new(404, "text/html", "<html><body>Not found</body></html>"),
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::blob::Blob;
 use crate::content_type::ContentType;
 use crate::faults::Endpoint;
+use crate::graph::Announced;
 
 /// Violations and warnings kept each; more are only counted.
 const KEPT: usize = 10_000;
@@ -53,6 +54,9 @@ pub struct Ledger {
     pub foreign_requests: u64,
     /// Connections accepted, the foreign host's included.
     pub connections: u64,
+    /// What Graph has told of issues and messages, revision by revision.
+    #[serde(default)]
+    pub announced: Vec<Announced>,
     /// Faults by number: how often asked and how often they struck.
     pub faults: Vec<(u64, u64, u64)>,
 }
@@ -276,6 +280,8 @@ pub(crate) enum Scope {
     Entra(Uuid),
     /// The tenant's Activity API requests.
     Activity(Uuid),
+    /// The tenant's requests to Graph.
+    Graph(Uuid),
     /// Starts of one subscription of the tenant.
     Start(Uuid, ContentType),
 }
@@ -358,6 +364,7 @@ impl Book {
             violations_dropped: self.violations_dropped,
             foreign_requests: self.foreign_requests,
             connections: self.connections,
+            announced: Vec::new(),
             faults,
         }
     }

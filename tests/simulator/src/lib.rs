@@ -1,5 +1,5 @@
 //! A simulated Microsoft cloud: Entra ID with sign-in, admin consent and tokens, the token services of Azure's machines,
-//! and the whole Office 365 Management Activity API, faults and quirks included.
+//! the whole Office 365 Management Activity API and Graph's service communications, faults and quirks included.
 //!
 //! It stands in for Microsoft in Tenantry's tests, its demo and its benchmarks, and shares no protocol code with the
 //! daemon, so that one misunderstanding cannot hide in both.
@@ -9,7 +9,7 @@
 //! - [`Control`]: changes the running cloud: blobs, tenants, people, keys, [`Fault`]s, [`Forgery`], consent, clocks.
 //! - [`Ledger`]: what it has offered and seen, to compare a collector's result with.
 //!
-//! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity` (the two services), `records` (made-up
+//! Inside: `http` (a server that can misbehave at any byte), `entra`, `activity`, `graph` (the three services), `records` (made-up
 //! audit records), `world` and `feeds` (the state and its content), `front` (routing, books), `hooks` (notifications), `spoil` (what faults do to
 //! answers), `custody` (who may see a credential).
 //!
@@ -43,6 +43,7 @@ mod faults;
 mod feeds;
 mod front;
 mod hooks;
+mod graph;
 mod http;
 mod ledger;
 mod records;
@@ -62,6 +63,7 @@ pub use control::{Command, Control, Outcome};
 pub use faults::{
     BadEntry, BadJson, Effect, Endpoint, ErrorBody, Fault, LeftOut, Point, Throttle, ThrottleShape, When,
 };
+pub use graph::{Announced, Board, HEALTH_READ, MESSAGES_READ};
 pub use hooks::{HookChange, HookSeen};
 pub use ledger::{ConsentAsked, Ledger, Redemption, Remark, Seen, SignIn, TenantBook, TokenRequest, Verdict};
 pub use records::{Departure, Insert, Recipe};
@@ -93,8 +95,8 @@ impl Cloud {
         let beside = SocketAddr::from((address.ip(), 0));
         let management = Door::new(address)?;
         let authority = if scenario.apart { Some(Door::new(beside)?) } else { None };
-        let foreign = Door::new(beside)?;
-        let hosts = Hosts::new(&management, authority.as_ref().unwrap_or(&management), &foreign);
+        let (graph, foreign) = (Door::new(beside)?, Door::new(beside)?);
+        let hosts = Hosts::new(&management, authority.as_ref().unwrap_or(&management), &graph, &foreign);
         let precompress = scenario.precompress_mib;
         let world = Arc::new(World::new(scenario, hosts));
         if precompress > 0 {
@@ -113,6 +115,7 @@ impl Cloud {
             if let Some(authority) = authority {
                 runtime.spawn(authority.serve(front(Serves::Authority))?);
             }
+            runtime.spawn(graph.serve(front(Serves::Graph))?);
             runtime.spawn(foreign.serve(Arc::new(Foreign { world: Arc::clone(&world) }))?);
             runtime.spawn(make_live_content(Arc::clone(&world)));
             runtime.spawn(hooks::notify(Arc::clone(&world)));
@@ -130,6 +133,12 @@ impl Cloud {
     #[must_use]
     pub fn authority_url(&self) -> String {
         self.world.hosts.authority.clone()
+    }
+
+    /// The same of Microsoft Graph, whose audience is `https://graph.microsoft.com`.
+    #[must_use]
+    pub fn graph_url(&self) -> String {
+        self.world.hosts.graph.clone()
     }
 
     /// Another host, which records whatever reaches it.

@@ -11,12 +11,18 @@ use crate::entra;
 use crate::faults::{
     BadEntry, BadJson, Effect, Endpoint, ErrorBody, LeftOut, Point, Question, Throttle, ThrottleShape,
 };
+use crate::graph;
 use crate::http::{Body, Request, Response, Wire};
 use crate::ledger::{Scope, Wait};
 use crate::world::World;
 
 /// The answer that a fault gives in place of the sound one, if it does.
 pub(crate) fn instead(world: &World, request: &Request, question: &Question, effect: &Effect) -> Option<Response> {
+    if question.endpoint.is_graph()
+        && let Some(response) = graph::instead(world, question, effect)
+    {
+        return Some(response);
+    }
     let entra = !question.endpoint.is_activity();
     let scope = question.tenant.map(|t| if entra { Scope::Entra(t) } else { Scope::Activity(t) });
     let seconds = |mut response: Response, retry_after: Option<u64>| {
@@ -160,6 +166,7 @@ pub(crate) fn spoil(
         Effect::BadEntry(how) => {
             change_entries(&mut response, |entries| entries.iter_mut().take(1).for_each(|entry| bad_entry(entry, how)));
         }
+        Effect::ForeignNextPage if question.endpoint.is_graph() => return graph::spoil(world, response, &effect),
         Effect::ForeignNextPage => {
             let link = next_page(world, &response)
                 .unwrap_or_else(|| format!("{}/api/v1.0/next?nextpage=1", world.hosts.management));

@@ -15,6 +15,7 @@ use crate::content_type::ContentType;
 use crate::entra::registration::Registration;
 use crate::entra::{Code, Keyring, Replicating};
 use crate::faults::Faults;
+use crate::graph::{Boards, HEALTH_READ, MESSAGES_READ, Quota};
 use crate::hooks::{Attempts, Hook};
 use crate::http::{Door, Latch};
 use crate::ledger::{Book, Ledger};
@@ -42,6 +43,8 @@ pub(crate) struct Hosts {
     pub(crate) management: String,
     /// Entra's; the same one unless the scenario keeps them apart.
     pub(crate) authority: String,
+    /// Microsoft Graph's.
+    pub(crate) graph: String,
     /// Nobody's who may see a credential.
     pub(crate) foreign: String,
     management_latch: Latch,
@@ -49,10 +52,11 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    pub(crate) fn new(management: &Door, authority: &Door, foreign: &Door) -> Self {
+    pub(crate) fn new(management: &Door, authority: &Door, graph: &Door, foreign: &Door) -> Self {
         Self {
             management: management.url(),
             authority: authority.url(),
+            graph: graph.url(),
             foreign: foreign.url(),
             management_latch: management.latch(),
             authority_latch: authority.latch(),
@@ -128,6 +132,10 @@ pub(crate) struct TenantState {
     pub(crate) feeds: BTreeMap<ContentType, FeedState>,
     /// Tokens of an earlier generation are no longer accepted.
     pub(crate) token_generation: u64,
+    /// What Graph tells it.
+    pub(crate) boards: Boards,
+    /// What was asked of Graph.
+    pub(crate) graph_quota: Quota,
 }
 
 /// A subscription.
@@ -230,7 +238,8 @@ impl World {
     pub(crate) fn ledger(&self) -> Ledger {
         let now = self.clock.now();
         let state = self.lock();
-        state.book.ledger(now, &state.blobs, true, state.faults.counts())
+        let announced = state.tenants.values().flat_map(|tenant| tenant.boards.revisions.clone()).collect();
+        Ledger { announced, ..state.book.ledger(now, &state.blobs, true, state.faults.counts()) }
     }
 
     pub(crate) fn summary(&self) -> Ledger {
@@ -238,6 +247,11 @@ impl World {
         let state = self.lock();
         state.book.ledger(now, &[], false, state.faults.counts())
     }
+}
+
+/// What a tenant grants that has consented to every app and everything that it may ask for.
+pub(crate) fn every_role() -> Vec<String> {
+    [ACTIVITY_READ, ACTIVITY_READ_DLP, HEALTH_READ, MESSAGES_READ].map(str::to_owned).into()
 }
 
 impl State {
@@ -282,8 +296,10 @@ impl State {
     pub(crate) fn add_tenant(&mut self, tenant: Tenant, now: Timestamp, uptime_ms: u64) {
         let id = tenant.id;
         let present = self.tenants.remove(&id);
-        let (token_generation, subscriptions, feeds) =
-            present.map_or_else(Default::default, |t| (t.token_generation, t.subscriptions, t.feeds));
+        let (token_generation, subscriptions, feeds, told) = present.map_or_else(Default::default, |t| {
+            (t.token_generation, t.subscriptions, t.feeds, Some((t.boards, t.graph_quota)))
+        });
+        let (boards, graph_quota) = told.unwrap_or_else(|| (Boards::new(id), Quota::default()));
         let people = if tenant.people.is_empty() {
             vec![Person::admin(&format!("admin@{}", tenant.domain))]
         } else {
@@ -301,6 +317,8 @@ impl State {
             subscriptions,
             feeds,
             token_generation,
+            boards,
+            graph_quota,
         };
         self.tenants.insert(id, state);
         for content_type in tenant.subscribed {
@@ -309,6 +327,14 @@ impl State {
         for feed in tenant.feeds {
             self.add_feed(id, feed, now, uptime_ms);
         }
+    }
+
+    pub(crate) fn boards(&self, tenant: Uuid) -> Option<&Boards> {
+        self.tenants.get(&tenant).map(|tenant| &tenant.boards)
+    }
+
+    pub(crate) fn boards_mut(&mut self, tenant: Uuid) -> Option<&mut Boards> {
+        self.tenants.get_mut(&tenant).map(|tenant| &mut tenant.boards)
     }
 
     pub(crate) fn blob(&self, number: u64) -> Option<&Blob> {
@@ -329,7 +355,7 @@ impl State {
         let Some(tenant) = self.tenants.get_mut(&tenant) else {
             return;
         };
-        let both = || vec![ACTIVITY_READ.to_owned(), ACTIVITY_READ_DLP.to_owned()];
+        let both = every_role;
         let consents = tenant
             .consents
             .get_or_insert_with(|| apps.into_iter().map(|client_id| Consent { client_id, roles: both() }).collect());

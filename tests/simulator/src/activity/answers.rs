@@ -66,6 +66,10 @@ fn method(of: Endpoint) -> &'static str {
         | Endpoint::SignIn
         | Endpoint::AdminConsent
         | Endpoint::ManagedIdentity
+        | Endpoint::GraphServices
+        | Endpoint::GraphIssues
+        | Endpoint::GraphMessages
+        | Endpoint::GraphFile
         | Endpoint::Unknown => "Unknown",
     }
 }

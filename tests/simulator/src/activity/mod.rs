@@ -117,6 +117,9 @@ pub(crate) fn remark(world: &World, request: &Request, route: &Route, content_ty
         return;
     };
     *state.book.tenant(tenant).publishers.entry(publisher.unwrap_or_default()).or_insert(0) += 1;
+    if let Some(claims) = bearer.as_ref().filter(|c| c.aud.trim_end_matches('/') == crate::graph::AUDIENCE) {
+        state.book.violation(now, format!("a token for `{}` reached the management host: {line}", claims.aud));
+    }
     if let Some(claims) = bearer.filter(|c| c.tid != tenant) {
         state.book.violation(now, format!("a token of tenant {} was used for tenant {tenant}: {line}", claims.tid));
     }

@@ -13,7 +13,7 @@ use super::token::is_resource;
 use crate::http::{Request, Response};
 use crate::ledger::{ConsentAsked, Verdict};
 use crate::scenario::{ACTIVITY_READ, ACTIVITY_READ_DLP, Consent, ConsentError, Replication};
-use crate::world::{State, World};
+use crate::world::{State, World, every_role};
 
 /// Permissions that an app can ask for. What is not here is outdated, as `ActivityReports.Read`.
 const PERMISSIONS: [&str; 5] =
@@ -262,7 +262,7 @@ impl State {
             return Ok(waiting.consent.roles.clone());
         }
         match (&known.consents, waiting) {
-            (None, _) => Ok(vec![ACTIVITY_READ.to_owned(), ACTIVITY_READ_DLP.to_owned()]),
+            (None, _) => Ok(every_role()),
             (Some(consents), waiting) => match (consents.iter().find(|c| c.client_id == client_id), waiting) {
                 (Some(consent), _) => Ok(consent.roles.clone()),
                 (None, None) => Err(7_000_229),

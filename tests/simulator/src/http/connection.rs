@@ -48,6 +48,8 @@ pub(crate) struct Sent {
     pub(crate) delivered: Option<u64>,
     /// The blobs that it named, if it got to the end.
     pub(crate) listed: Vec<u64>,
+    /// The revisions that it told of.
+    pub(crate) announced: Vec<u64>,
     /// Bytes of the body.
     pub(crate) bytes: u64,
 }
@@ -86,6 +88,7 @@ async fn converse<H: Handler>(mut stream: TcpStream, handler: &H) -> io::Result<
             status: response.status,
             delivers: response.delivers,
             lists: std::mem::take(&mut response.lists),
+            announces: std::mem::take(&mut response.announces),
             begun: false,
             bytes: 0,
         };
@@ -108,6 +111,7 @@ struct Sending<'a, H: Handler> {
     status: u16,
     delivers: Option<u64>,
     lists: Vec<u64>,
+    announces: Vec<u64>,
     begun: bool,
     bytes: u64,
 }
@@ -211,7 +215,8 @@ impl<H: Handler> Sending<'_, H> {
             let status = if self.begun { self.status } else { 0 };
             let delivered = self.delivers.filter(|_| complete);
             let listed = if complete { std::mem::take(&mut self.lists) } else { Vec::new() };
-            self.handler.sent(ticket, Sent { status, delivered, listed, bytes: self.bytes });
+            let announced = if complete { std::mem::take(&mut self.announces) } else { Vec::new() };
+            self.handler.sent(ticket, Sent { status, delivered, listed, announced, bytes: self.bytes });
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Response {
     pub(crate) delivers: Option<u64>,
     /// The blobs that the client has heard of then.
     pub(crate) lists: Vec<u64>,
+    /// The revisions of Graph's items that it has been told of then.
+    pub(crate) announces: Vec<u64>,
     /// How long it takes to be made.
     pub(crate) latency: Duration,
 }
@@ -69,6 +71,7 @@ impl Response {
             wait: None,
             delivers: None,
             lists: Vec::new(),
+            announces: Vec::new(),
             latency: Duration::ZERO,
         }
     }

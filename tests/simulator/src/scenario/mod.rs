@@ -321,6 +321,10 @@ pub struct Service {
     /// How long after a wait was delivered requests may still arrive that were under way, in milliseconds. A machine
     /// that is short of processors needs more than the usual 300.
     pub wait_grace_ms: u64,
+    /// Items of a page of Graph's lists.
+    pub graph_page_size: usize,
+    /// So many times yet, an item of a page that was given out is changed before the next page is.
+    pub graph_shifts_while_paging: u64,
     /// Most requests remembered one by one in the ledger; counts have no limit.
     pub request_log: usize,
     /// How webhooks are notified.
@@ -374,6 +378,8 @@ impl Default for Service {
             date_offset_ms: 0,
             latency_ms: 0,
             wait_grace_ms: 300,
+            graph_page_size: 100,
+            graph_shifts_while_paging: 0,
             request_log: 20_000,
             notices: Notices::default(),
         }

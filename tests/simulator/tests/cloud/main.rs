@@ -10,6 +10,7 @@ mod custody;
 mod faults;
 mod federated;
 mod hooks;
+mod graph;
 mod openid;
 mod process;
 mod signin;
