@@ -109,7 +109,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
             Reason::RoleMissing => {
-                write!(f, "the app lacks the role `{}` of Microsoft Graph", self.operation.0.role())?
+                write!(f, "the app lacks the role `{}` of Microsoft Graph", self.operation.0.role())?;
             }
             Reason::Forbidden => f.write_str("Microsoft Graph forbids it")?,
             Reason::TokenRefused => f.write_str("Microsoft Graph does not accept the token")?,

@@ -23,19 +23,41 @@ use crate::store::{Store, StoreError, Wait, WaitKey};
 /// A wait is remembered for this much longer, so that others that end a moment later need not be written down.
 const SPARE: Duration = Duration::from_millis(500);
 
+/// Whose waits they are. Each has those that it writes and no others: what one takes for over, the other may have
+/// written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The collection of audit records.
+    Tree,
+    /// The collection of health.
+    Health,
+}
+
+impl Whose {
+    fn has(self, key: &WaitKey) -> bool {
+        (self == Self::Health) == (*key == WaitKey::Health)
+    }
+}
+
 /// The remembered waits of one tenant.
 #[derive(Debug)]
 pub(super) struct Waits {
     tenant: TenantId,
     store: Store,
     time: Arc<ServiceTime>,
+    of: Whose,
     /// Until when, as far as the store knows.
     known: Mutex<BTreeMap<WaitKey, Instant>>,
 }
 
 impl Waits {
     pub(super) fn new(tenant: TenantId, store: Store, time: Arc<ServiceTime>) -> Self {
-        Self { tenant, store, time, known: Mutex::default() }
+        Self { tenant, store, time, of: Whose::Tree, known: Mutex::default() }
+    }
+
+    /// Those for Graph.
+    pub(super) fn of_health(tenant: TenantId, store: Store, time: Arc<ServiceTime>) -> Self {
+        Self { of: Whose::Health, ..Self::new(tenant, store, time) }
     }
 
     /// Reads what outlived the last process: how long each lasts yet.
@@ -44,6 +66,9 @@ impl Waits {
         let now = self.time.host();
         let mut all = BTreeMap::new();
         for (key, wait) in self.store.waits(self.tenant).await? {
+            if !self.of.has(&key) {
+                continue;
+            }
             match wait.left(now) {
                 Some(left) => {
                     let left = left.min(LONGEST);
@@ -178,6 +203,23 @@ mod tests {
         assert_eq!(store.waits(tenant).await.unwrap().into_keys().collect::<Vec<_>>(), [WaitKey::Paused]);
         waits.forget(WaitKey::Paused).await.unwrap();
         assert!(store.waits(tenant).await.unwrap().is_empty());
+        store.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_waits_of_health_and_those_of_the_tree_are_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let tenant = TenantId::from_bytes([1; 16]);
+        let health = Waits::of_health(tenant, store.clone(), Arc::new(ServiceTime::new(SetClock::new(noon()))));
+        health.remember(WaitKey::Health, MINUTES).await.unwrap();
+        at(&store, noon()).remember(WaitKey::Paused, MINUTES).await.unwrap();
+        // To whom both are over by the clock.
+        let later = noon() + SignedDuration::from_hours(1);
+        assert!(at(&store, later).restore().await.unwrap().is_empty());
+        assert_eq!(store.waits(tenant).await.unwrap().into_keys().collect::<Vec<_>>(), [WaitKey::Health]);
+        let next = Waits::of_health(tenant, store.clone(), Arc::new(ServiceTime::new(SetClock::new(noon()))));
+        assert_eq!(next.restore().await.unwrap().into_keys().collect::<Vec<_>>(), [WaitKey::Health]);
         store.close().await.unwrap();
     }
 }

@@ -129,7 +129,7 @@ impl Station {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         let Parts { tenant, settings, client, token, store, time, report, places, stop } = parts;
         Arc::new(Self {
-            waits: Waits::new(tenant, store.clone(), Arc::clone(&time)),
+            waits: Waits::of_health(tenant, store.clone(), Arc::clone(&time)),
             tenant,
             settings,
             client,
