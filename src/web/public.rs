@@ -7,7 +7,7 @@
 //! | `POST /onboard/SECRET` | to Microsoft, with a cookie |
 //! | `GET /consent/callback/CLOUD?…` | back from Microsoft: onwards, or why not |
 //! | `GET /onboard` | how the tenant comes alive, for the browser that has consented |
-//! | `POST /webhook` | Microsoft notifies of new content ([`webhook`](crate::webhook)): 200, 503, or as of what is not here |
+//! | `POST /webhook` | Microsoft notifies of new content ([`webhook`]): 200, 503, or as of what is not here |
 //! | `GET /assets/style.css`, `progress.js` | the style sheet; the script that keeps the page of progress up to date |
 //!
 //! How it listens, [`listener`](super::listener) says.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Graph keeps no history: an item that is changed again before it was listed was never there for us. What was listed is
-//! kept in every revision, as content of its own types ([`ContentType::HEALTH`]), so that chain, digests, retention,
+//! kept in every revision, as content of its own types ([`ContentType::HEALTH`](crate::content::ContentType::HEALTH)), so that chain, digests, retention,
 //! backup, purge and `verify` hold for it as they do for audit records:
 //!
 //! - A revision of an issue or of a message is a blob of one record, named by the item and the time of its last change.
