@@ -167,7 +167,7 @@ impl RunningDaemon {
         let answer = ask(&self.socket, CHANGE, request).await?;
         let exit = match answer.status() {
             StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
-            StatusCode::CONFLICT | StatusCode::BAD_GATEWAY => Exit::Failed,
+            StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Exit::Failed,
             _ => return json(&self.socket, &what, answer).await,
         };
         let text = answer.text().await.map_err(|error| broke_off(&error))?;

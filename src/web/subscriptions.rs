@@ -8,7 +8,7 @@
 //! | `GET /v1/tenants/{id}/notifications?content_type=…&since=…` | a [`Notified`](crate::tenant::errand::Notified) for each attempt |
 //!
 //! What is refused is told in a sentence: 404 of a tenant that nobody knows, 409 of what is collected or was asked for a
-//! moment ago, 422 of what is not configured, 502 of what Microsoft did not do.
+//! moment ago, 422 of what is not configured, 424 of what Microsoft did not do.
 //!
 //! **Invariant:** these are answered on the admin socket, and nowhere else.
 
@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::content::ContentType;
+use crate::content::{ContentType, subscribable};
 use crate::store::StoreError;
 use crate::tenant::Keeper;
 use crate::tenant::errand::{Errand, ErrandError};
@@ -74,7 +74,8 @@ async fn stop(State(keeper): State<Keeper>, Path((id, content_type)): Path<(Stri
 }
 
 async fn notifications(State(keeper): State<Keeper>, Path(id): Path<String>, Query(wanted): Query<Wanted>) -> Response {
-    let listed = async { errand(&keeper, &id)?.notifications(wanted.content_type, wanted.since).await };
+    let of = || known(wanted.content_type.as_str());
+    let listed = async { errand(&keeper, &id)?.notifications(of()?, wanted.since).await };
     answer(listed.await.map(|listed| Json(listed).into_response()))
 }
 
@@ -83,8 +84,7 @@ fn errand(keeper: &Keeper, id: &str) -> Result<Errand, ErrandError> {
 }
 
 fn known(content_type: &str) -> Result<ContentType, ErrandError> {
-    let unknown = |error: crate::content::UnknownContentType| Refusal::Impossible(error.to_string());
-    Ok(content_type.parse().map_err(unknown)?)
+    Ok(subscribable(content_type).map_err(|error| Refusal::Impossible(error.to_string()))?)
 }
 
 fn answer(outcome: Result<Response, ErrandError>) -> Response {
@@ -98,7 +98,7 @@ fn answer(outcome: Result<Response, ErrandError>) -> Response {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         ErrandError::TooSoon { .. } | ErrandError::Collected { .. } => StatusCode::CONFLICT,
-        ErrandError::NotDone { .. } => StatusCode::BAD_GATEWAY,
+        ErrandError::NotDone { .. } => StatusCode::FAILED_DEPENDENCY,
         ErrandError::Store(StoreError::Closed) => {
             return (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping").into_response();
         }

@@ -10,7 +10,7 @@
 //! | `POST /v1/tenants/{id}/pause`, `…/resume` | [`ChangedTenant`] |
 //!
 //! What is refused is told in a sentence: 404 of a tenant that nobody knows, 409 of what a file or an enrolment says
-//! otherwise, 422 of what cannot be collected, 502 of subscriptions that Microsoft did not stop.
+//! otherwise, 422 of what cannot be collected, 424 of subscriptions that Microsoft did not stop.
 //!
 //! **Invariant:** these are answered on the admin socket, and nowhere else.
 
@@ -214,7 +214,7 @@ fn answer<T: Serialize>(done: StatusCode, outcome: Result<T, KeeperError>) -> Re
         KeeperError::Refused(Refusal::Unknown { .. } | Refusal::NothingToPurge { .. }) => StatusCode::NOT_FOUND,
         KeeperError::Refused(Refusal::Impossible(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         KeeperError::Refused(_) => StatusCode::CONFLICT,
-        KeeperError::NotAsked { .. } | KeeperError::NotStopped { .. } => StatusCode::BAD_GATEWAY,
+        KeeperError::NotAsked { .. } | KeeperError::NotStopped { .. } => StatusCode::FAILED_DEPENDENCY,
         KeeperError::Store(StoreError::Closed) => {
             return (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping").into_response();
         }
