@@ -27,8 +27,8 @@
 //!
 //! # The parts, in reading order
 //!
-//! Dependencies point one way: `cli → web → consent, webhook, doctor → tenant → token, activity, store → report, retry, clock,
-//! content`. Nothing lower knows anything higher.
+//! Dependencies point one way: `cli → web → consent, webhook, doctor → tenant → token, activity, graph, store → report, retry,
+//! clock, content`. Nothing lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
 //! - [`clock`]: the host's time and the service's, cloud by cloud. Nothing else asks what time it is.

@@ -68,19 +68,6 @@ impl fmt::Display for Operation {
     }
 }
 
-const fn told(fault: Fault) -> &'static str {
-    match fault {
-        Fault::Dns => "the management host's name could not be resolved",
-        Fault::Connect => "no connection to the management host",
-        Fault::Proxy => "the proxy did not connect us to the management host",
-        Fault::Tls => "no TLS connection to the management host",
-        Fault::NoAnswer => "no answer in time",
-        Fault::Stalled => "the answer stood still",
-        Fault::BrokenOff => "the connection broke off before the answer was complete",
-        Fault::Protocol => "the answer is not HTTP",
-    }
-}
-
 /// On which side of the compression a limit was passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -103,7 +90,7 @@ impl fmt::Display for Side {
 #[derive(Debug, thiserror::Error)]
 pub enum ActivityError {
     /// The way to the service failed, or broke off.
-    #[error("{operation}: {}", told(*fault))]
+    #[error("{operation}: {}", fault.told("the management host"))]
     Transport {
         /// What was asked.
         operation: Operation,

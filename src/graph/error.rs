@@ -28,7 +28,7 @@ impl fmt::Display for Operation {
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
     /// The way to Graph failed, or broke off.
-    #[error("{operation}: {}", told(*fault))]
+    #[error("{operation}: {}", fault.told("the Graph host"))]
     Transport {
         /// What was asked.
         operation: Operation,
@@ -94,19 +94,6 @@ pub enum GraphError {
         #[source]
         source: serde_json::Error,
     },
-}
-
-const fn told(fault: Fault) -> &'static str {
-    match fault {
-        Fault::Dns => "the Graph host's name could not be resolved",
-        Fault::Connect => "no connection to the Graph host",
-        Fault::Proxy => "the proxy did not connect us to the Graph host",
-        Fault::Tls => "no TLS connection to the Graph host",
-        Fault::NoAnswer => "no answer in time",
-        Fault::Stalled => "the answer stood still",
-        Fault::BrokenOff => "the connection broke off before the answer was complete",
-        Fault::Protocol => "the answer is not HTTP",
-    }
 }
 
 impl GraphError {

@@ -42,6 +42,21 @@ impl Fault {
         }
     }
 
+    /// What happened on the way to `host`.
+    #[must_use]
+    pub fn told(self, host: &str) -> String {
+        match self {
+            Self::Dns => format!("{host}'s name could not be resolved"),
+            Self::Connect => format!("no connection to {host}"),
+            Self::Proxy => format!("the proxy did not connect us to {host}"),
+            Self::Tls => format!("no TLS connection to {host}"),
+            Self::NoAnswer => "no answer in time".to_owned(),
+            Self::Stalled => "the answer stood still".to_owned(),
+            Self::BrokenOff => "the connection broke off before the answer was complete".to_owned(),
+            Self::Protocol => "the answer is not HTTP".to_owned(),
+        }
+    }
+
     /// What to do if it does not pass.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
