@@ -1,7 +1,7 @@
 //! The partitions that are there, and which of them are open.
 //!
 //! The newest is held open by the writer. Of the older ones, which are only read, at most [`KEPT_OPEN`] stay open when
-//! nobody reads them, with a small cache each. A partition that turns out to be damaged stays where it is and is
+//! nobody reads them, with a small cache each, and none for longer than [`IDLE`]. A partition that turns out to be damaged stays where it is and is
 //! marked: reading passes over it, and says so.
 //!
 //! **Invariant:** whoever holds a [`Reading`] reads what was there when he began, or gets an error: [`Partition::end`]
@@ -29,6 +29,8 @@ use crate::event;
 
 /// How many older partitions stay open when nobody reads them.
 const KEPT_OPEN: usize = 4;
+/// How long one of them stays open that nobody reads; whoever opens any partition closes it then.
+const IDLE: Duration = Duration::from_mins(10);
 /// sled's cache for one of them.
 pub(super) const OLD_CACHE: u64 = 8 << 20;
 /// How often who waits for readers asks whether he is to go on.
@@ -278,6 +280,14 @@ impl Drop for Reading {
     }
 }
 
+/// An older partition that is kept open.
+#[derive(Debug)]
+struct Kept {
+    ordinal: u32,
+    used: Instant,
+    _tree: Arc<Tree>,
+}
+
 /// All partitions, oldest first.
 #[derive(Debug)]
 pub(crate) struct Partitions {
@@ -286,7 +296,7 @@ pub(crate) struct Partitions {
     purges: Arc<Purges>,
     list: RwLock<Vec<Arc<Partition>>>,
     /// The older ones that are kept open, most recently used last.
-    kept: Mutex<VecDeque<(u32, Arc<Tree>)>>,
+    kept: Mutex<VecDeque<Kept>>,
 }
 
 impl Partitions {
@@ -339,7 +349,7 @@ impl Partitions {
 
     /// Closes an older partition as soon as nobody reads it.
     pub(crate) fn forget(&self, ordinal: u32) {
-        self.kept().retain(|(kept, _)| *kept != ordinal);
+        self.kept().retain(|kept| kept.ordinal != ordinal);
     }
 
     /// Opens a partition to read it. Damage marks it; other errors may pass.
@@ -411,25 +421,32 @@ impl Partitions {
         Ok(std::mem::take(&mut *open))
     }
 
-    /// Notes the use of an older partition; `new` ones push the least recently used out.
+    /// Notes the use of a partition; `new` ones push the least recently used out.
     fn keep(&self, partition: &Partition, tree: &Arc<Tree>, new: bool) {
-        let mut out = Vec::new();
+        let ordinal = partition.ordinal;
+        let used = Instant::now();
         let mut kept = self.kept();
-        let place = kept.iter().position(|(ordinal, _)| *ordinal == partition.ordinal);
-        if let Some(entry) = place.and_then(|place| kept.remove(place)) {
-            kept.push_back(entry);
-        } else if new {
-            kept.push_back((partition.ordinal, Arc::clone(tree)));
-            while kept.len() > KEPT_OPEN {
-                out.extend(kept.pop_front());
-            }
+        let was_kept = kept.iter().position(|kept| kept.ordinal == ordinal).and_then(|place| kept.remove(place));
+        if new || was_kept.is_some() {
+            kept.push_back(Kept { ordinal, used, _tree: Arc::clone(tree) });
         }
+        let idle = kept.iter().take_while(|kept| used.duration_since(kept.used) > IDLE).count();
+        let surplus = kept.len().saturating_sub(KEPT_OPEN);
+        let out: Vec<_> = kept.drain(..idle.max(surplus)).collect();
         // Closing takes its time; others may use the list meanwhile.
         drop(kept);
         drop(out);
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(u32, Arc<Tree>)>> {
+    /// Lets those that are kept open have been used so much earlier.
+    #[cfg(test)]
+    pub(crate) fn rest(&self, time: Duration) {
+        for kept in self.kept().iter_mut() {
+            kept.used -= time;
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

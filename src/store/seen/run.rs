@@ -18,7 +18,7 @@
 //!
 //! A run is written under another name, synced, renamed, and its directory synced; no run is ever changed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::hash::Hasher;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -76,11 +76,11 @@ impl RunName {
     }
 }
 
-/// An open run.
+/// A run whose filter and fence are in memory. Its file is opened each time it is read, so that a store of nine days holds
+/// no more files open than one of a day.
 #[derive(Debug)]
 pub(super) struct Run {
     path: PathBuf,
-    file: File,
     footer: Footer,
     fence: Vec<u64>,
     filter: Filter,
@@ -169,8 +169,7 @@ impl Run {
     ) -> Result<Self, SeenError> {
         let making = durable::with_suffix(path, MAKING);
         let failed = |error| StoreError::write(&making, error);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&making).map_err(failed)?;
+        let file = File::create(&making).map_err(failed)?;
         let mut out = BufWriter::with_capacity(STRETCH * BLOCK_BYTES, &file);
         let mut filter = Filter::for_entries(entries.most());
         let mut fence = Vec::new();
@@ -213,10 +212,10 @@ impl Run {
         drop(out);
         file.sync_all().map_err(|error| StoreError::sync(&making, error))?;
         durable::rename(&making, path)?;
-        Ok(Self { path: path.to_owned(), file, footer, fence, filter })
+        Ok(Self { path: path.to_owned(), footer, fence, filter })
     }
 
-    /// Opens a run and checks all but its entries.
+    /// Reads what of a run is kept in memory, and checks it: all but its entries.
     pub(super) fn open(path: &Path, key: SeenKey) -> Result<Self, SeenError> {
         let read = |error| SeenError::Store(StoreError::read(path, error));
         let damaged = |why| SeenError::Damaged { path: path.to_owned(), why };
@@ -239,7 +238,7 @@ impl Run {
             return Err(damaged("its filter does not match its checksum"));
         }
         let filter = Filter::from_words(words).ok_or_else(|| damaged("it has no filter"))?;
-        Ok(Self { path: path.to_owned(), file, footer, fence, filter })
+        Ok(Self { path: path.to_owned(), footer, fence, filter })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -304,7 +303,8 @@ impl Run {
         let here = (entries - block * BLOCK).min(count * BLOCK);
         bytes.resize(here * ENTRY + count * SUM, 0);
         let at = (MAGIC.len() + block * BLOCK_BYTES) as u64;
-        self.file.read_exact_at(bytes, at).map_err(|error| match error.kind() {
+        let read = File::open(&self.path).and_then(|file| file.read_exact_at(bytes, at));
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.damaged("it is cut short"),
             _ => StoreError::read(&self.path, error).into(),
         })?;

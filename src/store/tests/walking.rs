@@ -1,6 +1,9 @@
 //! Reading on from a cursor: everything once and in order, with few partitions opened for it.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::*;
 
@@ -77,6 +80,37 @@ async fn a_walk_opens_each_partition_once_and_a_few_to_find_its_beginning() {
     assert_eq!(walk(&store, 1, 0), ((1..=last).collect(), last));
     let opened = openings(&store);
     assert!(opened.iter().sum::<usize>() <= opened.len() + halves, "{opened:?}");
+    store.close().await.unwrap();
+}
+
+/// The partitions of which a file is open in this process.
+fn held(store: &Store) -> BTreeSet<String> {
+    let content = store.holdings().partitions.content().to_owned();
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let name = |path: PathBuf| Some(path.strip_prefix(&content).ok()?.iter().next()?.to_str()?.to_owned());
+    open.filter_map(name).collect()
+}
+
+#[tokio::test]
+async fn what_nobody_reads_for_a_while_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = many_partitions(dir.path()).await;
+    let last = u64::from(2 * PARTITIONS);
+    // What was seen in all of them is asked for, too.
+    store_one(&store, 1, 2 * PARTITIONS + 1).await;
+    walk(&store, 1, 0);
+    assert!((2..=6).contains(&held(&store).len()), "{:?}", held(&store));
+
+    let partitions = &store.holdings().partitions;
+    let newest = partitions.newest().unwrap();
+    for (minutes, closes) in [(9, false), (2, true)] {
+        partitions.rest(Duration::from_mins(minutes));
+        drop(partitions.read(&newest).unwrap());
+        let only_newest = held(&store) == BTreeSet::from([newest.name.to_string()]);
+        assert_eq!(only_newest, closes, "{:?}", held(&store));
+    }
+    assert_eq!(walk(&store, 1, 0).0.len() as u64, last + 1);
     store.close().await.unwrap();
 }
 
