@@ -6,6 +6,7 @@ pub mod admin;
 mod connections;
 pub mod doctor;
 pub mod framed;
+pub mod graph;
 mod health;
 mod listener;
 pub mod invites;
