@@ -38,6 +38,7 @@ use crate::web::invites;
 use crate::web::operator::OperatorListener;
 use crate::web::public::PublicListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
+use crate::web::servicecomms::ServiceComms;
 use crate::web::subscriptions;
 use crate::web::tenants;
 use crate::webhook::Receiver;
@@ -187,7 +188,8 @@ impl Daemon {
         desk.resume().await?;
         let receiver = Receiver::new(Arc::clone(&registry), Arc::clone(&report));
         let public = PublicListener::start(&settings, Arc::clone(&desk), receiver, stop_admin.clone());
-        operator.open(admin.service(), public.shown());
+        let comms = ServiceComms::new(keeper.clone(), Arc::clone(&report), store.clone());
+        operator.open(admin.service(), public.shown(), comms);
         let commands = tenants::routes(keeper.clone(), Arc::clone(&report), store.clone());
         let surgery = Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry));
         let commands = commands.merge(subscriptions::routes(keeper.clone())).merge(graph::routes(keeper.clone()));

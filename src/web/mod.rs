@@ -16,6 +16,7 @@ mod pages;
 pub mod public;
 pub mod records;
 pub mod reload;
+pub mod servicecomms;
 pub mod store;
 pub mod subscriptions;
 pub mod tenants;

@@ -37,6 +37,7 @@ mod read;
 mod reload;
 mod sandbox;
 mod secrets;
+mod servicecomms;
 mod skip;
 mod snapshot;
 mod soak;
