@@ -3,7 +3,8 @@
 //! A cloud is an authority (where tokens come from), a management host (the Activity API), a Graph host, and the
 //! audiences of the tokens for the two. Sources: "Office 365 Management Activity API reference" (endpoints by
 //! plan), "National cloud deployments" (Graph), "National clouds" (identity platform). GCC uses the worldwide
-//! authority; China's management host is not in Microsoft's public documents, so China has no preset here.
+//! authority. China (21Vianet) has no management host in Microsoft's public documents: there is Graph alone, and with it
+//! service health and the Message Center.
 
 use std::sync::Arc;
 
@@ -16,18 +17,34 @@ use crate::content::TenantId;
 /// The hosts that belong together. One tenant lives in exactly one cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cloud {
-    /// `worldwide`, `gcc`, `gcc_high`, `dod`, or the name of a `[clouds.NAME]` section.
+    /// `worldwide`, `gcc`, `gcc_high`, `dod`, `china`, or the name of a `[clouds.NAME]` section.
     pub name: String,
     /// The token authority, without a path.
     pub authority: Url,
-    /// The Activity API's host, without a path.
-    pub management: Url,
+    /// The Activity API; without it there are no audit records to collect.
+    pub management: Option<Management>,
     /// Microsoft Graph's host, without a path.
     pub graph: Url,
-    /// The audience (v1 `resource`) of tokens for the management host; v2 scopes append `/.default`.
-    pub management_audience: String,
     /// The audience of tokens for Graph.
     pub graph_audience: String,
+}
+
+/// The Activity API of a cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Management {
+    /// Its host, without a path.
+    pub host: Url,
+    /// The audience (v1 `resource`) of tokens for it; v2 scopes append `/.default`.
+    pub audience: String,
+}
+
+impl Management {
+    /// Whether `url` is on the management host: the same scheme, host and port. Only such an address may ever
+    /// see a management token.
+    #[must_use]
+    pub fn has(&self, url: &Url) -> bool {
+        url.origin() == self.host.origin() && url.username().is_empty() && url.password().is_none()
+    }
 }
 
 /// Which of Entra's token endpoints is asked.
@@ -42,28 +59,39 @@ pub enum TokenEndpoint {
 }
 
 /// The presets' names, in the order in which errors list them.
-pub const PRESETS: [&str; 4] = ["worldwide", "gcc", "gcc_high", "dod"];
+pub const PRESETS: [&str; 5] = ["worldwide", "gcc", "gcc_high", "dod", "china"];
 
 impl Cloud {
     /// One of the [`PRESETS`].
     #[must_use]
     pub fn preset(name: &str) -> Option<Self> {
         let (authority, management, graph) = match name {
-            "worldwide" => ("login.microsoftonline.com", "manage.office.com", "graph.microsoft.com"),
-            "gcc" => ("login.microsoftonline.com", "manage-gcc.office.com", "graph.microsoft.com"),
-            "gcc_high" => ("login.microsoftonline.us", "manage.office365.us", "graph.microsoft.us"),
-            "dod" => ("login.microsoftonline.us", "manage.protection.apps.mil", "dod-graph.microsoft.us"),
+            "worldwide" => ("login.microsoftonline.com", Some("manage.office.com"), "graph.microsoft.com"),
+            "gcc" => ("login.microsoftonline.com", Some("manage-gcc.office.com"), "graph.microsoft.com"),
+            "gcc_high" => ("login.microsoftonline.us", Some("manage.office365.us"), "graph.microsoft.us"),
+            "dod" => ("login.microsoftonline.us", Some("manage.protection.apps.mil"), "dod-graph.microsoft.us"),
+            "china" => ("login.partner.microsoftonline.cn", None, "microsoftgraph.chinacloudapi.cn"),
             _ => return None,
         };
         let url = |host: &str| Url::parse(&format!("https://{host}")).ok();
+        let management = match management {
+            Some(host) => Some(Management { host: url(host)?, audience: format!("https://{host}") }),
+            None => None,
+        };
         Some(Self {
             name: name.to_owned(),
             authority: url(authority)?,
-            management: url(management)?,
+            management,
             graph: url(graph)?,
-            management_audience: format!("https://{management}"),
             graph_audience: format!("https://{graph}"),
         })
+    }
+
+    /// The audience of the token that a tenant of this cloud cannot do without: that of the management host or, where there is
+    /// none, of Graph. Consent is asked for it, and given for all that the app registration names.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        self.management.as_ref().map_or(&self.graph_audience, |management| &management.audience)
     }
 
     /// The exact address that a token of `tenant` is asked from; also the `aud` of the client assertion.
@@ -137,14 +165,8 @@ impl Cloud {
     #[must_use]
     pub fn time(&self, time: &ServiceTime) -> Arc<ServiceTime> {
         let standing = if PRESETS.contains(&self.name.as_str()) { Standing::Microsoft } else { Standing::Own };
-        time.of(&self.management.origin().ascii_serialization(), standing)
-    }
-
-    /// Whether `url` is on the management host: the same scheme, host and port. Only such an address may ever
-    /// see a management token.
-    #[must_use]
-    pub fn is_management(&self, url: &Url) -> bool {
-        url.origin() == self.management.origin() && url.username().is_empty() && url.password().is_none()
+        let host = self.management.as_ref().map_or(&self.graph, |management| &management.host);
+        time.of(&host.origin().ascii_serialization(), standing)
     }
 }
 
@@ -164,12 +186,19 @@ mod tests {
     fn every_preset_has_https_hosts_and_asks_for_its_own_audience() {
         for name in PRESETS {
             let cloud = Cloud::preset(name).unwrap();
-            for url in [&cloud.authority, &cloud.management, &cloud.graph] {
+            for url in [&cloud.authority, &cloud.graph] {
                 assert_eq!(url.scheme(), "https", "{name}");
             }
-            assert_eq!(format!("{}/", cloud.management_audience), cloud.management.as_str(), "{name}");
+            assert_eq!(format!("{}/", cloud.graph_audience), cloud.graph.as_str(), "{name}");
+            match &cloud.management {
+                Some(Management { host, audience }) => {
+                    assert_eq!((format!("{audience}/").as_str(), audience.as_str()), (host.as_str(), cloud.audience()));
+                    assert_eq!(host.scheme(), "https", "{name}");
+                }
+                None => assert_eq!((name, cloud.audience()), ("china", cloud.graph_audience.as_str())),
+            }
         }
-        assert_eq!(Cloud::preset("china"), None);
+        assert_eq!(Cloud::preset("germany"), None);
     }
 
     #[test]
@@ -221,7 +250,8 @@ mod tests {
     #[test]
     fn only_the_very_host_is_the_management_host() {
         let cloud = Cloud::preset("worldwide").unwrap();
-        let is = |text: &str| cloud.is_management(&Url::parse(text).unwrap());
+        let management = cloud.management.unwrap();
+        let is = |text: &str| management.has(&Url::parse(text).unwrap());
         assert!(is("https://manage.office.com/api/v1.0/x?y=z"));
         assert!(is("https://MANAGE.office.com:443/api"));
         for foreign in [

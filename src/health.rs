@@ -27,6 +27,9 @@ const SILENT: [&str; 1] = ["lastModifiedDateTime"];
 /// What is known of one tenant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
+    /// Whether it is collected at all, as the configuration says.
+    #[serde(default = "collected")]
+    pub enabled: bool,
     /// Every service and its state, by name.
     pub services: Vec<Service>,
     /// Issues that are not resolved, those changed last first.
@@ -39,6 +42,11 @@ pub struct Health {
     /// What keeps it from being collected at the moment, as far as the daemon knows.
     #[serde(default)]
     pub troubles: Vec<Trouble>,
+}
+
+/// What an older daemon does not say.
+const fn collected() -> bool {
+    true
 }
 
 /// A service.
@@ -245,7 +253,7 @@ impl Health {
 }
 
 /// The time in the name of an overview.
-fn seen_at(content_id: &str) -> Option<Timestamp> {
+pub(crate) fn seen_at(content_id: &str) -> Option<Timestamp> {
     content_id.rsplit_once('@').and_then(|(_, time)| time.parse().ok())
 }
 

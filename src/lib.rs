@@ -51,6 +51,7 @@
 //! - [`upkeep`]: looking after the disk.
 //! - [`doctor`]: why no data arrives, link by link.
 //! - [`health`]: what Microsoft says of its services, put together from the revisions that are kept.
+//! - [`servicecomms`]: the same in the form of the retired Service Communications API.
 //! - [`export`]: records as text, the same for the daemon and the command line.
 //! - [`consent`]: invites, sign-in, consent and proof: how a tenant comes without anybody typing its id.
 //! - [`webhook`]: notifications of new content, checked and queued.
@@ -83,6 +84,7 @@ pub mod tenant;
 pub mod upkeep;
 pub mod doctor;
 pub mod health;
+pub mod servicecomms;
 pub mod export;
 pub mod consent;
 pub mod webhook;

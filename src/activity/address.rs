@@ -5,12 +5,10 @@
 //! Apart from that, path and query of an address that the service gave are sent as given: ids and page links hold
 //! `$` and are opaque.
 
-use std::sync::Arc;
-
 use url::{Url, form_urlencoded};
 use uuid::Uuid;
 
-use crate::cloud::Cloud;
+use crate::cloud::Management;
 use crate::content::TenantId;
 
 /// Longer addresses are not followed; those of the service have some 300 bytes.
@@ -35,7 +33,7 @@ pub enum Foreign {
 /// A tenant's part of the management host.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
-    pub(super) cloud: Arc<Cloud>,
+    pub(super) management: Management,
     pub(super) tenant: TenantId,
     pub(super) publisher: Uuid,
 }
@@ -43,7 +41,7 @@ pub(super) struct Address {
 impl Address {
     /// The address of an operation; `parameters` are of our own making and need no escapes.
     pub(super) fn operation(&self, path: &str, parameters: &[(&str, &str)]) -> Url {
-        let mut url = self.cloud.management.clone();
+        let mut url = self.management.host.clone();
         url.set_path(&format!("/api/v1.0/{}/activity/feed/{path}", self.tenant));
         let mut query = String::new();
         for (name, value) in parameters {
@@ -65,7 +63,7 @@ impl Address {
             return Err(Foreign::NotAUrl);
         }
         let mut url = Url::parse(text).map_err(|_| Foreign::NotAUrl)?;
-        if !matches!(url.scheme(), "http" | "https") || !self.cloud.is_management(&url) {
+        if !matches!(url.scheme(), "http" | "https") || !self.management.has(&url) {
             return Err(Foreign::OtherHost);
         }
         if !self.is_own_feed(&url) {
@@ -123,13 +121,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cloud::Cloud;
 
     const TENANT: &str = "41463f53-8812-40f4-890f-865bf6e35190";
     const PUBLISHER_ID: &str = "46b472a7-c68e-4adf-8ade-3db49497518e";
 
     fn address() -> Address {
         Address {
-            cloud: Arc::new(Cloud::preset("worldwide").unwrap()),
+            management: Cloud::preset("worldwide").unwrap().management.unwrap(),
             tenant: TENANT.parse().unwrap(),
             publisher: PUBLISHER_ID.parse().unwrap(),
         }

@@ -28,7 +28,7 @@ use super::subscriptions::{Subscription, Webhook};
 use super::whole::{LIST, PAGE, Whole};
 use super::window::Window;
 use crate::clock::ServiceTime;
-use crate::cloud::Cloud;
+use crate::cloud::Management;
 use crate::content::{ContentBlob, ContentType, TenantId};
 use crate::http::Http;
 use crate::http::headers::{date, retry_after};
@@ -84,7 +84,7 @@ impl ActivityClient {
     /// blobs.
     #[must_use]
     pub fn new(
-        cloud: Arc<Cloud>,
+        management: Management,
         tenant: TenantId,
         publisher: Uuid,
         http: Http,
@@ -92,7 +92,7 @@ impl ActivityClient {
         limits: Limits,
     ) -> Self {
         Self {
-            address: Address { cloud, tenant, publisher },
+            address: Address { management, tenant, publisher },
             http,
             time,
             limits,

@@ -316,8 +316,6 @@ fn read_id(entry: &Value) -> Result<ContentId, Refused> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -328,7 +326,7 @@ mod tests {
 
     fn address() -> Address {
         Address {
-            cloud: Arc::new(Cloud::preset("worldwide").unwrap()),
+            management: Cloud::preset("worldwide").unwrap().management.unwrap(),
             tenant: "41463f53-8812-40f4-890f-865bf6e35190".parse().unwrap(),
             publisher: "46b472a7-c68e-4adf-8ade-3db49497518e".parse().unwrap(),
         }

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::clock::{ServiceTime, SetClock};
-use crate::cloud::{Cloud, TokenEndpoint};
+use crate::cloud::{Cloud, Management, TokenEndpoint};
 use crate::content::{ContentBlob, ContentType};
 use crate::http::{Http, Timeouts};
 use crate::retry::Advice;
@@ -163,7 +163,7 @@ async fn setup_with(server: &Server, timeouts: Timeouts, limits: Limits) -> Setu
     let request = TokenRequest {
         cloud: Arc::clone(&cloud),
         tenant,
-        audience: cloud.management_audience.clone(),
+        audience: cloud.audience().to_owned(),
         endpoint: TokenEndpoint::V2,
         app: String::new(),
         client_id: "a6099727-6b7b-482c-b509-1df309acc563".to_owned(),
@@ -176,7 +176,8 @@ async fn setup_with(server: &Server, timeouts: Timeouts, limits: Limits) -> Setu
     let token = source.token().await.unwrap();
     let time = Arc::new(ServiceTime::new(clock));
     let publisher = PUBLISHER.parse().unwrap();
-    let client = ActivityClient::new(cloud, tenant, publisher, http, Arc::clone(&time), limits);
+    let management = cloud.management.clone().unwrap();
+    let client = ActivityClient::new(management, tenant, publisher, http, Arc::clone(&time), limits);
     Setup { client, token, time }
 }
 
@@ -185,9 +186,8 @@ fn cloud(server: &Server) -> Arc<Cloud> {
     Arc::new(Cloud {
         name: "test".to_owned(),
         authority: url.clone(),
-        management: url.clone(),
+        management: Some(Management { host: url.clone(), audience: "https://manage.office.com".to_owned() }),
         graph: url,
-        management_audience: "https://manage.office.com".to_owned(),
         graph_audience: "https://graph.microsoft.com".to_owned(),
     })
 }
@@ -475,11 +475,11 @@ async fn nobody_there_is_no_connection_and_an_unknown_name_is_dns() {
         ("https://manage.invalid".to_owned(), "dns"),
         (format!("https://{plain_address}"), "tls"),
     ] {
-        let mut cloud = Cloud::preset("worldwide").unwrap();
-        cloud.management = management.parse().unwrap();
+        let host = management.parse().unwrap();
+        let management_api = Management { host, audience: "https://manage.office.com".to_owned() };
         let http = Http::direct(Timeouts::default()).unwrap();
         let (tenant, publisher) = (TENANT.parse().unwrap(), PUBLISHER.parse().unwrap());
-        let client = ActivityClient::new(Arc::new(cloud), tenant, publisher, http, Arc::clone(&time), LIMITS);
+        let client = ActivityClient::new(management_api, tenant, publisher, http, Arc::clone(&time), LIMITS);
         let error = client.list_subscriptions(&token).await.unwrap_err();
         assert_eq!((error.kind(), error.advice()), (kind, Advice::Retry { after: None }), "{management}: {error:?}");
         assert!(!error.trouble().remedy.is_empty());
@@ -655,11 +655,11 @@ async fn dropping_a_read_loses_nothing() {
     });
     let server = Server::start(|_| Vec::new()).await;
     let setup = setup(&server).await;
-    let mut cloud = Cloud::preset("worldwide").unwrap();
-    cloud.management = format!("http://{other}").parse().unwrap();
+    let host = format!("http://{other}").parse().unwrap();
+    let management = Management { host, audience: "https://manage.office.com".to_owned() };
     let (tenant, publisher) = (TENANT.parse().unwrap(), PUBLISHER.parse().unwrap());
     let http = Http::direct(Timeouts::default()).unwrap();
-    let client = ActivityClient::new(Arc::new(cloud), tenant, publisher, http, setup.time, LIMITS);
+    let client = ActivityClient::new(management, tenant, publisher, http, setup.time, LIMITS);
     let uri = format!("http://{other}/api/v1.0/{TENANT}/activity/feed/audit/x");
     let blob = ContentBlob { content_uri: uri, ..server.blob() };
     let mut body = client.fetch_blob(&setup.token, &blob).await.unwrap();
@@ -803,7 +803,8 @@ async fn hostile_pages_of_many_tenants_take_no_more_than_the_room_there_is() {
     let http = Http::direct(Timeouts::default()).unwrap();
     let client = |server| {
         let (tenant, publisher) = (TENANT.parse().unwrap(), PUBLISHER.parse().unwrap());
-        ActivityClient::new(cloud(server), tenant, publisher, http.clone(), Arc::clone(&time), LIMITS)
+        let management = cloud(server).management.clone().unwrap();
+        ActivityClient::new(management, tenant, publisher, http.clone(), Arc::clone(&time), LIMITS)
     };
     let tenants: Vec<_> = (0..LARGE * 3).map(|_| client(&server)).collect();
     let twice = tenants.iter().flat_map(|tenant| [tenant.clone(), tenant.clone()]);

@@ -95,6 +95,9 @@ fn tenants(settings: &Settings) -> Table {
 fn content_types(types: &BTreeSet<ContentType>) -> String {
     let usual = ContentType::AUDIT.iter().all(|usual| types.contains(usual));
     let others = types.iter().filter(|one| !usual || !ContentType::AUDIT.contains(one)).map(ToString::to_string);
+    if types.is_empty() {
+        return "-".to_owned();
+    }
     usual.then(|| "Audit.*".to_owned()).into_iter().chain(others).collect::<Vec<_>>().join(" ")
 }
 
@@ -114,6 +117,7 @@ mod tests {
     #[test]
     fn content_types_in_short() {
         for (types, short) in [
+            (Vec::new(), "-"),
             (ContentType::AUDIT.to_vec(), "Audit.*"),
             (ContentType::ALL.to_vec(), "Audit.* DLP.All"),
             (vec![ContentType::Exchange, ContentType::Dlp], "Audit.Exchange DLP.All"),

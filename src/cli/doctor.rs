@@ -33,8 +33,8 @@ const NAMED: usize = 10;
 #[derive(Debug, Args)]
 #[command(
     after_help = "For each tenant: clock, DNS, proxy, TLS, authority, credential, token, service, roles, audit log, \
-                        subscriptions, listing, a blob, lag, quota, certificate, and what the daemon knows. Nothing is \
-                        started, changed or stored.\n\n\
+                        subscriptions, listing, a blob, lag, quota, certificate, service health, and what the daemon knows. \
+                        Nothing is started, changed or stored.\n\n\
                         Exit codes: 0 all well, 2 something is wrong\n\n\
                         Examples:\n  tenantry doctor\n  tenantry doctor --tenant contoso\n  \
                         tenantry doctor --json | jq '.findings[]'"

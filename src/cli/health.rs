@@ -1,10 +1,12 @@
-//! `tenantry health`: what Microsoft says of its services, for each tenant.
+//! `tenantry health`: what Microsoft says of its services, for each tenant; and what it has put into files beside that.
+
+mod fetch;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde::Serialize;
@@ -20,11 +22,16 @@ use crate::report::Trouble;
 /// The arguments of `tenantry health`.
 #[derive(Debug, Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "What is collected, `[health]` in the configuration says; it is off unless it is switched on there.\n\n\
                         Examples:\n  tenantry health --tenant contoso\n  tenantry health --history --tenant contoso\n  \
-                        tenantry health --json | jq '.[] | {name, issues: [.issues[].id]}'"
+                        tenantry health --json | jq '.[] | {name, issues: [.issues[].id]}'\n  \
+                        tenantry health report EX226792 --tenant contoso"
 )]
 pub struct HealthArgs {
+    /// What to fetch, instead of showing what is kept.
+    #[command(subcommand)]
+    pub command: Option<HealthCommand>,
     /// Only this tenant, by its id or its name; may be repeated [default: all]
     #[arg(long, value_name = "ID|NAME")]
     pub tenant: Vec<String>,
@@ -39,6 +46,15 @@ pub struct HealthArgs {
     pub socket: SocketArgs,
 }
 
+/// What Microsoft has put into files.
+#[derive(Debug, Subcommand)]
+pub enum HealthCommand {
+    /// Fetch the post-incident review of an issue
+    Report(fetch::ReportArgs),
+    /// Fetch the attachments of a post of the Message Center
+    Attachments(fetch::AttachmentsArgs),
+}
+
 /// One tenant's.
 #[derive(Debug, Serialize)]
 struct OfTenant {
@@ -50,6 +66,11 @@ struct OfTenant {
 
 /// Prints the health of the tenants, one after the other: there may be thousands.
 pub async fn health(config: &Path, args: HealthArgs) -> anyhow::Result<Exit> {
+    match args.command {
+        Some(HealthCommand::Report(args)) => return fetch::report(config, args).await,
+        Some(HealthCommand::Attachments(args)) => return fetch::attachments(config, args).await,
+        None => {}
+    }
     let place = Place::of(config, args.socket)?;
     let source = place.source().await?;
     let names = place.names(&source).await?;
@@ -65,9 +86,10 @@ pub async fn health(config: &Path, args: HealthArgs) -> anyhow::Result<Exit> {
             }
         }
         Source::Store => {
+            let enabled = place.client.outline.health;
             let Some(store) = opening::to_read(&place.client, "tenantry health").await? else {
                 for tenant in tenants {
-                    shown.tenant(&names, tenant, Health::default())?;
+                    shown.tenant(&names, tenant, Health { enabled, ..Health::default() })?;
                 }
                 return shown.finish();
             };
@@ -76,7 +98,7 @@ pub async fn health(config: &Path, args: HealthArgs) -> anyhow::Result<Exit> {
                 let (opened, history) = (store.clone(), args.history);
                 let read = tokio::task::spawn_blocking(move || Health::read(&opened, tenant, history, now));
                 tokio::select! {
-                    health = read => shown.tenant(&names, tenant, health??)?,
+                    health = read => shown.tenant(&names, tenant, Health { enabled, ..health?? })?,
                     () = opening::gives_way(&store) => {
                         let message = format!("not all tenants are shown: {}", opening::GIVEN_WAY);
                         return Err(super::Ended { exit: Exit::TryAgain, message }.into());
@@ -117,6 +139,9 @@ impl Shown {
     }
 }
 
+/// What to do where health is off.
+const SWITCH_ON: &str = "set `enabled = true` under `[health]` and run `tenantry reload`";
+
 /// As people read it.
 fn render(name: &str, health: &Health) -> String {
     let mut text = format!("{}\n", clean(name));
@@ -130,8 +155,12 @@ fn render(name: &str, health: &Health) -> String {
             line(format!("to do: {}", clean(remedy)));
         }
     }
-    if health.services.is_empty() && health.issues.is_empty() && health.messages.is_empty() {
-        line("nothing is known yet".to_owned());
+    let nothing = health.services.is_empty() && health.issues.is_empty() && health.messages.is_empty();
+    match (health.enabled, nothing) {
+        (false, true) => line(format!("not collected; {SWITCH_ON}")),
+        (false, false) => line(format!("not collected any more, what follows may be old; {SWITCH_ON}")),
+        (true, true) => line("nothing is known yet".to_owned()),
+        (true, false) => {}
     }
     let (well, ill): (Vec<_>, Vec<_>) = health.services.iter().partition(|service| service.is_well());
     for service in ill {
@@ -212,6 +241,7 @@ mod tests {
             modified: at,
         };
         let health = Health {
+            enabled: true,
             services: vec![service("Exchange Online", "serviceDegradation"), service("Teams", "serviceOperational")],
             issues: vec![issue],
             ..Health::default()
@@ -222,6 +252,10 @@ mod tests {
              1 of 2 services work\n  \
              EX1         Exchange Online: Mail [31m is late (investigating, changed 2026-11-26 12:00:00Z)\n"
         );
-        assert!(render("contoso", &Health::default()).contains("nothing is known yet"));
+        let on = Health { enabled: true, ..Health::default() };
+        assert!(render("contoso", &on).contains("nothing is known yet"));
+        assert!(render("contoso", &Health::default()).contains("not collected; set `enabled = true` under `[health]`"));
+        let stale = Health { enabled: false, ..health };
+        assert!(render("contoso", &stale).contains("not collected any more"));
     }
 }

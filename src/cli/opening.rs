@@ -236,8 +236,15 @@ pub(super) async fn stopped_tenant(
     // It would be found again at the start; when it began is not known.
     let unable = member.trouble.clone().map(|trouble| TroubleStatus { trouble, since: now, attempts: 1 });
     if let Some(store) = store {
-        for (content_type, watermark) in store.watermarks(id).await?.into_iter().filter(|(of, _)| !of.is_health()) {
-            status.last_poll = status.last_poll.max(watermark.listed_to);
+        let is_all = member.content_types.is_empty();
+        for (content_type, watermark) in store.watermarks(id).await? {
+            // Of a tenant that has nothing else, they are what is listed.
+            if is_all || !content_type.is_health() {
+                status.last_poll = status.last_poll.max(watermark.listed_to);
+            }
+            if content_type.is_health() {
+                continue;
+            }
             status.content.entry(content_type).or_default().last_listed = watermark.listed_to;
         }
         status.trouble = note.filter(|_| !state.is_off()).and_then(TroubleStatus::from_note);

@@ -29,13 +29,15 @@ pub(super) struct Output {
     file: Arc<File>,
     /// What the file is called until it is complete, and then.
     partial: Option<(TempPath, PathBuf)>,
+    /// There must be no file of that name.
+    is_new: bool,
 }
 
 impl Output {
     /// Standard output.
     pub(super) fn standard() -> anyhow::Result<Self> {
         let file = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self { name: STANDARD_OUTPUT.to_owned(), file: Arc::new(file.into()), partial: None })
+        Ok(Self { name: STANDARD_OUTPUT.to_owned(), file: Arc::new(file.into()), partial: None, is_new: false })
     }
 
     /// The file at `path`, or what it leads to; `-` and nothing are standard output. With it comes what asks for an early
@@ -54,7 +56,7 @@ impl Output {
             }
             Ok(there) if !there.is_file() => {
                 let file = OpenOptions::new().write(true).open(&target).map_err(failed)?;
-                Ok((Self { name, file: Arc::new(file), partial: None }, Interruption(None)))
+                Ok((Self { name, file: Arc::new(file), partial: None, is_new: false }, Interruption(None)))
             }
             Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error).into()),
             _ => {
@@ -68,9 +70,18 @@ impl Output {
                 let interruption = Interruption(Some(Lifecycle::start()?));
                 let made = tempfile::Builder::new().prefix(&prefix).suffix(".partial").tempfile_in(folder);
                 let (file, partial) = made.map_err(failed)?.into_parts();
-                Ok((Self { name, file: Arc::new(file), partial: Some((partial, target)) }, interruption))
+                Ok((Self { name, file: Arc::new(file), partial: Some((partial, target)), is_new: false }, interruption))
             }
         }
+    }
+
+    /// A file at `path`, which must be none yet: what is there stays as it is. `-` is standard output.
+    pub(super) fn create(path: &Path) -> anyhow::Result<(Self, Interruption)> {
+        if path != Path::new("-") && fs::symlink_metadata(path).is_ok() {
+            return Err(exists(path).into());
+        }
+        let (output, interruption) = Self::open(Some(path))?;
+        Ok((Self { is_new: true, ..output }, interruption))
     }
 
     /// Whether it is a file on a disk.
@@ -88,8 +99,11 @@ impl Output {
     pub(super) async fn commit(mut self) -> anyhow::Result<()> {
         let Some((partial, target)) = self.partial.take() else { return Ok(()) };
         self.blocking(File::sync_all).await?;
-        partial.persist(target).map_err(|error| OutputError::new(&*self.name, error.error))?;
-        Ok(())
+        let given = if self.is_new { partial.persist_noclobber(&target) } else { partial.persist(&target) };
+        match given {
+            Err(error) if self.is_new && error.error.kind() == ErrorKind::AlreadyExists => Err(exists(&target).into()),
+            given => Ok(given.map_err(|error| OutputError::new(&*self.name, error.error))?),
+        }
     }
 
     async fn blocking(&self, work: impl FnOnce(&File) -> io::Result<()> + Send + 'static) -> anyhow::Result<()> {
@@ -97,6 +111,10 @@ impl Output {
         let done = tokio::task::spawn_blocking(move || work(&file)).await.context("writing panicked")?;
         Ok(done.map_err(|error| OutputError::new(&*self.name, error))?)
     }
+}
+
+fn exists(path: &Path) -> Ended {
+    Ended { exit: Exit::Usage, message: format!("`{}` exists already: name another file", path.display()) }
 }
 
 /// Ctrl-C and the like, where something must be removed before the end; elsewhere a signal ends the process as it always
@@ -162,6 +180,24 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(names(dir.path()), ["out"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_there_stays_where_a_new_file_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let (output, _) = Output::create(&path).unwrap();
+        output.write(Bytes::from_static(b"new")).await.unwrap();
+        fs::write(&path, "somebody else's").unwrap();
+        let error = output.commit().await.unwrap_err();
+        assert_eq!((Exit::of(&error), format!("{error:#}").contains("exists already")), (Exit::Usage, true));
+        assert_eq!(Exit::of(&Output::create(&path).unwrap_err()), Exit::Usage);
+        symlink("nowhere", dir.path().join("link")).unwrap();
+        assert_eq!(Exit::of(&Output::create(&dir.path().join("link")).unwrap_err()), Exit::Usage);
+        assert_eq!(
+            (fs::read(&path).unwrap(), names(dir.path())),
+            (b"somebody else's".to_vec(), vec!["link".to_owned(), "out".to_owned()])
+        );
     }
 
     #[tokio::test]

@@ -164,18 +164,15 @@ impl RunningDaemon {
             Some(body) => request.json(body),
             None => request,
         };
-        let answer = ask(&self.socket, CHANGE, request).await?;
-        let exit = match answer.status() {
-            StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
-            StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Exit::Failed,
-            _ => return json(&self.socket, &what, answer).await,
-        };
-        let text = answer.text().await.map_err(|error| broke_off(&error))?;
-        if text.is_empty() {
-            let message = format!("the daemon does not know `{what}`: it is of another version; restart it");
-            return Err(Ended { exit: Exit::Unavailable, message }.into());
-        }
-        Err(Ended { exit, message: text }.into())
+        let answer = not_refused(&what, ask(&self.socket, CHANGE, request).await?).await?;
+        json(&self.socket, &what, answer).await
+    }
+
+    /// Asks for a file that has to do with a tenant; `what` follows `/v1/tenants`.
+    pub(super) async fn file(&self, what: &str) -> anyhow::Result<reqwest::Response> {
+        let what = format!("tenants{what}");
+        let answer = ask(&self.socket, CHANGE, self.client.get(address(&what))).await?;
+        understood(&what, not_refused(&what, answer).await?).await
     }
 
     /// Asks for a value.
@@ -248,6 +245,21 @@ async fn json<T: DeserializeOwned>(socket: &Path, what: &str, answer: reqwest::R
         Err(_) => return Err(unavailable(format!("the daemon stopped answering on `{}`", socket.display()))),
     };
     serde_json::from_slice(&body).with_context(|| format!("the daemon's answer to `{what}` is of another version"))
+}
+
+/// The answer, unless it is a refusal in the daemon's own words.
+async fn not_refused(what: &str, answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
+    let exit = match answer.status() {
+        StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
+        StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Exit::Failed,
+        _ => return Ok(answer),
+    };
+    let text = answer.text().await.map_err(|error| broke_off(&error))?;
+    if text.is_empty() {
+        let message = format!("the daemon does not know `{what}`: it is of another version; restart it");
+        return Err(Ended { exit: Exit::Unavailable, message }.into());
+    }
+    Err(Ended { exit, message: text }.into())
 }
 
 async fn understood(what: &str, answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {

@@ -43,6 +43,8 @@ fn outline(merged: &merged::Merged) -> Outline {
     let mut outline = Outline {
         apps: merged.named("apps").into_keys().map(str::to_owned).collect(),
         clouds: clouds.names().map(str::to_owned).collect(),
+        without_audit: clouds.without_audit(),
+        health: sections::health(merged, Pace::Loopback, &mut ignored).enabled,
         cloud_apps: clouds.apps.into_iter().map(|(cloud, app)| (cloud, app.value)).collect(),
         ..Outline::default()
     };
@@ -59,7 +61,9 @@ fn outline(merged: &merged::Merged) -> Outline {
         let cloud = cloud.unwrap_or_else(|| tenants::DEFAULT_CLOUD.to_owned());
         let app = table.text("app", &mut ignored).map(|app| app.value);
         let app = app.or_else(|| outline.cloud_apps.get(&cloud).cloned()).unwrap_or_default();
-        let content_types = tenants::content_types(&table, &mut ignored).unwrap_or(ContentType::AUDIT.into());
+        let has_audit = !outline.without_audit.contains(&cloud);
+        let content_types =
+            tenants::content_types(&table, has_audit, &mut ignored).unwrap_or(ContentType::AUDIT.into());
         let (origin, line) = tenants::origin(&table.place);
         let known = KnownTenant { name, enabled, cloud, app, content_types, origin, line };
         outline.tenants.entry(id.value).or_insert(known);

@@ -1,6 +1,6 @@
 //! `[clouds.NAME]`: clouds beside the presets, and the app that a cloud's tenants use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use url::{Host, Url};
@@ -8,7 +8,7 @@ use url::{Host, Url};
 use super::merged::{At, Merged, Table};
 use super::problem::Findings;
 use super::schema;
-use crate::cloud::{Cloud, PRESETS};
+use crate::cloud::{Cloud, Management, PRESETS};
 
 /// The clouds, and what of them is not part of [`Cloud`].
 pub(super) struct Clouds {
@@ -23,6 +23,16 @@ impl Clouds {
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.known.keys().chain(&self.broken).map(String::as_str)
     }
+
+    /// Those that have no Activity API.
+    pub(super) fn without_audit(&self) -> BTreeSet<String> {
+        without_audit(&self.known)
+    }
+}
+
+/// Of these clouds, the names of those that have no Activity API.
+pub(super) fn without_audit(clouds: &BTreeMap<String, Arc<Cloud>>) -> BTreeSet<String> {
+    clouds.values().filter(|cloud| cloud.management.is_none()).map(|cloud| cloud.name.clone()).collect()
 }
 
 const HOSTS: [&str; 5] = ["authority", "management", "graph", "management_audience", "graph_audience"];
@@ -55,10 +65,22 @@ pub(super) fn clouds(merged: &Merged, findings: &mut Findings) -> Clouds {
 
 fn cloud(name: &str, table: &Table<'_>, findings: &mut Findings) -> Option<Cloud> {
     let named = valid_name(name, table, findings);
-    for key in ["authority", "management"].into_iter().filter(|key| !table.has(key)) {
+    if !table.has("authority") {
         let message =
-            format!("`{}` has no `{key}`; set it, a cloud of your own takes nothing from another", table.path);
-        findings.missing(&table.place, &table.key(key), message);
+            format!("`{}` has no `authority`; set it, a cloud of your own takes nothing from another", table.path);
+        findings.missing(&table.place, &table.key("authority"), message);
+    }
+    if !table.has("management") && !table.has("graph") {
+        let message = format!(
+            "`{}` has no `management`; set it, a cloud of your own takes nothing from another; or set `graph` alone, for a \
+             cloud without audit records",
+            table.path
+        );
+        findings.missing(&table.place, &table.key("management"), message);
+    }
+    if table.has("management_audience") && !table.has("management") {
+        let message = "there is no `management` whose audience it could be; set that, or remove this";
+        findings.problem(&table.place_of("management_audience"), &table.key("management_audience"), message);
     }
     let authority = table.parsed("authority", findings, host);
     let management = table.parsed("management", findings, host);
@@ -67,18 +89,23 @@ fn cloud(name: &str, table: &Table<'_>, findings: &mut Findings) -> Option<Cloud
     let graph_audience = table.parsed("graph_audience", findings, audience);
     let wrong = |key, found: bool| table.has(key) && !found;
     if !named
+        || (table.has("management_audience") && !table.has("management"))
         || wrong("graph", graph.is_some())
+        || wrong("management", management.is_some())
         || wrong("management_audience", management_audience.is_some())
         || wrong("graph_audience", graph_audience.is_some())
     {
         return None;
     }
-    let (authority, management) = (authority?.value, management?.value);
-    let graph = graph.map_or_else(|| management.clone(), |graph| graph.value);
+    let (authority, management) = (authority?.value, management.map(|management| management.value));
+    let graph = graph.map(|graph| graph.value).or_else(|| management.clone())?;
     let origin = |url: &Url| url.origin().ascii_serialization();
+    let management = management.map(|host| Management {
+        audience: management_audience.map_or_else(|| origin(&host), |found| found.value),
+        host,
+    });
     Some(Cloud {
         name: name.to_owned(),
-        management_audience: management_audience.map_or_else(|| origin(&management), |found| found.value),
         graph_audience: graph_audience.map_or_else(|| origin(&graph), |found| found.value),
         authority,
         management,
@@ -138,7 +165,8 @@ fn is_loopback(url: &Url) -> bool {
 
 /// Whether the cloud is on this host altogether.
 pub(super) fn on_loopback(cloud: &Cloud) -> bool {
-    [&cloud.authority, &cloud.management, &cloud.graph].into_iter().all(is_loopback)
+    let management = cloud.management.as_ref().map(|management| &management.host);
+    [&cloud.authority, &cloud.graph].into_iter().chain(management).all(is_loopback)
 }
 
 /// What to tell someone who named a cloud that does not exist.

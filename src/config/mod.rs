@@ -173,7 +173,9 @@ fn validate(merged: &merged::Merged, ambient: &Ambient, files: &[Arc<Path>], fin
     };
     let apps = tenants::apps(merged, ambient, signing, findings);
     tenants::check_clouds(&apps, &clouds, findings);
-    let tenants = tenants::tenants(merged, &apps, &clouds, findings);
+    // What is wrong with that section is told below.
+    let health = sections::health(merged, Pace::Loopback, &mut Findings::default()).enabled;
+    let tenants = tenants::tenants(merged, &apps, &clouds, health, findings);
     tenants::check_authority(ambient, &apps, &tenants, findings);
     let pace = if tenants::are_local(merged, &clouds) { Pace::Loopback } else { Pace::Microsoft };
     Settings {

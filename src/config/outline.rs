@@ -74,6 +74,10 @@ pub struct Outline {
     pub clouds: BTreeSet<String>,
     /// The apps that the tenants of a cloud use unless they name one.
     pub cloud_apps: BTreeMap<String, String>,
+    /// The clouds that have no Activity API.
+    pub without_audit: BTreeSet<String>,
+    /// Whether service health is collected.
+    pub health: bool,
     /// The clouds that are not on this host, and the key whose interval is too short for them.
     pub too_fast: BTreeMap<String, &'static str>,
 }
@@ -111,6 +115,8 @@ impl Settings {
             tenants: tenants.collect(),
             apps: self.apps.keys().cloned().collect(),
             clouds: self.clouds.keys().cloned().collect(),
+            without_audit: clouds::without_audit(&self.clouds),
+            health: self.health.enabled,
             cloud_apps: self.cloud_apps.clone(),
         }
     }

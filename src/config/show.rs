@@ -50,14 +50,17 @@ impl Settings {
                 writeln!(out)?;
                 continue;
             }
+            let management = cloud.management.as_ref();
             for (key, value) in [
-                ("authority", cloud.authority.as_str()),
-                ("management", cloud.management.as_str()),
-                ("graph", cloud.graph.as_str()),
-                ("management_audience", &cloud.management_audience),
-                ("graph_audience", &cloud.graph_audience),
+                ("authority", Some(cloud.authority.as_str())),
+                ("management", management.map(|management| management.host.as_str())),
+                ("graph", Some(cloud.graph.as_str())),
+                ("management_audience", management.map(|management| management.audience.as_str())),
+                ("graph_audience", Some(cloud.graph_audience.as_str())),
             ] {
-                writeln!(out, "{key} = {}", quoted(value))?;
+                if let Some(value) = value {
+                    writeln!(out, "{key} = {}", quoted(value))?;
+                }
             }
             writeln!(out)?;
         }
@@ -168,7 +171,11 @@ impl Settings {
         for (variable, key) in &network.overruled {
             writeln!(out, "# {variable} of the environment is not used, since `{key}` is set")?;
         }
-        let of = |tenant: &Tenant| [tenant.cloud.authority.clone(), tenant.cloud.management.clone()];
+        let of = |tenant: &Tenant| {
+            let management = tenant.cloud.management.as_ref().map(|management| management.host.clone());
+            let graph = (self.health.enabled || management.is_none()).then(|| tenant.cloud.graph.clone());
+            [Some(tenant.cloud.authority.clone()), management, graph].into_iter().flatten()
+        };
         let hosts: BTreeSet<_> = self.tenants.values().filter(|tenant| tenant.enabled).flat_map(of).collect();
         for host in hosts {
             let route = one_line(&network.route(&host).to_string());

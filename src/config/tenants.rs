@@ -1,6 +1,6 @@
 //! `[app]`, `[apps.NAME]` and `[[tenants]]`: who is collected, and as whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -125,10 +125,12 @@ fn guid(text: &str) -> Result<Uuid, &'static str> {
     }
 }
 
+/// All tenants; `health` is whether service health is collected.
 pub(super) fn tenants(
     merged: &Merged,
     apps: &Apps,
     clouds: &Clouds,
+    health: bool,
     findings: &mut Findings,
 ) -> BTreeMap<TenantId, Tenant> {
     let mut tenants = BTreeMap::new();
@@ -145,7 +147,7 @@ pub(super) fn tenants(
         });
         // The rest is looked at even without an id, and so is a second entry.
         let id_or_nil = id.as_ref().map_or(TenantId::from_bytes([0; 16]), |id| id.value);
-        let tenant = tenant(id_or_nil, &table, apps, clouds, findings);
+        let tenant = tenant(id_or_nil, &table, apps, clouds, health, findings);
         let Some(id) = id else { continue };
         if let Some(first) = places.get(&id.value) {
             let message = format!("tenant `{}` is in {first} already; remove one of the two", id.value);
@@ -173,7 +175,14 @@ pub(super) fn are_local(merged: &Merged, clouds: &Clouds) -> bool {
     some && merged.entries("tenants").all(is_local)
 }
 
-fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, findings: &mut Findings) -> Option<Tenant> {
+fn tenant(
+    id: TenantId,
+    table: &Table<'_>,
+    apps: &Apps,
+    clouds: &Clouds,
+    health: bool,
+    findings: &mut Findings,
+) -> Option<Tenant> {
     let name = table.parsed("name", findings, |text| {
         let text = text.trim();
         // It is printed in logs and tables.
@@ -181,9 +190,13 @@ fn tenant(id: TenantId, table: &Table<'_>, apps: &Apps, clouds: &Clouds, finding
     });
     let name = name.map_or_else(|| id.to_string(), |name| name.value);
     let enabled = table.flag("enabled", findings).is_none_or(|enabled| enabled.value);
-    let content_types = content_types(table, findings);
     let cloud_name = table.text("cloud", findings).map_or_else(|| DEFAULT_CLOUD.to_owned(), |cloud| cloud.value);
     let cloud = clouds.known.get(&cloud_name);
+    let has_audit = cloud.is_none_or(|cloud| cloud.management.is_some());
+    let content_types = content_types(table, has_audit, findings);
+    if !has_audit {
+        check_without_audit(&cloud_name, content_types.as_ref(), enabled && !health, table, findings);
+    }
     if cloud.is_none() && !clouds.broken.contains(&cloud_name) {
         findings.missing(&table.place_of("cloud"), &table.key("cloud"), clouds::unknown(&cloud_name, clouds));
     }
@@ -245,15 +258,44 @@ fn unknown_app(name: &str, apps: &Apps) -> String {
     }
 }
 
-pub(super) fn content_types(
+/// What is right for any cloud is wrong where there are no audit records, and a tenant of which nothing is collected is a
+/// mistake.
+fn check_without_audit(
+    cloud: &str,
+    content_types: Option<&BTreeSet<ContentType>>,
+    is_idle: bool,
     table: &Table<'_>,
     findings: &mut Findings,
-) -> Option<std::collections::BTreeSet<ContentType>> {
+) {
+    if content_types.is_some_and(|types| !types.is_empty()) {
+        let message = format!(
+            "the cloud `{cloud}` has no Management Activity API, so that no audit records can be collected there; leave the \
+             key out: service health and the Message Center are collected if `[health]` says so"
+        );
+        findings.problem(&table.place_of("content_types"), &table.key("content_types"), message);
+    } else if is_idle {
+        let message = format!(
+            "the cloud `{cloud}` has no Management Activity API, and service health is not collected, so that nothing would \
+             be; set `enabled = true` under `[health]`, or `enabled = false` here"
+        );
+        findings.missing(&table.place, &table.key("cloud"), message);
+    }
+}
+
+/// What is collected; by default the four `Audit` types where there are audit records, else none.
+pub(super) fn content_types(
+    table: &Table<'_>,
+    has_audit: bool,
+    findings: &mut Findings,
+) -> Option<BTreeSet<ContentType>> {
     if !table.has("content_types") {
-        return Some(ContentType::AUDIT.into());
+        return Some(if has_audit { ContentType::AUDIT.into() } else { BTreeSet::new() });
     }
     let key = table.key("content_types");
     let texts = table.texts("content_types", findings)?;
+    if texts.value.is_empty() && !has_audit {
+        return Some(BTreeSet::new());
+    }
     if texts.value.is_empty() {
         let message = "the list is empty, so that nothing would be collected; leave the key out for the four `Audit` \
                        types, or set `enabled = false`";
@@ -261,7 +303,7 @@ pub(super) fn content_types(
         return None;
     }
     let mut wrong = false;
-    let mut types = std::collections::BTreeSet::new();
+    let mut types = BTreeSet::new();
     for text in &texts.value {
         if let Ok(content_type) = subscribable(&text.value) {
             types.insert(content_type);

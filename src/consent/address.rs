@@ -82,9 +82,7 @@ pub(super) fn sign_in(
             .append_pair("response_mode", "query");
         match flow {
             TokenEndpoint::V2 => query.append_pair("scope", "openid profile").append_pair("prompt", "select_account"),
-            TokenEndpoint::V1 => {
-                query.append_pair("resource", &cloud.management_audience).append_pair("prompt", "admin_consent")
-            }
+            TokenEndpoint::V1 => query.append_pair("resource", cloud.audience()).append_pair("prompt", "admin_consent"),
         };
         query
             .append_pair("state", challenge.state.expose())
@@ -106,7 +104,7 @@ pub(super) fn admin_consent(
     let mut url = cloud.admin_consent(tenant);
     url.query_pairs_mut()
         .append_pair("client_id", client_id)
-        .append_pair("scope", &format!("{}/.default", cloud.management_audience))
+        .append_pair("scope", &format!("{}/.default", cloud.audience()))
         .append_pair("redirect_uri", redirect_uri.as_str())
         .append_pair("state", state.expose());
     url

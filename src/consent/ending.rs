@@ -253,7 +253,7 @@ impl Subject<'_> {
             client: self.client_id,
             cloud: &self.cloud.name,
             authority: self.cloud.authority.as_str().trim_end_matches('/'),
-            audience: &self.cloud.management_audience,
+            audience: self.cloud.audience(),
             thumbprint: "",
         };
         let fill = |sentence: &str| entra::fill(&sentence.replace("{consent}", "the link of the invite"), &subject);

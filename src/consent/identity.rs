@@ -25,7 +25,7 @@ impl Desk {
         let mut fields = vec![("grant_type", "authorization_code"), ("redirect_uri", redirect_uri.as_str())];
         match case.flow() {
             TokenEndpoint::V2 => fields.push(("scope", "openid profile")),
-            TokenEndpoint::V1 => fields.push(("resource", &case.cloud.management_audience)),
+            TokenEndpoint::V1 => fields.push(("resource", case.cloud.audience())),
         }
         let secrets = [("code", &code), ("code_verifier", &challenge.verifier)];
         let what = Redemption { endpoint: case.flow(), tenant: None, fields: &fields, secrets: &secrets };
@@ -60,7 +60,7 @@ impl Desk {
     pub(super) fn identify_by_access(&self, case: &Case, token: Option<&Secret>) -> Result<SignedIn, Ending> {
         let expected = legacy::Expected {
             client_id: &case.app.client_id,
-            audience: &case.cloud.management_audience,
+            audience: case.cloud.audience(),
             now: self.with.time.now(),
         };
         legacy::read(token, &expected).map_err(|untrusted| of_untrusted(&untrusted))

@@ -1,4 +1,5 @@
-//! The proof that a tenant has let us in: a token of its own, and a list of its subscriptions.
+//! The proof that a tenant has let us in: a token of its own, and a list of its subscriptions; where a cloud has no Activity
+//! API, a list of Graph's.
 //!
 //! A callback is a hint; this is the evidence. Entra hands a consent on to all of its sites within minutes, half an hour at
 //! worst, and until then answers as if there were none: so it is asked again for that long. Whatever is wrong is told
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::activity::{ActivityClient, Limits, Reason};
 use crate::clock::{ServiceTime, SharedClock};
+use crate::graph::{self, GraphClient, List};
 use crate::http::Http;
 use crate::report::Trouble;
 use crate::token::entra::APP_UNKNOWN;
@@ -48,7 +50,7 @@ pub(super) enum Proof {
 pub(super) enum Point {
     /// A token for the tenant.
     Token,
-    /// An answer of its Activity API to it.
+    /// An answer of its Activity API to it, or of Graph where there is none.
     Api,
 }
 
@@ -103,9 +105,18 @@ impl Candidate {
             replicating: matches!(error.kind(), APP_UNKNOWN | "consent_missing"),
             trouble: Trouble { shared: false, ..error.trouble() },
         })?;
+        let Some(management) = cloud.management.clone() else {
+            let client = GraphClient::new(Arc::clone(cloud), self.http.clone(), time);
+            let listed = client.list(&token, List::Services, None).await.map_err(|error| Missing {
+                point: Point::Api,
+                replicating: error.refusal().is_some_and(|refusal| refusal.reason == graph::Reason::RoleMissing),
+                trouble: error.trouble(),
+            });
+            return listed.map(drop);
+        };
         // No blob is fetched.
         let limits = Limits { max_compressed: 0, max_decompressed: 0 };
-        let client = ActivityClient::new(Arc::clone(cloud), *tenant, self.publisher, self.http.clone(), time, limits);
+        let client = ActivityClient::new(management, *tenant, self.publisher, self.http.clone(), time, limits);
         let listed = client.list_subscriptions(&token).await.map_err(|error| Missing {
             point: Point::Api,
             replicating: error.refusal().is_some_and(|refusal| refusal.reason == Reason::PermissionMissing),

@@ -64,7 +64,7 @@ impl Desk {
         let request = TokenRequest {
             cloud: Arc::clone(&case.cloud),
             tenant,
-            audience: case.cloud.management_audience.clone(),
+            audience: case.cloud.audience().to_owned(),
             endpoint: case.settings.token.endpoint,
             app: case.app.name.clone(),
             client_id: case.app.client_id.clone(),

@@ -142,6 +142,12 @@ pub enum Unwanted {
     /// No such cloud.
     #[error("there is no cloud `{0}`; `tenantry check` lists those that there are")]
     Cloud(String),
+    /// Nothing of what is asked for can be collected there.
+    #[error(
+        "the cloud `{0}` has no Management Activity API, so that no audit records can be collected there: leave the content \
+         types out, and set `enabled = true` under `[health]` for service health and the Message Center"
+    )]
+    NoAudit(String),
     /// No such app.
     #[error("there is no `{0}` in the configuration; name another app, or write it")]
     App(String),
@@ -180,6 +186,11 @@ pub(super) fn make(wanted: Wanted, settings: &Settings, now: Timestamp) -> Resul
     for wanted in &wanted.content_types {
         subscribable(wanted.as_str())?;
     }
+    let has_audit = settings.clouds.get(&cloud).is_some_and(|cloud| cloud.management.is_some());
+    if !has_audit && (!wanted.content_types.is_empty() || !settings.health.enabled) {
+        return Err(Unwanted::NoAudit(cloud));
+    }
+    let usual: BTreeSet<_> = if has_audit { ContentType::AUDIT.into() } else { BTreeSet::new() };
     let types = Some(wanted.content_types).filter(|types| !types.is_empty());
     let secret = Secret::random();
     let invite = Invite {
@@ -188,7 +199,7 @@ pub(super) fn make(wanted: Wanted, settings: &Settings, now: Timestamp) -> Resul
         tenant: wanted.tenant,
         cloud,
         app,
-        content_types: types.unwrap_or_else(|| ContentType::AUDIT.into()),
+        content_types: types.unwrap_or(usual),
         made: now,
         expires: now.checked_add(life).map_err(|_| Unwanted::Life)?,
         stage: InviteStage::Open,
@@ -252,6 +263,7 @@ mod tests {
             (with, Wanted { expires_in: Some(299), ..wanted("a") }, "5 minutes to 30 days"),
             (with, Wanted { expires_in: Some(u64::MAX), ..wanted("a") }, "5 minutes to 30 days"),
             (with, Wanted { cloud: text("mars"), ..wanted("a") }, "there is no cloud `mars`"),
+            (with, Wanted { cloud: text("china"), ..wanted("a") }, "no Management Activity API"),
             (with, Wanted { app: text("none"), ..wanted("a") }, "there is no `[apps.none]`"),
         ] {
             let refused = make(wanted, &settings(public), Timestamp::UNIX_EPOCH).map(|_| ()).unwrap_err().to_string();

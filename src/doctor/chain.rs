@@ -40,13 +40,15 @@ pub enum Link {
     Quota,
     /// The app's certificate lasts.
     Certificate,
+    /// Graph answers, with the roles for service health and the Message Center.
+    Health,
     /// The daemon has no trouble left with the tenant.
     Collection,
 }
 
 impl Link {
     /// All of them, in order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Clock,
         Self::Dns,
         Self::Proxy,
@@ -63,6 +65,7 @@ impl Link {
         Self::Lag,
         Self::Quota,
         Self::Certificate,
+        Self::Health,
         Self::Collection,
     ];
 
@@ -86,6 +89,7 @@ impl Link {
             Self::Lag => "lag",
             Self::Quota => "quota",
             Self::Certificate => "certificate",
+            Self::Health => "health",
             Self::Collection => "collection",
         }
     }

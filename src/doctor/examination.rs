@@ -13,8 +13,10 @@ use super::knocks::Knocks;
 use super::placement::{no_token, refused};
 use crate::activity::{ActivityError, Reason, Subscription, Window};
 use crate::content::{ContentBlob, ContentType};
+use crate::graph::List;
 use crate::report::{TenantStatus, Trouble, clock_trouble, span};
 use crate::retry::{Advice, Stage};
+use crate::tenant::health::line::Unanswered;
 use crate::tenant::{Means, Patient};
 use crate::token::{AccessToken, Certificate, Credential};
 
@@ -137,7 +139,7 @@ impl<'p> Examination<'p> {
     }
 
     async fn service(&mut self, means: &Means) -> Verdict {
-        let client = means.client.clone();
+        let (Some(client), Some(management)) = (&means.client, &means.cloud.management) else { return without() };
         let request = |token| {
             let client = client.clone();
             async move { client.list_subscriptions(&token).await }
@@ -145,7 +147,7 @@ impl<'p> Examination<'p> {
         match self.ask(means, Link::Service, request).await {
             Ok(listed) => {
                 self.subscriptions = listed.into_iter().map(|listed| (listed.content_type, listed)).collect();
-                Verdict::sound(means.cloud.management.as_str().trim_end_matches('/'))
+                Verdict::sound(management.host.as_str().trim_end_matches('/'))
             }
             Err(verdict) => verdict,
         }
@@ -211,7 +213,7 @@ impl<'p> Examination<'p> {
         let Ok(start) = end.checked_sub(LISTED) else {
             return Verdict::unknown("this host's clock is at its beginning");
         };
-        let client = means.client.clone();
+        let Some(client) = means.client.clone() else { return without() };
         let mut entries = 0;
         for &of in &means.content_types {
             let request = |token| {
@@ -240,7 +242,7 @@ impl<'p> Examination<'p> {
         let Some(blob) = self.blob.clone() else {
             return Verdict::unknown("nothing was listed; the first content takes up to 12 hours to appear");
         };
-        let client = means.client.clone();
+        let Some(client) = means.client.clone() else { return without() };
         let request = |token| {
             let (client, blob) = (client.clone(), blob.clone());
             async move {
@@ -299,6 +301,25 @@ impl<'p> Examination<'p> {
     }
 }
 
+/// A link that is none where there are no audit records.
+fn without() -> Verdict {
+    Verdict::unknown("its cloud has no Management Activity API")
+}
+
+/// The list of services, and the newest posts: each list has a role of its own.
+async fn health(means: &Means, now: Timestamp) -> Verdict {
+    let Some(line) = &means.line else { return Verdict::sound("not collected") };
+    for (list, since) in [(List::Services, None), (List::Messages, Some(now))] {
+        let asked = line.ask(|token| async move { line.client().list(&token, list, since).await }).await;
+        match asked {
+            Ok(_) => {}
+            Err(Unanswered::Held(_)) => return Verdict::unknown("Microsoft Graph wants to be left alone for a while"),
+            Err(unanswered) => return Verdict::Broken(Link::Health, unanswered.trouble()),
+        }
+    }
+    Verdict::sound(means.cloud.graph.as_str().trim_end_matches('/'))
+}
+
 fn granted(means: &Means) -> Verdict {
     let until = means.token.status().valid_until;
     Verdict::sound(until.map_or_else(String::new, |until| format!("valid until {until:.0}")))
@@ -334,6 +355,7 @@ impl Probe for Examination<'_> {
             Link::Token => granted(&means),
             Link::Service => self.service(&means).await,
             Link::Roles => self.roles(),
+            Link::AuditLog | Link::Subscriptions | Link::Blob | Link::Lag if means.client.is_none() => without(),
             Link::AuditLog => self.audit_log(&means),
             Link::Subscriptions => self.subscribed(&means),
             Link::Listing => self.listing(&means).await,
@@ -341,6 +363,7 @@ impl Probe for Examination<'_> {
             Link::Lag => self.lag(),
             Link::Quota => self.quota(),
             Link::Certificate => self.certificate(&means),
+            Link::Health => health(&means, self.knocks.now()).await,
             Link::Collection => self.collection(),
         }
     }

@@ -48,6 +48,16 @@ impl Address {
         url
     }
 
+    /// What stands at this path, of which each part is one: what is none is escaped.
+    pub(super) fn of(&self, path: &[&str]) -> Url {
+        let mut url = self.0.graph.clone();
+        url.set_path(BASE);
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.extend(path);
+        }
+        url
+    }
+
     /// A link to a further page of a list, if it may see the token.
     pub(super) fn next(&self, list: List, text: &str) -> Result<Url, Foreign> {
         if text.len() > LONGEST {
@@ -85,6 +95,14 @@ mod tests {
             (List::Services, since, format!("{base}/healthOverviews")),
         ] {
             assert_eq!(address().list(list, since).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_path_stays_one() {
+        let base = format!("{HOST}{BASE}");
+        for (id, expected) in [("EX1", "EX1"), ("../users", "..%2Fusers"), ("a?b#c", "a%3Fb%23c")] {
+            assert_eq!(address().of(&["issues", id, "x"]).as_str(), format!("{base}/issues/{expected}/x"));
         }
     }
 

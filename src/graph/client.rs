@@ -13,6 +13,7 @@ use url::Url;
 
 use super::address::Address;
 use super::error::{GraphError, Operation};
+use super::file::{self, Attachment, File};
 use super::list::List;
 use super::page::{self, Page, PageLink};
 use super::refusal::{self, Refusal};
@@ -20,7 +21,7 @@ use crate::clock::ServiceTime;
 use crate::cloud::Cloud;
 use crate::http::headers::{date, retry_after};
 use crate::http::room::{Place, SMALL, Share};
-use crate::http::{Http, host_of};
+use crate::http::{Http, Pool, host_of};
 use crate::token::AccessToken;
 
 /// The largest page: a hundred posts of the Message Center have a megabyte or two.
@@ -57,7 +58,7 @@ impl GraphClient {
 
     /// A further page.
     pub async fn next(&self, token: &AccessToken, link: &PageLink) -> Result<Page, GraphError> {
-        let operation = Operation(link.list);
+        let operation = Operation::List(link.list);
         let url = self.address.next(link.list, &link.text);
         let url = url.map_err(|why| GraphError::foreign(operation, &link.text, why))?;
         if link.is_endless() {
@@ -73,14 +74,44 @@ impl GraphClient {
         url: Url,
         mut trail: Vec<String>,
     ) -> Result<Page, GraphError> {
-        let operation = Operation(list);
+        let operation = Operation::List(list);
         trail.push(url.as_str().to_owned());
-        let response = self.send(operation, url, token).await?;
+        let response = self.send(operation, &self.http.control, url, token).await?;
         let date = date(response.headers());
         let (bytes, place) = self.read(operation, response).await?;
         let (items, next) =
             page::read(&bytes, list, trail).map_err(|source| GraphError::Malformed { operation, source })?;
         Ok(Page { items, next, date, _place: place })
+    }
+
+    /// The post-incident review of an issue, as a file.
+    pub async fn report(&self, token: &AccessToken, issue: &str) -> Result<File, GraphError> {
+        self.file(Operation::Report, &["issues", issue, "incidentReport"], token).await
+    }
+
+    /// The attachments of a post: what they are called, and how large they are.
+    pub async fn attachments(&self, token: &AccessToken, message: &str) -> Result<Vec<Attachment>, GraphError> {
+        let operation = Operation::Attachments;
+        let url = self.address.of(&["messages", message, "attachments"]);
+        let response = self.send(operation, &self.http.control, url, token).await?;
+        let (bytes, _place) = self.read(operation, response).await?;
+        file::attachments(&bytes).map_err(|source| GraphError::Malformed { operation, source })
+    }
+
+    /// One attachment of a post.
+    pub async fn attachment(&self, token: &AccessToken, message: &str, id: &str) -> Result<File, GraphError> {
+        self.file(Operation::Attachment, &["messages", message, "attachments", id, "content"], token).await
+    }
+
+    /// All attachments of a post, as one file.
+    pub async fn archive(&self, token: &AccessToken, message: &str) -> Result<File, GraphError> {
+        self.file(Operation::Archive, &["messages", message, "attachmentsArchive"], token).await
+    }
+
+    /// Files may be large, so that they have no limit in time but that of each part, and use the pool of blobs.
+    async fn file(&self, operation: Operation, path: &[&str], token: &AccessToken) -> Result<File, GraphError> {
+        let response = self.send(operation, &self.http.blobs, self.address.of(path), token).await?;
+        Ok(File::new(operation, response))
     }
 
     /// The whole answer, and the room that it takes: no more than [`SMALL`] bytes before it has one for a large answer.
@@ -114,12 +145,20 @@ impl GraphClient {
     }
 
     /// Sends the request; an answer that is not a success becomes an error.
-    async fn send(&self, operation: Operation, url: Url, token: &AccessToken) -> Result<Response, GraphError> {
-        let response = self
-            .http
-            .control
+    async fn send(
+        &self,
+        operation: Operation,
+        pool: &Pool,
+        url: Url,
+        token: &AccessToken,
+    ) -> Result<Response, GraphError> {
+        let accept = match operation {
+            Operation::List(_) | Operation::Attachments => HeaderValue::from_static("application/json"),
+            Operation::Report | Operation::Attachment | Operation::Archive => HeaderValue::from_static("*/*"),
+        };
+        let response = pool
             .request(reqwest::Method::GET, url)
-            .header(ACCEPT, const { HeaderValue::from_static("application/json") })
+            .header(ACCEPT, accept)
             .header(ACCEPT_ENCODING, const { HeaderValue::from_static("identity") })
             .header(AUTHORIZATION, token.authorization())
             .send()
@@ -141,7 +180,7 @@ impl GraphClient {
 }
 
 /// The next bytes of an answer, within the limit.
-async fn chunk(
+pub(super) async fn chunk(
     operation: Operation,
     response: &mut Response,
     received: &mut u64,

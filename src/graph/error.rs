@@ -14,13 +14,56 @@ use crate::retry::Advice;
 /// How much is told of what a parser says.
 const MALFORMED: usize = 200;
 
-/// What was asked of Graph: listing, the first page or a further one.
+/// What was asked of Graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Operation(pub List);
+pub enum Operation {
+    /// A list, the first page or a further one.
+    List(List),
+    /// The post-incident review of an issue.
+    Report,
+    /// The list of a post's attachments.
+    Attachments,
+    /// One of them.
+    Attachment,
+    /// All of them in one file.
+    Archive,
+}
+
+impl Operation {
+    /// What to do where there is no such thing.
+    const fn missing(self) -> &'static str {
+        match self {
+            Self::List(_) => "open a support request with Microsoft if this repeats",
+            Self::Report => {
+                "check the id; Microsoft has a review only of an issue whose status is `postIncidentReviewPublished` \
+                 (`tenantry health --history`)"
+            }
+            Self::Attachments | Self::Attachment | Self::Archive => {
+                "check the id; a post has attachments only if it says so (`hasAttachments`)"
+            }
+        }
+    }
+
+    /// The application permission that it needs.
+    #[must_use]
+    pub const fn role(self) -> &'static str {
+        match self {
+            Self::List(list) => list.role(),
+            Self::Report => List::Issues.role(),
+            Self::Attachments | Self::Attachment | Self::Archive => List::Messages.role(),
+        }
+    }
+}
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "listing {}", self.0)
+        match self {
+            Self::List(list) => write!(f, "listing {list}"),
+            Self::Report => f.write_str("fetching a post-incident review"),
+            Self::Attachments => f.write_str("listing the attachments of a post"),
+            Self::Attachment => f.write_str("fetching an attachment"),
+            Self::Archive => f.write_str("fetching the attachments of a post"),
+        }
     }
 }
 
@@ -86,7 +129,7 @@ pub enum GraphError {
         within: Duration,
     },
     /// A successful answer does not hold what it should.
-    #[error("{operation}: the answer is not a list of Microsoft Graph")]
+    #[error("{operation}: the answer is not one of Microsoft Graph")]
     Malformed {
         /// What was asked.
         operation: Operation,
@@ -160,7 +203,8 @@ impl GraphError {
                     ("let the customer's administrator consent to the app again; check the tenant's `cloud`", true)
                 }
                 Reason::Throttled | Reason::Unavailable => ("", false),
-                Reason::NotFound | Reason::Unknown => (support, false),
+                Reason::NotFound => (refusal.operation.missing(), false),
+                Reason::Unknown => (support, false),
             },
             Self::Redirected { .. } => {
                 ("check whether a proxy or a sign-in page on the way answers in Graph's place", true)

@@ -3,13 +3,14 @@
 //! [`GraphClient`] makes exactly one HTTP request per call and answers with domain words or a typed [`GraphError`]; it
 //! never retries, waits or remembers. What to do next is the error's `advice()`; who waits, and for how long, is decided
 //! in [`tenant`](crate::tenant). Sources: "Working with service communications API in Microsoft Graph" and its pages for
-//! `healthOverviews`, `issues` and `messages`; "Microsoft Graph service-specific throttling limits".
+//! `healthOverviews`, `issues` and `messages`, "serviceHealthIssue: incidentReport", "List attachments"; "Microsoft Graph service-specific throttling limits".
 //!
 //! # The files
 //!
 //! - [`list`]: the three lists, and the role that each needs.
 //! - [`client`]: the requests, and what every answer has in common.
 //! - [`page`]: what an answer holds: items, as they were sent, and the way to the next page.
+//! - [`file`](mod@file): what is fetched on request: post-incident reviews and attachments.
 //! - `address`: which addresses may see a token.
 //! - [`error`], [`refusal`]: what can go wrong, and what Graph says about it.
 //! - [`quota`]: how many requests Graph grants, counted before they are sent.
@@ -26,6 +27,7 @@
 mod address;
 pub mod client;
 pub mod error;
+pub mod file;
 pub mod list;
 pub mod page;
 pub mod quota;
@@ -34,6 +36,7 @@ pub mod refusal;
 pub use address::Foreign;
 pub use client::GraphClient;
 pub use error::{GraphError, Operation};
+pub use file::{Attachment, File};
 pub use list::List;
 pub use page::{Item, Page, PageLink};
 pub use quota::Quota;

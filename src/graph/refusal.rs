@@ -109,7 +109,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
             Reason::RoleMissing => {
-                write!(f, "the app lacks the role `{}` of Microsoft Graph", self.operation.0.role())?;
+                write!(f, "the app lacks the role `{}` of Microsoft Graph", self.operation.role())?;
             }
             Reason::Forbidden => f.write_str("Microsoft Graph forbids it")?,
             Reason::TokenRefused => f.write_str("Microsoft Graph does not accept the token")?,
@@ -191,7 +191,7 @@ mod tests {
             (504, "<html>".to_owned(), Reason::Unavailable),
             (400, error("BadRequest", "x"), Reason::Unknown),
         ] {
-            let refusal = Refusal::read(Operation(List::Issues), status, body.as_bytes(), None, None);
+            let refusal = Refusal::read(Operation::List(List::Issues), status, body.as_bytes(), None, None);
             assert_eq!(refusal.reason, reason, "{status} {body}");
             assert_eq!(refusal.request_id.is_some(), body.starts_with('{'), "{body}");
         }
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_missing_role_is_named() {
         let body = br#"{"error":{"code":"AccessDenied","message":"Required roles claim values are not provided."}}"#;
-        let told = |list| Refusal::read(Operation(list), 403, body, None, None).to_string();
+        let told = |list| Refusal::read(Operation::List(list), 403, body, None, None).to_string();
         assert_eq!(
             told(List::Messages),
             "the app lacks the role `ServiceMessage.Read.All` of Microsoft Graph (status 403, AccessDenied)"

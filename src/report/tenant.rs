@@ -297,6 +297,12 @@ impl TenantReport {
         self.current().troubles.get(&stage).is_some_and(History::is_open)
     }
 
+    /// What is no window of audit content was listed, of a tenant that has nothing else to be listed.
+    pub fn polled(&self, at: Timestamp) {
+        let mut current = self.current();
+        current.status.last_poll = current.status.last_poll.max(Some(at));
+    }
+
     /// A window was listed in full and brought `new` blobs. `at` is the service's time.
     pub fn listed(&self, content_type: ContentType, tier: Tier, at: Timestamp, new: usize) {
         let mut current = self.current();

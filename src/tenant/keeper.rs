@@ -21,6 +21,7 @@ use tracing::info;
 
 use super::errand::{Errand, ErrandError};
 use super::farewell::Stopped;
+use super::health::errand::HealthErrand;
 use super::hook::Hooks;
 use super::registry::{Changes, Registry};
 use super::roster::{Member, NewTenant, Refusal, Removal, Roster};
@@ -133,6 +134,16 @@ fn not_stopped(name: &str, stopped: &[Stopped]) -> String {
     lines.join("\n")
 }
 
+/// Why a tenant's Activity API cannot be asked.
+fn why_not(settings: &Settings, member: &Member) -> Trouble {
+    let without = settings.clouds.get(&member.cloud).is_some_and(|cloud| cloud.management.is_none());
+    let no_api = || {
+        let cause = format!("its cloud `{}` has no Management Activity API", member.cloud);
+        without.then(|| Trouble::for_operator("no_activity_api", cause, ""))
+    };
+    member.trouble.clone().or_else(no_api).unwrap_or_else(not_configured)
+}
+
 fn not_configured() -> Trouble {
     Trouble::for_operator("app_unknown", "its app or its cloud is not configured", "")
 }
@@ -179,7 +190,7 @@ impl Keeper {
         let member = self.roster().member(id)?.clone();
         let name = member.name.clone();
         let Some(farewell) = self.0.registry.farewell(&settings, &member) else {
-            return Err(ErrandError::Unable { name, trouble: Box::new(member.trouble.unwrap_or_else(not_configured)) });
+            return Err(ErrandError::Unable { name, trouble: Box::new(why_not(&settings, &member)) });
         };
         let is_collected = member.enabled && member.held.is_none();
         Ok(Errand {
@@ -189,6 +200,17 @@ impl Keeper {
             webhook: Hooks::of(&settings.public).map(|hooks| hooks.of_tenant(id)),
             now: self.0.time.now(),
         })
+    }
+
+    /// What can fetch something of Graph's for an operator.
+    pub async fn health_errand(&self, id: TenantId) -> Result<HealthErrand, ErrandError> {
+        let settings = self.settings();
+        let member = self.roster().member(id)?.clone();
+        let name = member.name.clone();
+        match self.0.registry.line_of(&settings, &member).await? {
+            Some(line) => Ok(HealthErrand::new(line, id, name)),
+            None => Err(ErrandError::Unable { name, trouble: Box::new(member.trouble.unwrap_or_else(not_configured)) }),
+        }
     }
 
     /// Adds a tenant that an operator names, and begins to collect it.
@@ -323,10 +345,7 @@ impl Keeper {
         let settings = self.settings();
         let name = || member.name.clone();
         let Some(farewell) = self.0.registry.farewell(&settings, member) else {
-            return Err(KeeperError::NotAsked {
-                name: name(),
-                trouble: Box::new(member.trouble.clone().unwrap_or_else(not_configured)),
-            });
+            return Err(KeeperError::NotAsked { name: name(), trouble: Box::new(why_not(&settings, member)) });
         };
         self.leaves(member.id).await;
         let stopped = farewell.stop_subscriptions().await;

@@ -54,7 +54,7 @@ mod retrieve;
 mod backlog;
 mod driver;
 mod supervisor;
-mod health;
+pub mod health;
 pub mod roster;
 pub mod farewell;
 pub mod errand;

@@ -11,11 +11,13 @@ use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::Cloud;
 use crate::config::{App, Settings, Tenant};
 use crate::content::{ContentType, TenantId};
+use crate::graph::GraphClient;
 use crate::http::Http;
 use crate::report::{TenantReport, Trouble};
 use crate::token::{AppAlarms, TokenRequest, TokenSource};
 
 use super::gate::Gate;
+use super::health::line::Line;
 use super::roster::Member;
 
 /// One tenant.
@@ -44,10 +46,12 @@ pub struct Means {
     pub content_types: BTreeSet<ContentType>,
     /// Its token.
     pub token: TokenSource,
-    /// Its part of the API.
-    pub client: ActivityClient,
+    /// Its part of the Activity API; `None` where its cloud has none.
+    pub client: Option<ActivityClient>,
     /// Closed while the service wants to be left alone.
     pub gate: Gate,
+    /// The way to Graph; `None` if its health is not collected.
+    pub line: Option<Line>,
 }
 
 impl Patient {
@@ -81,22 +85,31 @@ impl Means {
         let bytes = settings.collect.max_blob_bytes;
         let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
         let publisher = app.publisher_id.unwrap_or_else(|| tenant.id.uuid());
-        let client =
-            ActivityClient::new(Arc::clone(&cloud), tenant.id, publisher, http.clone(), Arc::clone(&time), limits);
+        let client = cloud.management.clone().map(|management| {
+            ActivityClient::new(management, tenant.id, publisher, http.clone(), Arc::clone(&time), limits)
+        });
         let request = TokenRequest {
             cloud: Arc::clone(&cloud),
             tenant: tenant.id,
-            audience: cloud.management_audience.clone(),
+            audience: cloud.audience().to_owned(),
             endpoint: settings.token.endpoint,
             app: app.name.clone(),
             client_id: app.client_id.clone(),
             credential: app.credential.clone(),
             renew_after: settings.token.renew_after,
         };
-        let token = TokenSource::new(request, http.control.clone(), Arc::clone(clock), time, apps);
+        let source =
+            |request| TokenSource::new(request, http.control.clone(), Arc::clone(clock), Arc::clone(&time), apps);
+        let token = source(request.clone());
         let gate = Gate::default();
         let closed = gate.clone();
-        let client = client.telling(move |wait| closed.close_for(wait));
-        Some(Self { cloud, app, content_types: tenant.content_types.clone(), token, client, gate })
+        let client = client.map(|client| client.telling(move |wait| closed.close_for(wait)));
+        let line = settings.health.enabled.then(|| {
+            let of_graph = TokenRequest { audience: cloud.graph_audience.clone(), ..request };
+            let token = if cloud.management.is_some() { source(of_graph) } else { token.clone() };
+            let client = GraphClient::new(Arc::clone(&cloud), http.clone(), Arc::clone(&time));
+            Line::new(tenant.id, client, token, None)
+        });
+        Some(Self { app, content_types: tenant.content_types.clone(), token, client, gate, line, cloud })
     }
 }

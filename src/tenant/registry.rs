@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::farewell::Farewell;
 use super::gate::Gate;
+use super::health::line::Line;
 use super::health::{self, Station};
 use super::hook::Hooks;
 use super::patient::{Means, Patient};
@@ -39,7 +40,7 @@ use crate::content::{ContentType, TenantId};
 use crate::graph::GraphClient;
 use crate::http::Http;
 use crate::report::{Report, Rest, TenantReport};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::token::{AppAlarms, TokenRequest, TokenSource};
 
 /// Each tenant that starts, anew or with other settings, adds this to the time over which all of them start, so that a
@@ -96,6 +97,8 @@ struct Books {
     tenants: BTreeMap<TenantId, Entry>,
     /// The tokens for Graph, which are kept as those for the management API are.
     graph_tokens: BTreeMap<TenantId, TokenSource>,
+    /// The ways to Graph, so that what was asked there counts whoever asks next.
+    lines: BTreeMap<TenantId, (Identity, Line)>,
     /// Trees of tenants that are gone, on their way to their end.
     leaving: BTreeMap<TenantId, Running>,
     /// Nothing is started any more.
@@ -149,7 +152,9 @@ impl Goal {
         if let Some(trouble) = &member.trouble {
             return Self::Rest(Rest::Unable(trouble.clone(), member.held));
         }
-        match (member.tenant(settings).filter(|tenant| tenant.enabled), member.held) {
+        let collects =
+            |tenant: &Tenant| tenant.enabled && (tenant.cloud.management.is_some() || settings.health.enabled);
+        match (member.tenant(settings).filter(collects), member.held) {
             (Some(_), Some(since)) => Self::Rest(Rest::Held(since)),
             (Some(tenant), None) => match settings.apps.get(&tenant.app) {
                 Some(app) => Self::Collect(Box::new(Order::new(settings, &tenant, app))),
@@ -163,11 +168,23 @@ impl Goal {
 /// A tree that was started.
 #[derive(Debug)]
 struct Running {
-    tree: Arc<Tree>,
+    /// `None` where there are no audit records to collect.
+    tree: Option<Arc<Tree>>,
+    /// The way to Graph, if its health is collected.
+    line: Option<Line>,
     stop: CancellationToken,
     task: JoinHandle<()>,
     /// Cancelled when the task has ended.
     ended: CancellationToken,
+}
+
+/// What is started for a tenant.
+struct Starting {
+    tenant: TenantId,
+    tree: Option<Arc<Tree>>,
+    station: Option<Arc<Station>>,
+    line: Option<Line>,
+    stop: CancellationToken,
 }
 
 /// All that makes a tree what it is: if this is the same after a reload, the tree goes on.
@@ -230,6 +247,7 @@ impl Registry {
                 books.leaving.insert(id, running);
             }
             books.graph_tokens.remove(&id);
+            books.lines.remove(&id);
             self.shared.report.remove(id);
             changes.removed.push(id);
         }
@@ -269,15 +287,14 @@ impl Registry {
                     let token = token.unwrap_or_else(|| self.token_source(request));
                     let tree = self.tree(id, &order, token.clone(), report.clone(), known);
                     let delay = plan::spread(id, None, spread);
-                    let station = order.health.enabled.then(|| {
-                        let request = graph_token_request(id, &order.identity);
-                        let token = books.graph_tokens.remove(&id);
-                        let token = token.filter(|token| token.follow(&request, &self.shared.apps));
-                        let token = token.unwrap_or_else(|| self.token_source(request));
-                        books.graph_tokens.insert(id, token.clone());
-                        self.station(id, &order, token, report, tree.stop.clone())
-                    });
-                    let running = self.start(tree, station, last, delay, settings.daemon.drain);
+                    let stop = tree.as_ref().map_or_else(CancellationToken::new, |tree| tree.stop.clone());
+                    let line = order.health.enabled.then(|| self.line(id, &order.identity, &token, &mut books));
+                    // Where there is nothing but Graph, an errand may have made it before.
+                    let only = line.as_ref().filter(|_| order.identity.cloud.management.is_none());
+                    let token = only.map_or(token, |line| line.token().clone());
+                    let station = line.clone().map(|line| self.station(id, &order, line, report, stop.clone()));
+                    let parts = Starting { tenant: id, tree, station, line, stop };
+                    let running = self.start(parts, last, delay, settings.daemon.drain);
                     Entry::Collecting { order, running, token }
                 }
                 Goal::Rest(rest) => {
@@ -309,13 +326,14 @@ impl Registry {
         let patient = |(id, entry): (&TenantId, &Entry)| {
             let report = self.shared.report.known(*id)?;
             let means = match entry {
-                Entry::Collecting { order, running, .. } => Some(Means {
+                Entry::Collecting { order, running, token } => Some(Means {
                     cloud: Arc::clone(&order.identity.cloud),
                     app: Arc::clone(&order.identity.app),
                     content_types: order.content_types.clone(),
-                    token: running.tree.token.clone(),
-                    client: running.tree.client.clone(),
-                    gate: running.tree.gate.clone(),
+                    token: token.clone(),
+                    client: running.tree.as_ref().map(|tree| tree.client.clone()),
+                    gate: running.tree.as_ref().map(|tree| tree.gate.clone()).unwrap_or_default(),
+                    line: running.line.clone(),
                 }),
                 Entry::Resting(..) => None,
             };
@@ -333,7 +351,8 @@ impl Registry {
     pub fn subscriber(&self, id: TenantId) -> Option<Subscriber> {
         match self.books().tenants.get(&id)? {
             Entry::Collecting { order, running, .. } => {
-                Some(Subscriber { tree: Arc::clone(&running.tree), client_id: order.identity.app.client_id.clone() })
+                let tree = Arc::clone(running.tree.as_ref()?);
+                Some(Subscriber { tree, client_id: order.identity.app.client_id.clone() })
             }
             Entry::Resting(..) => None,
         }
@@ -351,17 +370,41 @@ impl Registry {
         let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
         let time = order.identity.cloud.time(&self.shared.time);
         let waits = || Arc::new(Waits::new(tenant.id, self.shared.store.clone(), time));
+        let client = self.client(tenant.id, &order)?;
         let (token, gate, waits) = match self.books().tenants.get(&tenant.id) {
-            Some(Entry::Collecting { token, running, .. }) => {
-                (Some(token.clone()), running.tree.gate.clone(), Arc::clone(&running.tree.waits))
+            Some(Entry::Collecting { token, running: Running { tree: Some(tree), .. }, .. }) => {
+                (Some(token.clone()), tree.gate.clone(), Arc::clone(&tree.waits))
             }
+            Some(Entry::Collecting { token, .. }) => (Some(token.clone()), Gate::default(), waits()),
             Some(Entry::Resting(_, token)) => (token.clone(), Gate::default(), waits()),
             None => (None, Gate::default(), waits()),
         };
         let request = token_request(tenant.id, &order.identity);
         let token = token.filter(|token| token.follow(&request, &self.shared.apps));
         let token = token.unwrap_or_else(|| self.token_source(request));
-        Some(Farewell::new(self.client(tenant.id, &order), token, gate, waits))
+        Some(Farewell::new(client, token, gate, waits))
+    }
+
+    /// The way to Graph of a tenant: that of its tasks if they have one, else one with a token that is kept for it. `None` if
+    /// it cannot be collected with these settings.
+    pub(super) async fn line_of(&self, settings: &Settings, member: &Member) -> Result<Option<Line>, StoreError> {
+        let Some(tenant) = member.tenant(settings) else { return Ok(None) };
+        let Some(app) = settings.apps.get(&tenant.app) else { return Ok(None) };
+        let order = Order::new(settings, &tenant, app);
+        let line = {
+            let mut books = self.books();
+            let token = match books.tenants.get(&tenant.id) {
+                Some(Entry::Collecting { token, .. }) => Some(token.clone()),
+                Some(Entry::Resting(_, token)) => token.clone(),
+                None => None,
+            };
+            let request = token_request(tenant.id, &order.identity);
+            let token = token.filter(|token| token.follow(&request, &self.shared.apps));
+            let token = token.unwrap_or_else(|| self.token_source(request));
+            self.line(tenant.id, &order.identity, &token, &mut books)
+        };
+        line.restore().await?;
+        Ok(Some(line))
     }
 
     /// Returns when a tenant that is collected no longer has no tasks left; those that take longer than `limit` are
@@ -438,8 +481,9 @@ impl Registry {
         let now = Instant::now();
         let books = self.books();
         let running: Vec<_> = books.tenants.values().filter_map(Entry::running).collect();
-        let stalled = running.iter().filter(|running| running.tree.is_stalled(now)).count();
-        stalled * 2 > running.len()
+        let trees: Vec<_> = running.into_iter().filter_map(|running| running.tree.as_ref()).collect();
+        let stalled = trees.iter().filter(|tree| tree.is_stalled(now)).count();
+        stalled * 2 > trees.len()
     }
 
     fn token_source(&self, request: TokenRequest) -> TokenSource {
@@ -455,67 +499,86 @@ impl Registry {
         token: TokenSource,
         report: TenantReport,
         mended: bool,
-    ) -> Arc<Tree> {
+    ) -> Option<Arc<Tree>> {
         let Shared { store, time, .. } = &self.shared;
-        Tree::new(Parts {
+        Some(Tree::new(Parts {
             tenant,
             content_types: order.content_types.clone(),
             collect: order.collect,
             webhook: order.hooks.as_ref().map(|hooks| hooks.of_tenant(tenant)),
-            client: self.client(tenant, order),
+            client: self.client(tenant, order)?,
             token,
             store: store.clone(),
             time: order.identity.cloud.time(time),
             report,
             slots: self.slots.clone(),
             mended,
-        })
+        }))
     }
 
-    fn client(&self, tenant: TenantId, order: &Order) -> ActivityClient {
+    /// `None` in a cloud without an Activity API.
+    fn client(&self, tenant: TenantId, order: &Order) -> Option<ActivityClient> {
         let bytes = order.collect.max_blob_bytes;
         let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
-        let cloud = Arc::clone(&order.identity.cloud);
-        let time = cloud.time(&self.shared.time);
-        ActivityClient::new(cloud, tenant, order.publisher, self.shared.http.clone(), time, limits)
+        let cloud = &order.identity.cloud;
+        let (management, time) = (cloud.management.clone()?, cloud.time(&self.shared.time));
+        Some(ActivityClient::new(management, tenant, order.publisher, self.shared.http.clone(), time, limits))
+    }
+
+    /// The way to Graph: the one that is known, or one with the token that was kept for it. Where a cloud has nothing but
+    /// Graph, its `token` is the tenant's.
+    fn line(&self, tenant: TenantId, identity: &Identity, token: &TokenSource, books: &mut Books) -> Line {
+        if let Some((known, line)) = books.lines.get(&tenant)
+            && known == identity
+        {
+            return line.clone();
+        }
+        let cloud = &identity.cloud;
+        let token = if cloud.management.is_none() {
+            token.clone()
+        } else {
+            let request = graph_token_request(tenant, identity);
+            let kept = books.graph_tokens.remove(&tenant).filter(|token| token.follow(&request, &self.shared.apps));
+            let token = kept.unwrap_or_else(|| self.token_source(request));
+            books.graph_tokens.insert(tenant, token.clone());
+            token
+        };
+        let Shared { store, time, http, .. } = &self.shared;
+        let time = cloud.time(time);
+        let client = GraphClient::new(Arc::clone(cloud), http.clone(), Arc::clone(&time));
+        let line = Line::new(tenant, client, token, Some(Waits::of_health(tenant, store.clone(), time)));
+        books.lines.insert(tenant, (identity.clone(), line.clone()));
+        line
     }
 
     fn station(
         &self,
         tenant: TenantId,
         order: &Order,
-        token: TokenSource,
+        line: Line,
         report: TenantReport,
         stop: CancellationToken,
     ) -> Arc<Station> {
-        let Shared { store, time, http, .. } = &self.shared;
+        let Shared { store, time, .. } = &self.shared;
         let cloud = &order.identity.cloud;
-        let time = cloud.time(time);
         Station::new(health::Parts {
             tenant,
             settings: order.health,
-            client: GraphClient::new(Arc::clone(cloud), http.clone(), Arc::clone(&time)),
-            token,
+            line,
             store: store.clone(),
-            time,
+            time: cloud.time(time),
             report,
             places: Arc::clone(&self.health),
             stop,
+            alone: cloud.management.is_none(),
         })
     }
 
     /// Starts a tree, and the collection of health beside it, once `last` has ended, which it must within `drain`.
-    fn start(
-        &self,
-        tree: Arc<Tree>,
-        station: Option<Arc<Station>>,
-        last: Option<Running>,
-        delay: Duration,
-        drain: Duration,
-    ) -> Running {
-        let stop = tree.stop.clone();
-        let watched_tree = Arc::clone(&tree);
-        let watched = Watched { tenant: tree.tenant, stop: stop.clone(), failed: self.failed.clone() };
+    fn start(&self, parts: Starting, last: Option<Running>, delay: Duration, drain: Duration) -> Running {
+        let Starting { tenant, tree, station, line, stop } = parts;
+        let started = tree.clone();
+        let watched = Watched { tenant, stop: stop.clone(), failed: self.failed.clone() };
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         let task = tokio::spawn(async move {
@@ -531,9 +594,14 @@ impl Registry {
                     health::supervise(station, delay).await;
                 }
             };
-            tokio::join!(supervise(tree, delay), health);
+            let audit = async {
+                if let Some(tree) = started {
+                    supervise(tree, delay).await;
+                }
+            };
+            tokio::join!(audit, health);
         });
-        Running { tree: watched_tree, stop, task, ended }
+        Running { tree, line, stop, task, ended }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -546,7 +614,7 @@ fn token_request(tenant: TenantId, identity: &Identity) -> TokenRequest {
     TokenRequest {
         cloud: Arc::clone(cloud),
         tenant,
-        audience: cloud.management_audience.clone(),
+        audience: cloud.audience().to_owned(),
         endpoint: token.endpoint,
         app: app.name.clone(),
         client_id: app.client_id.clone(),

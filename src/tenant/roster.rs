@@ -264,13 +264,15 @@ impl Roster {
             subscribable(wanted.as_str()).map_err(|error| Refusal::Impossible(error.to_string()))?;
         }
         let cloud = cloud.unwrap_or_else(|| "worldwide".to_owned());
+        let usual: BTreeSet<_> =
+            if outline.without_audit.contains(&cloud) { BTreeSet::new() } else { ContentType::AUDIT.into() };
         let app = app.unwrap_or_else(|| outline.app_of(&cloud).to_owned());
         let enrolment = Enrolment {
             tenant: id,
             name: name.map_or_else(|| Ok(id.to_string()), |name| checked(&name))?,
             cloud,
             app,
-            content_types: if content_types.is_empty() { ContentType::AUDIT.into() } else { content_types },
+            content_types: if content_types.is_empty() { usual } else { content_types },
             how: Enrolled::Command,
             at,
         };
@@ -342,6 +344,10 @@ fn enrolled(outline: &Outline, enrolment: &Enrolment) -> Member {
 enum Lacking<'a> {
     Cloud(&'a str),
     App(&'a str),
+    /// An Activity API: its audit records are to be collected.
+    Audit(&'a str),
+    /// Anything to collect: its cloud has no Activity API, and health is off.
+    Content(&'a str),
     /// Patience: the intervals of this key are for simulated clouds.
     Patience(&'a str, &'static str),
 }
@@ -352,6 +358,10 @@ fn lacking<'a>(outline: &Outline, enrolment: &'a Enrolment) -> Option<Lacking<'a
         Some(Lacking::Cloud(cloud))
     } else if !outline.apps.contains(app) {
         Some(Lacking::App(app))
+    } else if outline.without_audit.contains(cloud) && !enrolment.content_types.is_empty() {
+        Some(Lacking::Audit(cloud))
+    } else if outline.without_audit.contains(cloud) && !outline.health {
+        Some(Lacking::Content(cloud))
     } else {
         outline.too_fast.get(cloud).map(|key| Lacking::Patience(cloud, key))
     }
@@ -374,6 +384,18 @@ impl Lacking<'_> {
                     format!("write `[{section}]` and run `tenantry reload`, or {again} for another app"),
                 )
             }
+            Self::Audit(cloud) => Trouble::for_operator(
+                "no_activity_api",
+                format!(
+                    "the cloud `{cloud}` has no Management Activity API, so that no audit records can be collected there"
+                ),
+                format!("{again} without content types: service health is collected if `[health]` says so"),
+            ),
+            Self::Content(cloud) => Trouble::for_operator(
+                "nothing_to_collect",
+                format!("the cloud `{cloud}` has no Management Activity API, and service health is not collected"),
+                "set `enabled = true` under `[health]` and run `tenantry reload`".to_owned(),
+            ),
             Self::Patience(cloud, key) => Trouble::for_operator(
                 "too_fast",
                 format!("the interval of `{key}` is for simulated clouds, and the tenant is in the cloud `{cloud}`"),
@@ -397,6 +419,14 @@ impl Lacking<'_> {
                 };
                 format!("there is no `[{}]` in the configuration; {there}", section(app))
             }
+            Self::Audit(cloud) => format!(
+                "the cloud `{cloud}` has no Management Activity API, so that no audit records can be collected there: leave \
+                 the content types out"
+            ),
+            Self::Content(cloud) => format!(
+                "the cloud `{cloud}` has no Management Activity API, and service health is not collected, so that nothing \
+                 would be: set `enabled = true` under `[health]` and run `tenantry reload` first"
+            ),
             Self::Patience(cloud, key) => format!(
                 "the interval of `{key}` is for simulated clouds: make it longer before a tenant in the cloud `{cloud}` is \
                  added"
@@ -440,6 +470,8 @@ mod tests {
             apps: ["", "own"].map(str::to_owned).into(),
             clouds: ["gcc", "worldwide"].map(str::to_owned).into(),
             cloud_apps: [("gcc".to_owned(), "own".to_owned())].into(),
+            without_audit: ["china".to_owned()].into(),
+            health: false,
             too_fast: BTreeMap::new(),
         }
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Changes, Registry, Roster, Shared};
 use crate::clock::{ServiceTime, SharedClock, SystemClock};
-use crate::cloud::{Cloud, TokenEndpoint};
+use crate::cloud::{Cloud, Management, TokenEndpoint};
 use crate::config::{
     App, Collect, Daemon, Log, Network, Operator, Origin, Public, Settings, StoreSettings, Tenant, TokenSettings,
 };
@@ -204,9 +204,8 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
     let cloud = Arc::new(Cloud {
         name: "simulated".to_owned(),
         authority: url.clone(),
-        management: url.clone(),
+        management: Some(Management { host: url.clone(), audience: "https://manage.office.com".to_owned() }),
         graph: url,
-        management_audience: "https://manage.office.com".to_owned(),
         graph_audience: "https://graph.microsoft.com".to_owned(),
     });
     let app = App {

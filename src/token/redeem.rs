@@ -98,7 +98,7 @@ impl Redeemer {
             fields: &fields,
             concealed: &concealed,
             tenant: what.tenant,
-            audience: &who.cloud.management_audience,
+            audience: who.cloud.audience(),
         };
         let rollover = self.apps.rollover(who);
         let mut attempts = 1;

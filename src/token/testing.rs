@@ -177,7 +177,7 @@ impl Bench {
 pub(super) fn request(tenant: u8, credential: Credential) -> TokenRequest {
     let cloud = Arc::new(Cloud::preset("worldwide").unwrap());
     TokenRequest {
-        audience: cloud.management_audience.clone(),
+        audience: cloud.audience().to_owned(),
         cloud,
         tenant: TenantId::from_bytes([tenant; 16]),
         endpoint: TokenEndpoint::V2,

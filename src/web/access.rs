@@ -66,6 +66,8 @@ impl Worth {
         match path {
             "/healthz" | "/readyz" => Self::Health,
             "/v1/export" | "/v1/tail" => Self::Records,
+            // What Microsoft has told a tenant: an export of it is guarded alike.
+            path if path.starts_with("/api/") => Self::Records,
             _ => Self::State,
         }
     }
@@ -176,6 +178,9 @@ mod tests {
             (&open, "/v1/status", None, Ok(())),
             (&open, "/v1/export", None, Err(Refusal::Records)),
             (&open, "/v1/tail", right, Err(Refusal::Records)),
+            (&open, "/api/v1.0/contoso/ServiceComms/Services", None, Err(Refusal::Records)),
+            (&closed, "/api/v1.0/contoso/ServiceComms/Services", None, Err(Refusal::Nobody)),
+            (&closed, "/api/v1.0/contoso/ServiceComms/Services", right, Ok(())),
             (&closed, "/healthz", None, Ok(())),
             (&closed, "/readyz", None, Ok(())),
             (&closed, "/metrics", None, Err(Refusal::Nobody)),

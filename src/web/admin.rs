@@ -11,6 +11,7 @@
 //! | `GET /v1/tail?…`, `POST /v1/tail` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
 //! | `/v1/tenants…` | who is collected, and changes of that, see [`tenants`](super::tenants) |
+//! | `/v1/tenants/{id}/health/…` | what is fetched of Microsoft Graph by hand, see [`graph`](super::graph) |
 //! | `/v1/tenants/{id}/subscriptions…`, `…/notifications` | what is asked of Microsoft by hand, see [`subscriptions`](super::subscriptions) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory

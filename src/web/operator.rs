@@ -5,6 +5,7 @@
 //! | `GET /healthz` | 200: the process answers |
 //! | `GET /readyz` | 200, or 503 with what is missing ([`health`]) |
 //! | `GET /metrics` | the numbers, for Prometheus ([`metrics`]) |
+//! | `GET /api/v1.0/{tenant}/ServiceComms/…` | service health in the form of the retired API ([`servicecomms`](super::servicecomms)) |
 //! | `GET /v1/…` | what the [admin socket](super::admin) answers; what changes anything is only there |
 //!
 //! It listens before the store is open, so that a long start can be told from a hang; until then only health answers.
@@ -26,6 +27,7 @@ use super::health;
 use super::listener::{Listener, Offer};
 use super::metrics::{self, Certificates, Metrics};
 use super::public::Shown;
+use super::servicecomms::ServiceComms;
 use crate::config::{ListenerTls, Operator, Settings};
 use crate::tls::Tls;
 
@@ -42,6 +44,8 @@ struct Serving {
     service: Option<Arc<Service>>,
     /// What the customers' listener shows.
     public: Option<Shown>,
+    /// Who answers in the old form.
+    comms: Option<ServiceComms>,
 }
 
 impl OperatorListener {
@@ -50,7 +54,7 @@ impl OperatorListener {
     pub fn start(settings: &Settings, stop: CancellationToken) -> Self {
         let certificates = Certificates::of(settings);
         Self(Listener::start(
-            Serving { settings: settings.operator.clone(), certificates, service: None, public: None },
+            Serving { settings: settings.operator.clone(), certificates, service: None, public: None, comms: None },
             stop,
         ))
     }
@@ -62,10 +66,11 @@ impl OperatorListener {
     }
 
     /// The store is open: from now on there is more to tell than health.
-    pub fn open(&self, service: Arc<Service>, public: Shown) {
+    pub fn open(&self, service: Arc<Service>, public: Shown, comms: ServiceComms) {
         self.0.change(|serving| {
             serving.service = Some(service);
             serving.public = Some(public);
+            serving.comms = Some(comms);
             true
         });
     }
@@ -129,6 +134,7 @@ impl Offer for Serving {
                     .route("/readyz", get(health::readyz))
                     .with_state(Arc::clone(service))
                     .merge(metrics)
+                    .merge(self.comms.as_ref().map_or_else(Router::new, ServiceComms::routes))
             }
         };
         let token = self.settings.token.as_ref().map(|(token, _)| token.clone());
@@ -171,6 +177,7 @@ mod tests {
                 settings: settings.operator,
                 service: None,
                 public: None,
+                comms: None,
             }
         }
     }

@@ -151,7 +151,7 @@ async fn health(State(service): State<Service>, Path(id): Path<String>, Query(ho
         let troubles = troubles.into_iter().filter(|(stage, ..)| *stage == Stage::Health).map(|(.., trouble)| trouble);
         let mut troubles: Vec<_> = troubles.collect();
         troubles.dedup();
-        Ok::<_, KeeperError>(Health { troubles, ..read })
+        Ok::<_, KeeperError>(Health { enabled: service.keeper.settings().health.enabled, troubles, ..read })
     };
     answer(StatusCode::OK, read.await)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tenantry::activity::{ActivityClient, ActivityError, Limits, Page, Window};
 use tenantry::clock::{Clock as _, ServiceTime, SystemClock};
-use tenantry::cloud::{Cloud, TokenEndpoint};
+use tenantry::cloud::{Cloud, Management, TokenEndpoint};
 use tenantry::content::{ContentBlob, ContentType};
 use tenantry::http::{Http, Timeouts};
 use tenantry::retry::Advice;
@@ -50,9 +50,8 @@ async fn setup(scenario: Scenario) -> Setup {
     let cloud = Arc::new(Cloud {
         name: "simulated".to_owned(),
         authority: url.clone(),
-        management: url.clone(),
+        management: Some(Management { host: url.clone(), audience: "https://manage.office.com".to_owned() }),
         graph: url,
-        management_audience: "https://manage.office.com".to_owned(),
         graph_audience: "https://graph.microsoft.com".to_owned(),
     });
     let http = Http::direct(timeouts).unwrap();
@@ -61,7 +60,7 @@ async fn setup(scenario: Scenario) -> Setup {
     let request = TokenRequest {
         cloud: Arc::clone(&cloud),
         tenant: TENANT.into(),
-        audience: cloud.management_audience.clone(),
+        audience: cloud.audience().to_owned(),
         endpoint: TokenEndpoint::V2,
         app: String::new(),
         client_id: APP.to_string(),
@@ -70,7 +69,8 @@ async fn setup(scenario: Scenario) -> Setup {
     };
     let source = TokenSource::new(request, http.control.clone(), clock, Arc::clone(&time), &AppAlarms::new());
     let token = source.token().await.unwrap();
-    let client = ActivityClient::new(cloud, TENANT.into(), PUBLISHER, http, Arc::clone(&time), limits);
+    let management = cloud.management.clone().unwrap();
+    let client = ActivityClient::new(management, TENANT.into(), PUBLISHER, http, Arc::clone(&time), limits);
     Setup { cloud: simulator, client, time, token }
 }
 

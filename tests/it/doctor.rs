@@ -70,7 +70,7 @@ async fn all_is_well_with_the_daemon_and_without() {
     for tenant in diagnosis["tenants"].as_array().unwrap() {
         let states: Vec<_> =
             tenant["links"].as_array().unwrap().iter().map(|seen| (&seen["link"], &seen["state"])).collect();
-        assert!(states.len() == 17 && states.iter().all(|(_, state)| *state == "sound"), "{tenant:#}");
+        assert!(states.len() == 18 && states.iter().all(|(_, state)| *state == "sound"), "{tenant:#}");
     }
     let after = world.cloud.ledger();
     assert_eq!(after.token_requests.len(), before.token_requests.len(), "it takes the tokens that there are");

@@ -188,6 +188,27 @@ async fn what_changes_while_pages_are_read_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_withdrawn_while_pages_are_read_hides_nothing_else() {
+    // Of 30 items in pages of 4, each that is taken away between two pages makes one slip into a page that was read.
+    let world = world(709, |mut scenario| {
+        (scenario.service.graph_page_size, scenario.service.graph_withdrawals_while_paging) = (4, 9);
+        scenario
+    });
+    announce(&world, 30);
+    let mut daemon = world.run();
+    wait_served(&world, &daemon).await;
+    daemon.wait("audit records are collected", |status| status["tenants"][0]["state"] == "collecting").await;
+    assert!(daemon.stop().await.success());
+    let ledger = world.cloud.ledger();
+    let gone: Vec<_> = ledger.announced.iter().filter(|of| !of.current).collect();
+    assert_eq!(gone.len(), 9, "items were withdrawn between pages");
+    assert!(gone.iter().all(|of| of.served > 0), "each had been sent: {gone:?}");
+    // What was sent is kept, whether or not it stands, and what stands was not overlooked.
+    assert_kept(&world, &ledger);
+    assert_no_violations(&ledger);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_next_page_on_another_host_is_told_and_gets_no_token() {
     let foreign = Fault::new(Effect::ForeignNextPage).on([Endpoint::GraphIssues]);
     let world = world(703, |scenario| scenario.fault(foreign));
@@ -230,6 +251,16 @@ async fn without_the_role_for_health_messages_go_on_and_the_reason_is_told() {
     let doctor = world.tenantry(&["doctor", "--json"]);
     let diagnosis: Value = serde_json::from_slice(&doctor.stdout).unwrap();
     assert_eq!((doctor.status.code(), &diagnosis["findings"][0]["kind"]), (Some(2), &json!("graph_role_missing")));
+    // Graph's trouble is its own: every link of the audit records before it holds.
+    let links = diagnosis["tenants"][0]["links"].as_array().unwrap();
+    let of = |state: &str| {
+        links
+            .iter()
+            .filter(|link| link["state"] == state)
+            .map(|link| link["link"].as_str().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((of("broken"), of("not_reached")), (vec!["health"], vec!["collection"]), "{links:?}");
     assert!(daemon.stop().await.success());
     let ledger = world.cloud.ledger();
     // A list that is refused is not asked for at the pace of those that are not.
@@ -237,8 +268,16 @@ async fn without_the_role_for_health_messages_go_on_and_the_reason_is_told() {
         ledger.answers(tenant_id(1), Endpoint::GraphIssues, 403),
         ledger.answers(tenant_id(1), Endpoint::GraphMessages, 200),
     );
+    // The doctor asked too, once, and stopped where it was refused.
     assert!(refused == 1 && good >= 1, "refused {refused} times, messages listed {good} times");
     world.assert_collected();
+    // Nobody but the doctor looks, and finds the same.
+    let doctor = world.tenantry(&["doctor", "--json"]);
+    let diagnosis: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let found: Vec<_> =
+        diagnosis["findings"].as_array().unwrap().iter().map(|of| (of["link"].clone(), of["kind"].clone())).collect();
+    assert_eq!(found, [(json!("health"), json!("graph_role_missing"))], "{diagnosis:#}");
+    assert_eq!(diagnosis["daemon"], false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,11 +348,14 @@ async fn switched_off_it_asks_nothing_of_graph() {
     let world = World::new(scenario, "");
     let mut daemon = world.run();
     daemon.wait_collected(&world).await;
+    let text = String::from_utf8(world.tenantry(&["health"]).stdout).unwrap();
+    assert!(text.contains("not collected; set `enabled = true` under `[health]`"), "{text}");
     assert!(daemon.stop().await.success());
     let ledger = world.cloud.ledger();
     assert!(ledger.token_requests.iter().all(|asked| !asked.audience.contains("graph")));
     assert_eq!(ledger.requests(tenant_id(1), Endpoint::GraphServices), 0);
-    assert!(String::from_utf8(world.tenantry(&["health"]).stdout).unwrap().contains("nothing is known yet"));
+    let text = String::from_utf8(world.tenantry(&["health"]).stdout).unwrap();
+    assert!(text.contains("not collected; set `enabled = true` under `[health]`"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use crate::world::{World, tenant, tenant_id};
 const ANY_PORT: &str = "[operator]\nlisten = \"127.0.0.1:0\"\n";
 
 #[expect(clippy::disallowed_methods, reason = "the ban keeps requests to Microsoft in one place; this is a test's own")]
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }
 

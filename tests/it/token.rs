@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256};
 use tenantry::clock::{Clock as _, ServiceTime, SystemClock};
-use tenantry::cloud::{Cloud, TokenEndpoint};
+use tenantry::cloud::{Cloud, Management, TokenEndpoint};
 use tenantry::http::{Http, Timeouts};
 use tenantry::retry::Advice;
 use tenantry::secret::Secret;
@@ -61,9 +61,8 @@ fn setup(change: impl FnOnce(Scenario) -> Scenario) -> Setup {
     let cloud = Cloud {
         name: "simulated".to_owned(),
         authority: url.clone(),
-        management: url.clone(),
+        management: Some(Management { host: url.clone(), audience: "https://manage.office.com".to_owned() }),
         graph: url,
-        management_audience: "https://manage.office.com".to_owned(),
         graph_audience: "https://graph.microsoft.com".to_owned(),
     };
     let timeouts = Timeouts { stall: Duration::from_secs(2), total: Duration::from_secs(4), ..Timeouts::default() };
@@ -95,7 +94,7 @@ impl Setup {
         let request = TokenRequest {
             cloud: Arc::clone(&self.cloud),
             tenant: asking.tenant.into(),
-            audience: self.cloud.management_audience.clone(),
+            audience: self.cloud.audience().to_owned(),
             endpoint: asking.endpoint,
             app: String::new(),
             client_id: asking.client_id,

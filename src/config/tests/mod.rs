@@ -341,9 +341,29 @@ fn parts_of_an_own_cloud_default_to_its_hosts() {
          {TENANT}cloud = \"own\"\n"
     ));
     let cloud = folder.load().unwrap().clouds["own"].clone();
-    assert_eq!(cloud.graph, cloud.management);
-    assert_eq!(cloud.management_audience, "https://manage.example:8443");
+    let management = cloud.management.as_ref().unwrap();
+    assert_eq!(cloud.graph, management.host);
+    assert_eq!(management.audience, "https://manage.example:8443");
     assert_eq!(cloud.graph_audience, "https://manage.example:8443");
+}
+
+#[test]
+fn a_cloud_without_an_activity_api_has_tenants_without_audit_records() {
+    let own = "[clouds.own]\nauthority = \"https://login.example\"\ngraph = \"https://graph.example\"\n";
+    for cloud in ["own", "china"] {
+        for types in ["", "content_types = []\n"] {
+            let tenant = format!("{TENANT}cloud = \"{cloud}\"\n{types}");
+            let folder = Folder::with(&format!("{APP}[health]\nenabled = true\n{own}{tenant}"));
+            let settings = folder.load().unwrap();
+            let tenant = settings.tenants.values().next().unwrap();
+            assert_eq!((&tenant.cloud.management, tenant.content_types.len()), (&None, 0));
+            assert_eq!(load_client(&folder.path().join("t.toml")).outline, settings.outline());
+            let off = Folder::with(&format!("{APP}{own}{TENANT}cloud = \"{cloud}\"\nenabled = false\n{types}"));
+            assert!(off.load().is_ok(), "one that is switched off collects nothing anyway");
+        }
+    }
+    let shown = Folder::with(&format!("{APP}{own}")).load().unwrap().to_toml(jiff::Timestamp::UNIX_EPOCH);
+    assert!(shown.contains("graph_audience = \"https://graph.example\"") && !shown.contains("management"), "{shown}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn bad_values_are_refused_with_what_to_change() {
         ),
         (
             tenant("cloud = \"gccc\"\n"),
-            "t.toml:6: tenants[0].cloud: there is no cloud `gccc`; did you mean `gcc`? the clouds are `dod`, `gcc`, \
+            "t.toml:6: tenants[0].cloud: there is no cloud `gccc`; did you mean `gcc`? the clouds are `china`, `dod`, `gcc`, \
              `gcc_high` and `worldwide`, others are made by `[clouds.NAME]`"
                 .to_owned(),
         ),
@@ -119,7 +119,26 @@ fn bad_values_are_refused_with_what_to_change() {
         (
             cloud("authority = \"https://a.example\"\n"),
             "t.toml:4: clouds.own.management: `clouds.own` has no `management`; set it, a cloud of your own takes \
-             nothing from another"
+             nothing from another; or set `graph` alone, for a cloud without audit records"
+                .to_owned(),
+        ),
+        (
+            cloud("authority = \"https://a.example\"\ngraph = \"https://g.example\"\nmanagement_audience = \"https://m.example\"\n"),
+            "t.toml:7: clouds.own.management_audience: there is no `management` whose audience it could be; set that, or \
+             remove this"
+                .to_owned(),
+        ),
+        (
+            tenant("cloud = \"china\"\ncontent_types = [\"Audit.General\"]\n[health]\nenabled = true\n"),
+            "t.toml:7: tenants[0].content_types: the cloud `china` has no Management Activity API, so that no audit records \
+             can be collected there; leave the key out: service health and the Message Center are collected if `[health]` \
+             says so"
+                .to_owned(),
+        ),
+        (
+            tenant("cloud = \"china\"\n"),
+            "t.toml:4: tenants[0].cloud: the cloud `china` has no Management Activity API, and service health is not \
+             collected, so that nothing would be; set `enabled = true` under `[health]`, or `enabled = false` here"
                 .to_owned(),
         ),
         (

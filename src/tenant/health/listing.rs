@@ -56,7 +56,7 @@ impl Station {
     }
 
     async fn pass(&self, list: List, reach: Reach) -> Result<Pass, Failure> {
-        let first = self.ask(|token| async move { self.client.list(&token, list, reach.since).await }).await?;
+        let first = self.ask(|token| async move { self.line.client().list(&token, list, reach.since).await }).await?;
         let date = first.date;
         let (mut pages, mut new, mut overview) = (1, 0, Vec::new());
         let mut page = first;
@@ -71,7 +71,7 @@ impl Station {
             page = self
                 .ask(|token| {
                     let link = &link;
-                    async move { self.client.next(&token, link).await }
+                    async move { self.line.client().next(&token, link).await }
                 })
                 .await?;
             pages += 1;
@@ -139,7 +139,7 @@ impl Station {
         defect: Option<String>,
     ) -> Result<(), IntakeError> {
         let at = self.time.now();
-        let from = self.client.address_of(list);
+        let from = self.line.client().address_of(list);
         let blob = ContentBlob {
             content_id: id.clone(),
             content_type: list.content_type(),

@@ -11,10 +11,14 @@
 //! - A revision of an issue or of a message is a blob of one record, named by the item and the time of its last change.
 //! - The overview of services has no times: all of it is one blob, stored when it differs from the newest one.
 //!
+//! Whoever asks Graph does so over the tenant's [`line`](mod@line); what an operator has fetched is an [`errand`]'s business.
+//!
 //! **Invariants:** nothing here delays, stops or fails the collection of audit records: it has its own token, gate, waits
 //! and supervisor, and few tenants list at a time; a list that is refused leaves the others alone; the watermark of a list
 //! moves when everything that justified it is durable; a revision is stored once.
 
+pub mod errand;
+pub mod line;
 mod listing;
 mod reach;
 mod watch;
@@ -26,19 +30,16 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
+use self::line::{Line, Unanswered};
 pub(super) use self::watch::supervise;
-use super::gate::Gate;
-use super::waits::Waits;
 use crate::clock::ServiceTime;
 use crate::config::Health;
 use crate::content::TenantId;
-use crate::graph::{GraphClient, GraphError, List, Quota};
+use crate::graph::{GraphError, List};
 use crate::report::{TenantReport, Trouble};
-use crate::retry::{Advice, Backoff, Stage};
-use crate::store::{IntakeError, Store, StoreError, WaitKey, Watermark};
-use crate::token::{AccessToken, TokenError, TokenSource};
+use crate::store::{IntakeError, Store, StoreError, Watermark};
+use crate::token::{AccessToken, TokenError};
 
 /// So many tenants are listed by Graph at a time: their pages are large.
 pub(super) const AT_A_TIME: usize = 8;
@@ -48,18 +49,14 @@ pub(super) const AT_A_TIME: usize = 8;
 pub(super) struct Station {
     tenant: TenantId,
     settings: Health,
-    client: GraphClient,
-    token: TokenSource,
+    line: Line,
     store: Store,
     time: Arc<ServiceTime>,
     report: TenantReport,
     places: Arc<Semaphore>,
     stop: CancellationToken,
-    gate: Gate,
-    waits: Waits,
-    quota: Mutex<Quota>,
-    /// How long Graph throttles, if it does not say.
-    throttled: Mutex<Backoff>,
+    /// Nothing else is collected of the tenant: where it stands is told here.
+    alone: bool,
     marks: Mutex<BTreeMap<List, Watermark>>,
 }
 
@@ -68,13 +65,13 @@ pub(super) struct Station {
 pub(super) struct Parts {
     pub(super) tenant: TenantId,
     pub(super) settings: Health,
-    pub(super) client: GraphClient,
-    pub(super) token: TokenSource,
+    pub(super) line: Line,
     pub(super) store: Store,
     pub(super) time: Arc<ServiceTime>,
     pub(super) report: TenantReport,
     pub(super) places: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
+    pub(super) alone: bool,
 }
 
 /// Why a list was not listed.
@@ -109,6 +106,16 @@ impl Failure {
     }
 }
 
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Token(error) => Self::Token(error),
+            Unanswered::Graph(error) => Self::Graph(error),
+            Unanswered::Held(until) => Self::Held(until),
+        }
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -127,23 +134,8 @@ impl From<IntakeError> for Failure {
 
 impl Station {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, settings, client, token, store, time, report, places, stop } = parts;
-        Arc::new(Self {
-            waits: Waits::of_health(tenant, store.clone(), Arc::clone(&time)),
-            tenant,
-            settings,
-            client,
-            token,
-            store,
-            time,
-            report,
-            places,
-            stop,
-            gate: Gate::default(),
-            quota: Mutex::default(),
-            throttled: Mutex::new(Backoff::new(Stage::Health)),
-            marks: Mutex::default(),
-        })
+        let Parts { tenant, settings, line, store, time, report, places, stop, alone } = parts;
+        Arc::new(Self { tenant, settings, line, store, time, report, places, stop, alone, marks: Mutex::default() })
     }
 
     /// Reads what outlived the last process or the last run.
@@ -151,10 +143,7 @@ impl Station {
         let known = self.store.watermarks(self.tenant).await?;
         let marks = List::ALL.into_iter().filter_map(|list| Some((list, *known.get(&list.content_type())?)));
         *lock(&self.marks) = marks.collect();
-        if let Some(left) = self.waits.restore().await?.get(&WaitKey::Health) {
-            self.gate.close_for(*left);
-        }
-        Ok(())
+        self.line.restore().await
     }
 
     fn mark(&self, list: List) -> Watermark {
@@ -166,52 +155,12 @@ impl Station {
         self.store.set_watermark(self.tenant, list.content_type(), mark);
     }
 
-    /// Sends one request, with a token that is good, within quota and gate. A refused token is replaced once.
+    /// Sends one request over the line, unless the tenant is stopped.
     async fn ask<T, F: Future<Output = Result<T, GraphError>>>(
         &self,
         request: impl Fn(AccessToken) -> F,
     ) -> Result<T, Failure> {
-        let mut replaced = false;
-        loop {
-            let token = self.unless_stopped(self.token.token()).await?.map_err(Failure::Token)?;
-            if let Some(until) = self.gate.closed_until() {
-                return Err(Failure::Held(until));
-            }
-            lock(&self.quota).spend(Instant::now()).map_err(Failure::Held)?;
-            let error = match self.unless_stopped(request(token.clone())).await? {
-                Ok(answer) => {
-                    lock(&self.throttled).succeeded();
-                    return Ok(answer);
-                }
-                Err(error) => error,
-            };
-            self.obey(&error).await;
-            if error.advice() != Advice::RenewToken || std::mem::replace(&mut replaced, true) {
-                return Err(Failure::Graph(Box::new(error)));
-            }
-            debug!(tenant = %self.tenant, error = %error, "token for Graph refused");
-            self.token.refused(&token).await;
-            let next = self.unless_stopped(self.token.token()).await?.map_err(Failure::Token)?;
-            if next.generation() == token.generation() {
-                return Err(Failure::Graph(Box::new(error)));
-            }
-        }
-    }
-
-    /// Closes the gate for a wait that an answer asked for, and remembers it.
-    async fn obey(&self, error: &GraphError) {
-        let wait = match error.advice() {
-            Advice::Throttled { after } => lock(&self.throttled).failed(after),
-            _ => match error.refusal().and_then(|refusal| refusal.wait).filter(|wait| !wait.is_zero()) {
-                Some(wait) => wait,
-                None => return,
-            },
-        };
-        self.gate.close_for(wait);
-        let until = Instant::now() + wait.min(super::gate::LONGEST);
-        if let Err(error) = self.waits.extend(WaitKey::Health, until).await {
-            debug!(tenant = %self.tenant, %error, "wait not remembered");
-        }
+        Ok(self.unless_stopped(self.line.ask(request)).await??)
     }
 
     /// Waits for something, unless the tenant is stopped meanwhile.

@@ -10,7 +10,7 @@ use tracing::{debug, error};
 use super::{Failure, Station};
 use crate::event;
 use crate::graph::List;
-use crate::report::Trouble;
+use crate::report::{TenantState, Trouble};
 use crate::retry::{Advice, Backoff, Stage};
 use crate::tenant::driver::Panicked;
 use crate::tenant::supervisor::restarting;
@@ -22,6 +22,25 @@ struct Turn {
     refused: Backoff,
     /// A person must act: or the next token brings the role.
     awaits_token: bool,
+    /// Where the tenant would stand if there were no other list.
+    state: TenantState,
+}
+
+impl Station {
+    /// Shows where the tenant stands, if nobody else does: it is collected as long as one list is.
+    fn tell(&self, states: impl Iterator<Item = TenantState>) {
+        if self.alone {
+            self.report.token(self.line.token().status().valid_until);
+            let rank = |state: &TenantState| match state {
+                TenantState::Collecting => 0,
+                TenantState::Starting => 1,
+                TenantState::Throttled => 2,
+                TenantState::Failing => 3,
+                _ => 4,
+            };
+            self.report.state(states.min_by_key(rank).unwrap_or(TenantState::Starting));
+        }
+    }
 }
 
 /// Collects a tenant's health until it is stopped, and starts again after a panic.
@@ -46,7 +65,7 @@ pub(in crate::tenant) async fn supervise(station: Arc<Station>, delay: Duration)
 async fn watch(station: Arc<Station>) -> Result<(), Panicked> {
     tokio::select! {
         () = station.stop.cancelled() => {}
-        never = station.token.renew() => match never {},
+        never = station.line.token().renew() => match never {},
         () = take_turns(&station) => {}
     }
     Ok(())
@@ -58,10 +77,11 @@ async fn take_turns(station: &Station) {
         station.report.troubled(Stage::Health, None, &failed.trouble());
         tokio::time::sleep(restoring.failed(None)).await;
     }
-    let mut tokens = station.token.changes();
+    let mut tokens = station.line.token().changes();
     let new = |list| {
         let (failing, refused) = (Backoff::new(Stage::Health), Backoff::new(Stage::Paused));
-        (list, Turn { due: Instant::now(), failing, refused, awaits_token: false })
+        let state = TenantState::Starting;
+        (list, Turn { due: Instant::now(), failing, refused, awaits_token: false, state })
     };
     let mut turns: BTreeMap<_, _> = List::ALL.into_iter().map(new).collect();
     loop {
@@ -70,9 +90,10 @@ async fn take_turns(station: &Station) {
                 take(station, *list, turn).await;
             }
         }
+        station.tell(turns.values().map(|turn| turn.state));
         // The token that was got to list with is none that brings another role.
         tokens.mark_unchanged();
-        station.waits.forget_over().await;
+        station.line.forget_over().await;
         let next = turns.values().map(|turn| turn.due).min().unwrap_or_else(Instant::now);
         tokio::select! {
             () = sleep_until(next) => {}
@@ -100,6 +121,10 @@ async fn take(station: &Station, list: List, turn: &mut Turn) {
             turn.due = now + station.poll();
             turn.failing.succeeded();
             turn.refused.succeeded();
+            turn.state = TenantState::Collecting;
+            if station.alone {
+                station.report.polled(station.time.now());
+            }
             station.report.works(Stage::Health, None);
             station.report.works(Stage::Health, of);
             return;
@@ -110,6 +135,14 @@ async fn take(station: &Station, list: List, turn: &mut Turn) {
     if let Some(trouble) = failure.trouble() {
         station.report.troubled(Stage::Health, of, &trouble);
     }
+    let person = failure.trouble().is_some_and(|trouble| trouble.needs_operator);
+    turn.state = match &failure {
+        Failure::Stopping => turn.state,
+        Failure::Held(_) => TenantState::Throttled,
+        Failure::Graph(error) if matches!(error.advice(), Advice::Throttled { .. }) => TenantState::Throttled,
+        _ if person => TenantState::Paused,
+        _ => TenantState::Failing,
+    };
     turn.due = match failure {
         // Whoever stops it ends this at the next await.
         Failure::Stopping => now + station.poll(),
@@ -124,7 +157,7 @@ async fn take(station: &Station, list: List, turn: &mut Turn) {
                 now + turn.refused.failed(None)
             }
             // The gate says when.
-            Advice::Throttled { .. } => station.gate.closed_until().unwrap_or(now),
+            Advice::Throttled { .. } => station.line.closed_until().unwrap_or(now),
             _ => now + turn.failing.failed(error.refusal().and_then(|refusal| refusal.wait)),
         },
     };

@@ -25,7 +25,7 @@ fn bench(token: TokenSource) -> Bench {
     let of = settings.tenants.values().next().unwrap();
     let limits = Limits { max_compressed: 1, max_decompressed: 1 };
     let (http, time) = (shared.http.clone(), Arc::clone(&shared.time));
-    let client = ActivityClient::new(Arc::clone(&of.cloud), of.id, PUBLISHER, http, time, limits);
+    let client = ActivityClient::new(of.cloud.management.clone().unwrap(), of.id, PUBLISHER, http, time, limits);
     let tree = Tree::new(Parts {
         tenant: of.id,
         content_types: of.content_types.clone(),

@@ -171,6 +171,13 @@ impl Boards {
         true
     }
 
+    /// Takes the first item of the page that begins at `skip` away: whatever stood behind that page slips into it.
+    pub(super) fn withdraw_first(&mut self, board: Board, since: Option<Timestamp>, skip: usize) -> bool {
+        let Some(id) = self.matching(board, since).nth(skip).map(|item| item.id.clone()) else { return false };
+        self.withdraw(board, &id);
+        true
+    }
+
     fn matching(&self, board: Board, since: Option<Timestamp>) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(move |item| item.board == board && since.is_none_or(|since| item.modified >= since))
     }
@@ -214,8 +221,13 @@ mod tests {
         assert_eq!(ids(&boards, 0), ("EX1 EX2".to_owned(), true));
         assert!(boards.touch(Board::Issues, None, 0, now));
         assert_eq!(ids(&boards, 2), ("EX4 EX1".to_owned(), false), "EX3 is nowhere");
-        let standing = |id| boards.revisions.iter().filter(|of| of.id == id).map(|of| of.current).collect::<Vec<_>>();
-        assert_eq!((standing("EX1"), standing("EX3")), (vec![false, true], vec![true]));
+        let standing = |boards: &Boards, id| {
+            boards.revisions.iter().filter(|of| of.id == id).map(|of| of.current).collect::<Vec<_>>()
+        };
+        assert_eq!((standing(&boards, "EX1"), standing(&boards, "EX3")), (vec![false, true], vec![true]));
+        assert!(boards.withdraw_first(Board::Issues, None, 0));
+        assert_eq!(ids(&boards, 2), ("EX1".to_owned(), false), "EX4 is nowhere either");
+        assert_eq!((standing(&boards, "EX2"), standing(&boards, "EX4")), (vec![false], vec![true]));
         let recent = boards.page(Board::Issues, Some(now - SignedDuration::from_mins(61)), 0, 9).0;
         assert_eq!(recent.len(), 2);
     }

@@ -40,7 +40,7 @@ pub(crate) struct Route {
     /// The item, if one is named.
     id: Option<String>,
     /// What of it, if something.
-    of_it: Option<String>,
+    of_it: Vec<String>,
 }
 
 impl Route {
@@ -49,15 +49,15 @@ impl Route {
         let rest = path.strip_prefix("/v1.0/admin/serviceAnnouncement/")?;
         let mut parts = rest.split('/').map(percent_decoded);
         let board = Board::named(&parts.next()?)?;
-        Some(Self { board, id: parts.next(), of_it: parts.next() })
+        Some(Self { board, id: parts.next(), of_it: parts.collect() })
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
-        match (&self.of_it, self.board) {
-            (Some(_), _) => Endpoint::GraphFile,
-            (None, Board::Services) => Endpoint::GraphServices,
-            (None, Board::Issues) => Endpoint::GraphIssues,
-            (None, Board::Messages) => Endpoint::GraphMessages,
+        match self.board {
+            _ if !self.of_it.is_empty() => Endpoint::GraphFile,
+            Board::Services => Endpoint::GraphServices,
+            Board::Issues => Endpoint::GraphIssues,
+            Board::Messages => Endpoint::GraphMessages,
         }
     }
 }
@@ -121,13 +121,14 @@ fn given(world: &World, request: &Request, route: &Route, tenant: Uuid) -> Respo
         return error(405, "MethodNotAllowed", "The request uses a method that is not supported.");
     }
     let Route { board, id, of_it } = route;
-    match (id, of_it.as_deref()) {
+    let parts: Vec<_> = of_it.iter().map(String::as_str).collect();
+    match (id, &parts[..]) {
         (None, _) => listed(world, request, *board, tenant),
-        (Some(id), None) => match world.lock().boards(tenant).and_then(|boards| boards.item(*board, id)) {
+        (Some(id), []) => match world.lock().boards(tenant).and_then(|boards| boards.item(*board, id)) {
             Some(item) => Response::json(200, &item),
             None => unknown(id),
         },
-        (Some(id), Some(name)) => file(world, *board, tenant, id, name),
+        (Some(id), parts) => file(world, *board, tenant, id, parts),
     }
 }
 
@@ -135,21 +136,53 @@ fn unknown(id: &str) -> Response {
     error(404, "ResourceNotFound", &format!("Resource '{id}' does not exist."))
 }
 
-/// The report of an incident that is over, or the archive of a post's attachments.
-fn file(world: &World, board: Board, tenant: Uuid, id: &str, name: &str) -> Response {
+/// The report of an incident that is over, and a post's attachments, one by one or in an archive.
+fn file(world: &World, board: Board, tenant: Uuid, id: &str, parts: &[&str]) -> Response {
     let item = world.lock().boards(tenant).and_then(|boards| boards.item(board, id));
     let Some(item) = item else { return unknown(id) };
     let reviewed = item["status"].as_str().is_some_and(|s| s.eq_ignore_ascii_case("postIncidentReviewPublished"));
-    match (board, name) {
-        (Board::Issues, "incidentReport") if reviewed => {
+    let attached = item["hasAttachments"] == true;
+    match (board, parts) {
+        (Board::Issues, ["incidentReport"]) if reviewed => {
             Response::new(200, "application/octet-stream", format!("PIR of {id} \u{0}\u{1}"))
         }
-        (Board::Messages, "attachmentsArchive") if item["hasAttachments"] == true => {
+        (Board::Messages, ["attachmentsArchive"]) if attached => {
             Response::new(200, "application/zip", format!("PK\u{3}\u{4} attachments of {id}"))
         }
-        (Board::Issues, "incidentReport") | (Board::Messages, "attachmentsArchive") => unknown(id),
-        _ => error(400, "BadRequest", &format!("Resource not found for the segment '{name}'.")),
+        (Board::Messages, ["attachments"]) => {
+            let all = if attached { attachments(id) } else { Vec::new() };
+            let all: Vec<_> = all.iter().map(|(about, _)| about).collect();
+            Response::json(200, &json!({ "value": all }))
+        }
+        (Board::Messages, ["attachments", one, rest @ ..]) if attached => {
+            match (attachments(id).into_iter().find(|(about, _)| about["id"] == *one), rest) {
+                (Some((about, _)), []) => Response::json(200, &about),
+                (Some((_, content)), ["content" | "$value"]) => Response::new(200, "application/octet-stream", content),
+                _ => unknown(one),
+            }
+        }
+        (Board::Issues, ["incidentReport"]) | (Board::Messages, ["attachmentsArchive" | "attachments", ..]) => {
+            unknown(id)
+        }
+        _ => error(400, "BadRequest", &format!("Resource not found for the segment '{}'.", parts.join("/"))),
     }
+}
+
+/// Two attachments of a post, and what is in them: one is called as Microsoft's documentation shows it, by a sentence, and
+/// one as nobody should call a file.
+fn attachments(message: &str) -> Vec<(Value, String)> {
+    let one = |number: u32, name: &str, media: &str| {
+        let content = format!("attachment {number} of {message}\n");
+        let about = json!({
+            "id": format!("30356a46-ffad-47e1-acf6-{number:012}"), "name": name, "contentType": media, "isInline": false,
+            "lastModifiedDateTime": "2021-09-21T04:07:15.9720778Z", "size": content.len(),
+        });
+        (about, content)
+    };
+    vec![
+        one(1, "A table for this message is within the Message Center.", "application/csv"),
+        one(2, "../../.outside", "text/plain"),
+    ]
 }
 
 /// A page of a list.
@@ -167,6 +200,7 @@ fn listed(world: &World, request: &Request, board: Board, tenant: Uuid) -> Respo
     let size = number("$top").or(preferred).unwrap_or(state.service.graph_page_size).clamp(1, 1000);
     let skip = number("$skip").unwrap_or(0);
     let shift = state.service.graph_shifts_while_paging;
+    let withdrawals = state.service.graph_withdrawals_while_paging;
     let host = &world.hosts.graph;
     let Some(boards) = state.boards_mut(tenant) else { return denied() };
     let (page, more) = boards.page(board, since, skip, size);
@@ -181,6 +215,13 @@ fn listed(world: &World, request: &Request, board: Board, tenant: Uuid) -> Respo
         let next = format!("{host}{}?{filter}$skip={}", request.path, skip + size);
         body["@odata.nextLink"] = Value::from(next);
         // Between this page and the next one.
+        if withdrawals > 0 && boards.withdraw_first(board, since, skip) {
+            state.service.graph_withdrawals_while_paging -= 1;
+            return Response {
+                announces: page.into_iter().filter_map(|(_, number)| number).collect(),
+                ..Response::json(200, &body)
+            };
+        }
         if shift > 0 && boards.touch(board, since, skip, now) {
             state.service.graph_shifts_while_paging -= 1;
         }

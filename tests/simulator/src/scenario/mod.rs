@@ -325,6 +325,8 @@ pub struct Service {
     pub graph_page_size: usize,
     /// So many times yet, an item of a page that was given out is changed before the next page is.
     pub graph_shifts_while_paging: u64,
+    /// So many times yet, an item of a page that was given out is withdrawn before the next page is.
+    pub graph_withdrawals_while_paging: u64,
     /// Most requests remembered one by one in the ledger; counts have no limit.
     pub request_log: usize,
     /// How webhooks are notified.
@@ -380,6 +382,7 @@ impl Default for Service {
             wait_grace_ms: 300,
             graph_page_size: 100,
             graph_shifts_while_paging: 0,
+            graph_withdrawals_while_paging: 0,
             request_log: 20_000,
             notices: Notices::default(),
         }

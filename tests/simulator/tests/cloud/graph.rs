@@ -68,6 +68,10 @@ fn pages_files_and_revisions_are_as_graph_has_them() {
     cloud.control().announce(TENANT, Board::Issues, over);
     let file = get(&report, &token);
     assert!(file.status == 200 && file.body.starts_with(b"PIR of EX0"), "{file:?}");
+
+    let other = json!({"id": "MC1", "hasAttachments": true});
+    cloud.control().announce(TENANT, Board::Messages, other);
+    assert_eq!(get(&format!("{base}/messages/MC1/attachments"), &token).status, 403, "another role");
     let standing: Vec<_> = cloud.ledger().announced.iter().filter(|of| of.id == "EX0").map(|of| of.current).collect();
     assert_eq!(standing, [false, true]);
 }
