@@ -24,7 +24,7 @@ use super::strikes::Strikes;
 use super::waits::Waits;
 use crate::activity::{ActivityClient, ActivityError, Reason, Webhook};
 use crate::clock::ServiceTime;
-use crate::config::Collect;
+use crate::config::{Collect, Dlp};
 use crate::content::{ContentType, TenantId};
 use crate::report::{TenantReport, Trouble};
 use crate::retry::{Advice, Backoff, REMEMBERED, Stage};
@@ -58,6 +58,10 @@ pub(super) struct Tree {
     mended: bool,
     /// Cancelled when the tree is to end.
     pub(super) stop: CancellationToken,
+    /// The names of sensitive information types that are wanted, if any are.
+    pub(super) dlp: Option<Dlp>,
+    /// Content of `DLP.All` has been stored.
+    pub(super) dlp_stored: Notify,
     /// Something may be retrieved: new entries in the queue, or room for one more retrieval.
     pub(super) work: Notify,
     /// The queue has entries that were not there when it was last found empty.
@@ -92,6 +96,7 @@ pub(super) struct Parts {
     pub(super) content_types: BTreeSet<ContentType>,
     pub(super) collect: Collect,
     pub(super) webhook: Option<Webhook>,
+    pub(super) dlp: Option<Dlp>,
     pub(super) client: ActivityClient,
     pub(super) token: TokenSource,
     pub(super) store: Store,
@@ -103,7 +108,7 @@ pub(super) struct Parts {
 
 impl Tree {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, content_types, collect, webhook, client, token, store, time, report, slots, mended } =
+        let Parts { tenant, content_types, collect, webhook, dlp, client, token, store, time, report, slots, mended } =
             parts;
         let gate = Gate::default();
         let at_once = gate.clone();
@@ -115,6 +120,8 @@ impl Tree {
             content_types,
             collect,
             webhook,
+            dlp,
+            dlp_stored: Notify::new(),
             client,
             token,
             store,

@@ -12,6 +12,7 @@ mod consent;
 mod contents;
 mod crash;
 mod disk;
+mod dlp;
 mod doctor;
 mod federated;
 mod health;
