@@ -18,6 +18,7 @@ use tracing::debug;
 
 use super::failure::Failure;
 use super::gate::Gate;
+use super::hook::Shown;
 use super::limit::{Limit, Sent};
 use super::slots::{Place, Slots};
 use super::strikes::Strikes;
@@ -78,6 +79,8 @@ pub(super) struct Tree {
     throttled: Mutex<Backoff>,
     /// The waits that the next process knows of too.
     pub(super) waits: Arc<Waits>,
+    /// How the service shows the auth ids of our webhooks.
+    shown: Mutex<BTreeMap<ContentType, Shown>>,
     /// For what a new token did not bring the missing role.
     roleless: Mutex<BTreeSet<Option<ContentType>>>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
@@ -140,6 +143,7 @@ impl Tree {
             token_failures: AtomicU64::new(u64::MAX),
             throttled: Mutex::new(Backoff::new(Stage::List)),
             marks: Mutex::default(),
+            shown: Mutex::default(),
             roleless: Mutex::default(),
             letters: AtomicBool::new(false),
             strikes: Mutex::default(),
@@ -344,6 +348,11 @@ impl Tree {
                 debug!(tenant = %self.tenant, %error, "wait not remembered");
             }
         }
+    }
+
+    /// Looks at, or changes, how the service shows the auth id of a webhook.
+    pub(super) fn shown<T>(&self, content_type: ContentType, look: impl FnOnce(&mut Shown) -> T) -> T {
+        look(lock(&self.shown).entry(content_type).or_default())
     }
 
     /// New entries are in the queue.

@@ -15,6 +15,7 @@ mod disk;
 mod dlp;
 mod doctor;
 mod federated;
+mod flood;
 mod health;
 mod isolation;
 mod ledger;
