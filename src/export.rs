@@ -5,6 +5,9 @@
 //! goes, so that a record is one line. CSV names the columns that an investigator filters by and ends with the record
 //! as JSON, so that nothing is lost in it either.
 //!
+//! Where names of sensitive information types are asked for, they are put beside the ids ([`sensitive`](crate::sensitive)),
+//! and CSV has a column [`NAMES`] of them. Nothing else about a record differs.
+//!
 //! **Invariant:** no record is refused. Whatever was stored is written: of a key that is repeated the last value counts, and
 //! a text that stands for no characters is written as it stands in the record.
 
@@ -19,8 +22,12 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use self::names::TypeNames;
 use crate::content::TenantId;
+use crate::language::Language;
 use crate::store::{Query, Record, Store, StoreError, minify};
+
+mod names;
 
 /// Bytes are handed on in pieces of about this size.
 const PIECE: usize = 64 * 1024;
@@ -40,6 +47,20 @@ pub enum Format {
 
 /// What tenants are called: those that are configured.
 pub type Names = Arc<BTreeMap<TenantId, String>>;
+
+/// What records are written like.
+#[derive(Debug, Clone, Default)]
+pub struct Form {
+    /// How they are written.
+    pub format: Format,
+    /// What their tenants are called, for CSV.
+    pub tenants: Names,
+    /// In which language the names of sensitive information types are put beside their ids; `None`: in none.
+    pub dlp_names: Option<Language>,
+}
+
+/// The CSV column of the names of sensitive information types, where they are asked for: before the record.
+const NAMES: &str = "SensitiveTypeNames";
 
 /// The first CSV columns: where the record was found. Then come the [`FIELDS`], then the whole record.
 const FOUND: [&str; 4] = ["tenant", "tenant_name", "content_type", "duplicate"];
@@ -62,16 +83,18 @@ const FIELDS: [&str; 10] = [
 #[derive(Debug)]
 pub struct Formatter {
     format: Format,
-    names: Names,
+    tenants: Names,
+    types: Option<TypeNames>,
     written: u64,
     line: Vec<u8>,
 }
 
 impl Formatter {
-    /// Nothing written yet.
+    /// Nothing written yet. The names of types are read from `store`, which one without them can do without.
     #[must_use]
-    pub const fn new(format: Format, names: Names) -> Self {
-        Self { format, names, written: 0, line: Vec::new() }
+    pub fn new(form: Form, store: Option<&Store>) -> Self {
+        let types = form.dlp_names.map(|language| TypeNames::of(store.cloned(), language));
+        Self { format: form.format, tenants: form.tenants, types, written: 0, line: Vec::new() }
     }
 
     /// How many records were written.
@@ -84,33 +107,43 @@ impl Formatter {
     pub fn begin(&self, out: &mut Vec<u8>) -> io::Result<()> {
         match self.format {
             Format::Ndjson | Format::Json => Ok(()),
-            Format::Csv => csv_row(out, |row| row.write_record(FOUND.iter().chain(&FIELDS).chain(&["record"]))),
+            Format::Csv => {
+                let names = self.types.as_ref().map(|_| &NAMES);
+                csv_row(out, |row| row.write_record(FOUND.iter().chain(&FIELDS).chain(names).chain(&["record"])))
+            }
         }
     }
 
     /// One record.
     pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        self.line.clear();
+        minify(record.json, &mut self.line);
+        if let Some(types) = &mut self.types {
+            types.add(record.tenant, &mut self.line).map_err(io::Error::other)?;
+        }
         match self.format {
             Format::Ndjson => {
-                minify(record.json, out);
+                out.extend_from_slice(&self.line);
                 out.push(b'\n');
             }
             Format::Json => {
                 out.extend_from_slice(if self.written == 0 { b"[\n" } else { b",\n" });
-                minify(record.json, out);
+                out.extend_from_slice(&self.line);
             }
             Format::Csv => {
-                self.line.clear();
-                minify(record.json, &mut self.line);
+                let names = self.types.as_ref().map(TypeNames::of_record);
                 let line = String::from_utf8_lossy(&self.line);
                 let fields = Fields::read(&line);
                 csv_row(out, |row| {
                     row.write_field(record.tenant.to_string())?;
-                    row.write_field(self.names.get(&record.tenant).map_or("", String::as_str))?;
+                    row.write_field(self.tenants.get(&record.tenant).map_or("", String::as_str))?;
                     row.write_field(record.content_type.as_str())?;
                     row.write_field(if record.duplicate { "true" } else { "false" })?;
                     for field in fields.0 {
                         row.write_field(&*field.map_or(Cow::Borrowed(""), cell))?;
+                    }
+                    if let Some(names) = names {
+                        row.write_field(names)?;
                     }
                     row.write_field(&self.line)?;
                     row.write_record(None::<&[u8]>)
@@ -147,11 +180,10 @@ pub enum ExportError {
 pub fn run(
     store: &Store,
     query: &Query,
-    format: Format,
-    names: Names,
+    form: Form,
     mut take: impl FnMut(&mut Vec<u8>, u64) -> ControlFlow<()>,
 ) -> Result<u64, ExportError> {
-    let mut formatter = Formatter::new(format, names);
+    let mut formatter = Formatter::new(form, Some(store));
     let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
     let mut failed = None;
     let mut broken_off = false;
@@ -242,7 +274,8 @@ mod tests {
     fn format(format: Format, records: &[&str]) -> String {
         let content_id = ContentId::from("blob");
         let names = BTreeMap::from([(TenantId::from_bytes([0x11; 16]), "contoso".to_owned())]);
-        let mut formatter = Formatter::new(format, Arc::new(names));
+        let form = Form { format, tenants: Arc::new(names), dlp_names: None };
+        let mut formatter = Formatter::new(form, None);
         let mut out = Vec::new();
         formatter.begin(&mut out).unwrap();
         for (index, json) in (0..).zip(records) {

@@ -28,9 +28,11 @@
 //! # The parts, in reading order
 //!
 //! Dependencies point one way: `cli → web → consent, webhook, doctor → tenant → token, activity, graph, store → report, retry,
-//! clock, content`. Nothing lower knows anything higher.
+//! clock, content, language`. Nothing lower knows anything higher.
 //!
 //! - [`content`]: the domain's words: tenant, content type, content blob.
+//! - [`language`]: in which names are asked for.
+//! - [`sensitive`]: where records name sensitive information types.
 //! - [`clock`]: the host's time and the service's, cloud by cloud. Nothing else asks what time it is.
 //! - [`retry`]: what to do after an error, and how long to wait.
 //! - [`cloud`]: the table of clouds. Nothing else knows a host name.
@@ -66,6 +68,8 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout))]
 
 pub mod content;
+pub mod language;
+pub mod sensitive;
 pub mod clock;
 pub mod retry;
 pub mod cloud;

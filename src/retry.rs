@@ -62,11 +62,13 @@ pub enum Stage {
     Restart,
     /// Asking Graph for service health and the Message Center.
     Health,
+    /// Asking what sensitive information types are called.
+    Names,
 }
 
 impl Stage {
     /// All of them, in the order of the way.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Token,
         Self::Subscribe,
         Self::List,
@@ -75,6 +77,7 @@ impl Stage {
         Self::Paused,
         Self::Restart,
         Self::Health,
+        Self::Names,
     ];
 
     /// The word for logs and labels.
@@ -89,6 +92,7 @@ impl Stage {
             Self::Paused => "paused",
             Self::Restart => "restart",
             Self::Health => "health",
+            Self::Names => "names",
         }
     }
 
@@ -104,6 +108,7 @@ impl Stage {
             Self::Paused => (Duration::from_mins(5), Duration::from_hours(1)),
             Self::Restart => (Duration::from_secs(1), Duration::from_mins(5)),
             Self::Health => (Duration::from_secs(10), Duration::from_mins(30)),
+            Self::Names => (Duration::from_secs(10), Duration::from_hours(1)),
         }
     }
 }

@@ -42,20 +42,34 @@ pub struct WebhookState {
 const ENDS_SOON: Duration = Duration::from_hours(2);
 
 impl WebhookState {
-    /// Whether notifications reach what was asked for, and will until after the next look.
+    /// Whether notifications reach what was asked for, with its auth id as far as that is shown, and will until after the
+    /// next look.
     #[must_use]
     pub fn serves(&self, wanted: &Webhook, now: Timestamp) -> bool {
+        self.reaches(wanted, now)
+            && match (&self.auth_id, &wanted.auth_id) {
+                (Some(listed), Some(wanted)) => listed == wanted || is_hidden(listed),
+                // Not every list tells it.
+                (None, _) | (_, None) => true,
+            }
+    }
+
+    /// The same, whatever is shown of its auth id.
+    #[must_use]
+    pub fn reaches(&self, wanted: &Webhook, now: Timestamp) -> bool {
         let lasts =
             |until: Timestamp| until.duration_since(now) > SignedDuration::try_from(ENDS_SOON).unwrap_or_default();
         self.status.as_deref().is_none_or(|status| status.eq_ignore_ascii_case("enabled"))
             && self.address == wanted.address.as_str()
             && self.expiration.is_none_or(lasts)
-            && match (&self.auth_id, &wanted.auth_id) {
-                (Some(listed), Some(wanted)) => listed == wanted,
-                // Not every list tells it.
-                (None, _) | (_, None) => true,
-            }
     }
+}
+
+/// Whether a text plainly stands for one that is not shown, as in `a1b2****`: what proves anything is written in letters,
+/// digits and a few marks, and no list has a reason to write other characters.
+fn is_hidden(listed: &Secret) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '/' | '=');
+    !listed.expose().chars().all(plain)
 }
 
 /// A webhook as it is asked for ("Start a subscription", activity API reference).
@@ -153,6 +167,9 @@ mod tests {
             (json!({"status": "expired", "address": "https://collector.example/webhook"}), false),
             (json!({"status": "enabled", "address": "https://other.example/webhook"}), false),
             (json!({"status": "enabled", "address": "https://collector.example/webhook", "authId": "another"}), false),
+            (json!({"status": "enabled", "address": "https://collector.example/webhook", "authId": "s3****"}), true),
+            (json!({"status": "enabled", "address": "https://collector.example/webhook", "authId": "••••••"}), true),
+            (json!({"status": "enabled", "address": "https://other.example/webhook", "authId": "******"}), false),
             (json!({"address": "https://collector.example/webhook", "expiration": "2026-11-22T13:00:00Z"}), false),
             (json!({"address": "https://collector.example/webhook", "expiration": "2026-11-23T12:00:00Z"}), true),
         ] {

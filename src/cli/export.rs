@@ -18,7 +18,8 @@ use super::{Ended, Exit, opening};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Client;
 use crate::content::TenantId;
-use crate::export::{Format, Formatter, Names};
+use crate::export::{Form, Format, Formatter};
+use crate::language::Language;
 use crate::store::{Query, TimeBasis};
 use crate::web::admin::ExportRequest;
 use crate::web::framed::Frames;
@@ -29,10 +30,14 @@ use crate::web::records;
 #[command(after_help = "Without --since and --until everything that is stored is written. Times are RFC 3339 \
                         (2026-11-22T08:00:00Z), a date (2026-11-22, its midnight in UTC) or a span of time ago \
                         (2h, 7d).\n\nCSV cells hold what was recorded, whatever that is: a program that takes a text which \
-                        begins with `=` for a formula should be told to import texts.\n\nExamples:\n  \
+                        begins with `=` for a formula should be told to import texts.\n\nRecords are written as they were \
+                        received. With --dlp-names each object in a record that has the id of a sensitive information \
+                        type (`SensitiveType`) is given one more member, `SensitiveTypeName`, and CSV a column \
+                        `SensitiveTypeNames`.\n\nExamples:\n  \
                         tenantry export --tenant contoso --since 7d > contoso.ndjson\n  \
                         tenantry export --content-type Audit.Exchange --since 2026-11-22 --until 2026-11-23 \
                         --format csv --output exchange.csv\n  \
+                        tenantry export --content-type DLP.All --since 7d --dlp-names=de-DE > dlp.ndjson\n  \
                         tenantry export --since 2h | jq -c 'select(.Operation == \"MailItemsAccessed\")'")]
 pub struct ExportArgs {
     /// Which tenants and types.
@@ -91,10 +96,12 @@ pub async fn export(config: &Path, args: ExportArgs) -> anyhow::Result<Exit> {
     let query = args.selection.query(&names)?;
     let query = selection::between(query, args.by.into(), (args.since, args.until), SystemClock.now())?;
     let query = Query { include_duplicates: args.include_duplicates, ..query };
+    let dlp_names = args.selection.language(&place.client)?;
     let strangers = selection::strangers(&query, &names);
     // Opened first: nothing is read if it cannot be written.
     let (output, interruption) = Output::open(args.output.as_deref())?;
-    let mut export = Export { format: args.format, progress: Progress::of_records(output.is_file()), output };
+    let mut export =
+        Export { format: args.format, dlp_names, progress: Progress::of_records(output.is_file()), output };
     let done = match &source {
         Source::Daemon(daemon) => export.ask(daemon, &query, interruption).await,
         Source::Store => export.read(&place.client, query, names, interruption).await,
@@ -121,6 +128,7 @@ pub async fn export(config: &Path, args: ExportArgs) -> anyhow::Result<Exit> {
 /// An export that is going on.
 struct Export {
     format: Format,
+    dlp_names: Option<Language>,
     output: Output,
     progress: Progress,
 }
@@ -137,7 +145,9 @@ impl Export {
         query: &Query,
         mut interruption: Interruption,
     ) -> anyhow::Result<()> {
-        let request = ExportRequest { query: serde_json::to_string(query)?, format: self.format, framed: true };
+        let dlp_names = self.dlp_names.clone();
+        let request =
+            ExportRequest { query: serde_json::to_string(query)?, format: self.format, dlp_names, framed: true };
         let mut answer = daemon.stream("export", &request).await?;
         let copy = async {
             let mut frames = Frames::default();
@@ -170,16 +180,16 @@ impl Export {
         names: BTreeMap<TenantId, String>,
         mut interruption: Interruption,
     ) -> anyhow::Result<()> {
-        let names: Names = Arc::new(names);
+        let form = Form { format: self.format, tenants: Arc::new(names), dlp_names: self.dlp_names.clone() };
         let Some(store) = opening::to_read(client, "tenantry export").await? else {
             // An empty export of the right form: nothing was collected.
-            let (formatter, mut piece) = (Formatter::new(self.format, names), Vec::new());
+            let (formatter, mut piece) = (Formatter::new(form, None), Vec::new());
             formatter.begin(&mut piece)?;
             formatter.end(&mut piece);
             return self.write(piece.into()).await;
         };
         let stop = CancellationToken::new();
-        let mut pieces = Box::pin(records::export(&store, query, self.format, names, &stop));
+        let mut pieces = Box::pin(records::export(&store, query, form, &stop));
         let copy = async {
             while let Some(piece) = pieces.next().await {
                 self.write(piece.context("the export is not complete")?).await?;

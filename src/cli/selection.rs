@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use super::moment::Moment;
 use super::{Ended, Exit};
+use crate::config::Client;
 use crate::content::{ContentType, TenantId};
+use crate::language::Language;
 use crate::store::{Query, TimeBasis};
 
 /// How much a name must resemble what was written to be offered instead.
@@ -22,9 +24,31 @@ pub struct Selection {
     /// Only this content type, such as Audit.Exchange; may be repeated [default: all]
     #[arg(long, value_name = "TYPE")]
     pub content_type: Vec<ContentType>,
+    /// Put the names of sensitive information types beside their ids, in this language of `[dlp] languages` [without
+    /// one: the first of them]
+    #[arg(long, value_name = "LANG", num_args = 0..=1, require_equals = true)]
+    #[expect(clippy::option_option, reason = "how clap says that an option may have a value")]
+    pub dlp_names: Option<Option<Language>>,
 }
 
 impl Selection {
+    /// The language of names, if they are asked for: one of those in which they are fetched.
+    pub(super) fn language(&self, client: &Client) -> Result<Option<Language>, Ended> {
+        let Some(wanted) = &self.dlp_names else { return Ok(None) };
+        let fetched = &client.dlp.languages;
+        let Some(first) = fetched.first() else {
+            return Err(usage("no names are fetched: name a language in `[dlp] languages`".to_owned()));
+        };
+        match wanted {
+            None => Ok(Some(first.clone())),
+            Some(language) if fetched.contains(language) => Ok(Some(language.clone())),
+            Some(language) => {
+                let fetched = fetched.iter().map(|language| format!("`{language}`")).collect::<Vec<_>>().join(", ");
+                Err(usage(format!("no names are fetched in `{language}`; `[dlp] languages` has {fetched}")))
+            }
+        }
+    }
+
     /// The query that the store understands, of these tenants and types and all times. An id may be one that is no longer
     /// configured: its records are kept.
     pub(super) fn query(&self, names: &BTreeMap<TenantId, String>) -> Result<Query, Ended> {

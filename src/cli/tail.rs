@@ -19,6 +19,7 @@ use super::socket::{Place, RunningDaemon, SocketArgs, Source, broke_off};
 use super::{Exit, opening};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Client;
+use crate::language::Language;
 use crate::store::{Query, TimeBasis};
 use crate::web::admin::TailRequest;
 use crate::web::records::{self, CURSOR_MARK, Cursor, Places, Until};
@@ -63,7 +64,8 @@ async fn follow(config: &Path, args: TailArgs) -> anyhow::Result<Exit> {
     for id in selection::strangers(&query, &names) {
         notice(&format!("tenant `{id}` is not configured; waiting for it all the same"));
     }
-    let mut follower = Follower { query, places: None, pending: Vec::new(), output: Output::standard()? };
+    let dlp_names = args.selection.language(&place.client)?;
+    let mut follower = Follower { query, dlp_names, places: None, pending: Vec::new(), output: Output::standard()? };
     if matches!(source, Source::Store) {
         follower.begin_without_daemon(&place.client).await?;
     }
@@ -94,6 +96,7 @@ async fn follow(config: &Path, args: TailArgs) -> anyhow::Result<Exit> {
 /// Remembers where it is.
 struct Follower {
     query: Query,
+    dlp_names: Option<Language>,
     places: Option<Places>,
     /// What came after the last cursor.
     pending: Vec<u8>,
@@ -102,7 +105,8 @@ struct Follower {
 
 impl Follower {
     async fn follow(&mut self, daemon: &RunningDaemon) -> anyhow::Result<()> {
-        let request = TailRequest { query: serde_json::to_string(&self.query)?, from: self.cursor()? };
+        let dlp_names = self.dlp_names.clone();
+        let request = TailRequest { query: serde_json::to_string(&self.query)?, from: self.cursor()?, dlp_names };
         let mut answer = daemon.tail(&request).await?;
         self.pending.clear();
         while let Some(piece) = answer.chunk().await.map_err(|error| broke_off(&error))? {
@@ -139,7 +143,8 @@ impl Follower {
 
     async fn read(&mut self, store: opening::Reading) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
-        let mut pieces = Box::pin(records::tail(&store, self.query.clone(), None, Until::CaughtUp, &stop));
+        let mut pieces =
+            Box::pin(records::tail(&store, self.query.clone(), self.dlp_names.clone(), None, Until::CaughtUp, &stop));
         let copy = async {
             while let Some(piece) = pieces.next().await {
                 self.take(&piece?).await?;

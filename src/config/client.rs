@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::problem::Findings;
 use super::sections::{self, Pace};
-use super::settings::admin_socket;
+use super::settings::{Dlp, admin_socket};
 use super::{ConfigErrors, KnownTenant, Outline, StoreSettings, clouds, in_order, merged, sources, tenants};
 use crate::content::{ContentType, TenantId};
 
@@ -19,6 +19,8 @@ pub struct Client {
     pub store: StoreSettings,
     /// Where the daemon listens.
     pub socket: PathBuf,
+    /// `[dlp]`.
+    pub dlp: Dlp,
     /// The tenants, apps and clouds of all files that could be read, as they are written.
     pub outline: Outline,
     /// What is wrong with this part, if anything is: then all of the above may be too.
@@ -32,8 +34,10 @@ pub fn load_client(file: &Path) -> Client {
     let (merged, files) = sources(file, std::env::vars_os().collect(), &mut findings);
     let store = sections::store(&merged, Pace::Loopback, &mut findings);
     let socket = merged.section("daemon").path("socket", &mut findings).map(|socket| socket.value);
+    // What is wrong with it is the daemon's business.
+    let dlp = sections::dlp(&merged, Pace::Loopback, &mut Findings::default());
     let problems = (!findings.problems.is_empty()).then(|| in_order(findings.problems, &files));
-    Client { socket: admin_socket(&store, socket.as_deref()), store, outline: outline(&merged), problems }
+    Client { socket: admin_socket(&store, socket.as_deref()), store, dlp, outline: outline(&merged), problems }
 }
 
 /// What is wrong with a tenant, or with what it needs, keeps nobody from asking about the others.

@@ -49,8 +49,8 @@ pub use network::{Network, Proxy, ProxyCredentials, Roots, Route, Setting};
 pub use outline::{KnownTenant, Origin, Outline};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use settings::{
-    App, Collect, ConsentFlow, CredentialFile, Daemon, Health, Log, LogFormat, Operator, Public, Removal, Settings,
-    StoreSettings, Tenant, TokenSettings,
+    App, Collect, ConsentFlow, CredentialFile, Daemon, Dlp, Health, Log, LogFormat, Operator, Public, Removal,
+    Settings, StoreSettings, Tenant, TokenSettings,
 };
 
 use crate::cloud::TokenEndpoint;
@@ -186,6 +186,7 @@ fn validate(merged: &merged::Merged, ambient: &Ambient, files: &[Arc<Path>], fin
         network: Network::default(),
         token: sections::token(merged, pace, findings),
         collect: sections::collect(merged, pace, findings),
+        dlp: sections::dlp(merged, pace, findings),
         health: sections::health(merged, pace, findings),
         store: sections::store(merged, pace, findings),
         log: sections::log(merged, findings),

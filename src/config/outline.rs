@@ -106,10 +106,11 @@ impl Settings {
             };
             (*id, known)
         });
-        let too_fast = sections::too_fast(&self.token, &self.collect, &self.health).into_iter().flat_map(|key| {
-            let others = self.clouds.values().filter(|cloud| !clouds::on_loopback(cloud));
-            others.map(move |cloud| (cloud.name.clone(), key))
-        });
+        let too_fast =
+            sections::too_fast(&self.token, &self.collect, &self.dlp, &self.health).into_iter().flat_map(|key| {
+                let others = self.clouds.values().filter(|cloud| !clouds::on_loopback(cloud));
+                others.map(move |cloud| (cloud.name.clone(), key))
+            });
         Outline {
             too_fast: too_fast.collect(),
             tenants: tenants.collect(),

@@ -64,6 +64,7 @@ pub(super) const SECTIONS: &[Section] = &[
             "max_blob_size",
         ],
     },
+    Section { name: "dlp", shape: Shape::Table, keys: &["languages", "refresh_interval"] },
     Section { name: "health", shape: Shape::Table, keys: &["enabled", "poll_interval", "overlap", "sweep_interval"] },
     Section {
         name: "store",
@@ -191,7 +192,7 @@ mod tests {
             (
                 "output",
                 "unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, `token`, `collect`, \
-                 `health`, `store`, `log`, `daemon`, `operator` and `public`",
+                 `dlp`, `health`, `store`, `log`, `daemon`, `operator` and `public`",
             ),
         ] {
             assert_eq!(unknown_section(name), message, "{name}");

@@ -1,4 +1,4 @@
-//! `[token]`, `[collect]`, `[health]`, `[store]`, `[log]` and `[daemon]`: spans, numbers and paths, each within what makes sense.
+//! `[token]`, `[collect]`, `[dlp]`, `[health]`, `[store]`, `[log]` and `[daemon]`: spans, numbers and paths, each within what makes sense.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use super::duration;
 use super::merged::{At, Merged, Range, Table};
 use super::problem::Findings;
 use super::schema;
-use super::settings::{Collect, Daemon, Health, KEPT_BY_SERVICE, Log, LogFormat, StoreSettings, TokenSettings};
+use super::settings::{Collect, Daemon, Dlp, Health, KEPT_BY_SERVICE, Log, LogFormat, StoreSettings, TokenSettings};
 use crate::cloud::TokenEndpoint;
+use crate::language::Language;
 use crate::store::Keep;
 
 /// The values of `keep_for` and `keep_at_most` that set no limit.
@@ -31,6 +32,7 @@ const LEAST_RENEWAL: Duration = MINUTE;
 const LEAST_POLL: Duration = Duration::from_secs(10);
 const LEAST_RECENT: Duration = MINUTE;
 const LEAST_SWEEP: Duration = HOUR;
+const LEAST_REFRESH: Duration = HOUR;
 const LEAST_HEALTH_POLL: Duration = MINUTE;
 const LEAST_HEALTH_SWEEP: Duration = DAY;
 
@@ -56,11 +58,12 @@ impl Pace {
 }
 
 /// The first key whose interval is too short for Microsoft, which is right only where every tenant is in a simulated cloud.
-pub(super) fn too_fast(token: &TokenSettings, collect: &Collect, health: &Health) -> Option<&'static str> {
+pub(super) fn too_fast(token: &TokenSettings, collect: &Collect, dlp: &Dlp, health: &Health) -> Option<&'static str> {
     let keys = [
         ("collect.poll_interval", collect.poll_interval, LEAST_POLL),
         ("collect.recent_interval", collect.recent_interval, LEAST_RECENT),
         ("collect.sweep_interval", collect.sweep_interval, LEAST_SWEEP),
+        ("dlp.refresh_interval", dlp.refresh_interval, LEAST_REFRESH),
         ("health.poll_interval", health.poll_interval, LEAST_HEALTH_POLL),
         ("health.sweep_interval", health.sweep_interval, LEAST_HEALTH_SWEEP),
         ("token.renew_after", token.renew_after, LEAST_RENEWAL),
@@ -219,6 +222,47 @@ fn together(table: &Table<'_>, collect: &Collect, listed_by_sweep: &str, finding
             ),
         );
     }
+}
+
+/// Each language is a request per tenant and refresh.
+const MOST_LANGUAGES: usize = 16;
+
+pub(super) fn dlp(merged: &Merged, pace: Pace, findings: &mut Findings) -> Dlp {
+    let table = merged.section("dlp");
+    let default = Dlp::default();
+    let refresh_interval = Range {
+        least: pace.least(LEAST_REFRESH),
+        most: 30 * DAY,
+        below: "each refresh is a request per tenant and language, for names that hardly ever change",
+        above: "types that an organisation has renamed would go by their old names for longer than a month",
+    };
+    Dlp {
+        languages: languages(&table, findings).unwrap_or(default.languages),
+        refresh_interval: value_or(
+            table.duration("refresh_interval", &refresh_interval, findings),
+            default.refresh_interval,
+        ),
+    }
+}
+
+fn languages(table: &Table<'_>, findings: &mut Findings) -> Option<Vec<Language>> {
+    let At { value: texts, place } = table.texts("languages", findings)?;
+    let mut languages = Vec::new();
+    for text in &texts {
+        match text.value.trim().parse::<Language>() {
+            Ok(language) if languages.contains(&language) => {}
+            Ok(language) => languages.push(language),
+            Err(error) => findings.problem(&text.place, &table.key("languages"), error.to_string()),
+        }
+    }
+    if languages.len() > MOST_LANGUAGES {
+        let message = format!(
+            "{} languages are too many: each is a request per tenant and refresh; name at most {MOST_LANGUAGES}",
+            languages.len()
+        );
+        findings.problem(&place, &table.key("languages"), message);
+    }
+    Some(languages)
 }
 
 pub(super) fn health(merged: &Merged, pace: Pace, findings: &mut Findings) -> Health {

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::{ListenerTls, Network, Origin, Problem};
 use crate::cloud::{Cloud, TokenEndpoint};
 use crate::content::{ContentType, TenantId, WHOLE_AFTER};
+use crate::language::Language;
 pub use crate::logging::LogFormat;
 use crate::secret::Secret;
 use crate::store::Keep;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub token: TokenSettings,
     /// `[collect]`.
     pub collect: Collect,
+    /// `[dlp]`.
+    pub dlp: Dlp,
     /// `[health]`.
     pub health: Health,
     /// `[store]`.
@@ -203,6 +206,21 @@ impl Default for Collect {
             concurrency: 64,
             max_blob_bytes: 4 << 30,
         }
+    }
+}
+
+/// `[dlp]`: what the sensitive information types are called that records of `DLP.All` name by their ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dlp {
+    /// The languages in which the names are fetched, without repetition; the first one is that of an export that names none.
+    pub languages: Vec<Language>,
+    /// How often they are fetched.
+    pub refresh_interval: Duration,
+}
+
+impl Default for Dlp {
+    fn default() -> Self {
+        Self { languages: vec![Language::default()], refresh_interval: DAY }
     }
 }
 
@@ -419,6 +437,7 @@ mod tests {
             network: Network::default(),
             token: TokenSettings::default(),
             collect: Collect::default(),
+            dlp: Dlp::default(),
             health: Health::default(),
             store: StoreSettings::default(),
             log: Log::default(),

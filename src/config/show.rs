@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::network::{ENVIRONMENT, OFF};
 use super::problem::{Place, Problem};
 use super::sections::{FOREVER, UNLIMITED};
-use super::settings::{App, ConsentFlow, CredentialFile, Health, LogFormat, Settings, Tenant};
+use super::settings::{App, ConsentFlow, CredentialFile, Dlp, Health, LogFormat, Settings, Tenant};
 use super::{ListenerTls, Proxy, Setting, duration, size};
 use crate::cloud::{PRESETS, TokenEndpoint};
 use crate::store::Keep;
@@ -86,6 +86,7 @@ impl Settings {
         writeln!(out, "concurrency = {}", collect.concurrency)?;
         writeln!(out, "max_blob_size = {}\n", quoted(&size::display(collect.max_blob_bytes)))?;
 
+        write_dlp(&self.dlp, out)?;
         write_health(&self.health, out)?;
         writeln!(out, "[store]")?;
         writeln!(out, "path = {}", quoted_path(&self.store.path))?;
@@ -308,6 +309,13 @@ fn write_app(app: &App, now: Timestamp, out: &mut String) -> std::fmt::Result {
         }
     }
     writeln!(out)
+}
+
+fn write_dlp(dlp: &Dlp, out: &mut String) -> std::fmt::Result {
+    let languages: Vec<_> = dlp.languages.iter().map(|language| quoted(language.as_str())).collect();
+    writeln!(out, "[dlp]")?;
+    writeln!(out, "languages = [{}]", languages.join(", "))?;
+    writeln!(out, "refresh_interval = {}\n", quoted(&duration::display(dlp.refresh_interval)))
 }
 
 fn write_health(health: &Health, out: &mut String) -> std::fmt::Result {

@@ -313,7 +313,7 @@ mod tests {
                 "t.toml:5:8: this is not TOML: string values must be quoted, expected literal string",
                 "t.toml:3: app.clientid: unknown key; did you mean `client_id`?",
                 "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, \
-                 `token`, `collect`, `health`, `store`, `log`, `daemon`, `operator` and `public`",
+                 `token`, `collect`, `dlp`, `health`, `store`, `log`, `daemon`, `operator` and `public`",
             ]
         );
         let mut findings = Findings::default();
@@ -395,7 +395,7 @@ mod tests {
                  `signing`, `certificate_file`, `private_key_file`, `pkcs12_file`, `pkcs12_password_file`, \
                  `client_secret_file`, `client_secret`, `federated_token_file` and `managed_identity`",
                 "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, \
-                 `token`, `collect`, `health`, `store`, `log`, `daemon`, `operator` and `public`",
+                 `token`, `collect`, `dlp`, `health`, `store`, `log`, `daemon`, `operator` and `public`",
                 "t.toml:4: store: write it as `[store]` with keys below",
                 "t.toml:14: tenants[1].clod: unknown key; did you mean `cloud`?",
             ]

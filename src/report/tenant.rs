@@ -559,14 +559,18 @@ impl TenantReport {
 
 impl Current {
     /// What keeps it from being collected at all; else, of those that go on, the one that needs a person most, and has for
-    /// the longest time. That of its health is told when there is none with its audit records.
+    /// the longest time. That of its health, and of names, is told when there is none with its audit records.
     fn worst_trouble(&self) -> Option<TroubleStatus> {
         if let Some(unable) = &self.unable {
             return Some(unable.clone());
         }
         let open = self.troubles.iter().flat_map(|(stage, history)| history.open().map(move |known| (*stage, known)));
         let (_, worst) = open.max_by_key(|(stage, known)| {
-            (*stage != Stage::Health, known.trouble.needs_operator, std::cmp::Reverse(known.since))
+            (
+                !matches!(stage, Stage::Health | Stage::Names),
+                known.trouble.needs_operator,
+                std::cmp::Reverse(known.since),
+            )
         })?;
         Some(TroubleStatus { trouble: worst.trouble.clone(), since: worst.since, attempts: worst.attempts })
     }

@@ -30,11 +30,12 @@ use super::tree::Ledger;
 use super::verify;
 use super::{
     Anchor, BlobHeader, Enqueued, Fetched, Heads, Options, Query, QueueDepth, QueueEntry, Record, Refused,
-    Verification, Wait, WaitKey, Watermark,
+    SensitiveTypes, Verification, Wait, WaitKey, Watermark,
 };
 use crate::clock::ServiceTime;
 use crate::content::{ContentBlob, ContentId, ContentType, TenantId, Tier, WHOLE_AFTER};
 use crate::event;
+use crate::language::Language;
 use crate::report::StoredToday;
 
 /// So many of what is to be looked at again are handed out at a time: what is new meanwhile waits for no more of them.
@@ -540,6 +541,22 @@ impl Store {
     /// The tenant's remembered waits.
     pub async fn waits(&self, tenant: TenantId) -> Result<BTreeMap<WaitKey, Wait>, StoreError> {
         self.0.state.waits(tenant).await
+    }
+
+    /// Keeps what a tenant's sensitive information types are called in a language, durably when this returns, in the place
+    /// of what was kept.
+    pub async fn keep_sensitive_types(
+        &self,
+        tenant: TenantId,
+        language: &Language,
+        types: &SensitiveTypes,
+    ) -> Result<(), StoreError> {
+        self.0.state.keep_sensitive_types(tenant, language, types).await
+    }
+
+    /// What a tenant's sensitive information types are called in a language, as far as it is known. Blocking.
+    pub fn sensitive_types(&self, tenant: TenantId, language: &Language) -> Result<Option<SensitiveTypes>, StoreError> {
+        self.0.state.sensitive_types(tenant, language)
     }
 
     /// Leaves a note of at most 16 KiB for whoever asks for the status while the daemon is not there.

@@ -29,7 +29,7 @@
 //!     .new-…  .dropping-…     on their way in and out                     (roll)
 //!     .purging-…  .purged-…   without a tenant, on their way in           (purge)
 //! state                       JSON: which of the following is it          (state)
-//! state-7/                    sled: queue, watermarks, waits, dead letters, enrolments, invites
+//! state-7/                    sled: queue, watermarks, waits, dead letters, enrolments, invites, names of types
 //! aside/                      what was damaged; nothing in it is used
 //! ```
 //!
@@ -98,6 +98,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub use self::anchors::{Anchor, Gone};
 pub use self::backup::{BackupError, Folder, Have, Made, Restored, Sealed, restore, send_at_rest};
@@ -225,6 +226,16 @@ impl Wait {
         let left = self.until.duration_since(now).min(self.until.duration_since(self.from));
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
+}
+
+/// What a tenant's sensitive information types are called in one language. An organisation has types of its own beside
+/// Microsoft's, so that each tenant has its own list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SensitiveTypes {
+    /// When the service said so.
+    pub fetched_at: Timestamp,
+    /// The name of each id.
+    pub names: BTreeMap<Uuid, String>,
 }
 
 /// How much waits to be retrieved.

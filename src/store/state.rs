@@ -26,6 +26,7 @@ mod of_tenant;
 mod queue;
 pub(in crate::store) mod records;
 mod register;
+mod types;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::info;
 
+use super::failure::Failure;
 use super::farewell::{Farewell, Stopped};
 use super::roster::Refusal;
+use super::subscription::{ROUNDED, SOON, is_cooldown, never_sent, not_carried_out};
 use super::tree::COOLDOWN;
 use crate::activity::{Subscription, Webhook, Window};
 use crate::content::{ContentId, ContentType};
@@ -129,6 +131,17 @@ pub enum ErrandError {
     Store(#[from] StoreError),
 }
 
+/// How long no start request may follow on one that failed; `None` if it cannot have reached the service.
+fn cooldown_after(failure: &Failure) -> Option<Duration> {
+    match failure {
+        Failure::Token(_) | Failure::Store(_) | Failure::Held | Failure::Stopping => None,
+        Failure::Service(error) if never_sent(error) => None,
+        Failure::Service(error) if not_carried_out(error) => Some(SOON),
+        Failure::Service(error) if is_cooldown(error) => Some(error.wait().map_or(COOLDOWN, |wait| wait + ROUNDED)),
+        Failure::Service(_) | Failure::Refused(_) => Some(COOLDOWN),
+    }
+}
+
 fn left(wait: Duration) -> String {
     span(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX))
 }
@@ -149,9 +162,18 @@ impl Errand {
         if let Some(until) = waits.until(&key).await {
             return Err(ErrandError::TooSoon { wait: until.saturating_duration_since(Instant::now()) });
         }
-        waits.remember(key, COOLDOWN).await?;
-        let started = self.farewell.start_subscription(content_type, webhook).await;
-        let started = started.map_err(|trouble| self.not_done(trouble))?;
+        // Before it is sent, so that a daemon that is killed meanwhile does not ask again too soon.
+        waits.remember(key.clone(), COOLDOWN).await?;
+        let started = match self.farewell.start_subscription(content_type, webhook).await {
+            Ok(started) => started,
+            Err(failure) => {
+                match cooldown_after(&failure) {
+                    Some(wait) => waits.remember(key, wait).await?,
+                    None => waits.forget(key).await?,
+                }
+                return Err(self.not_done(failure.trouble()));
+            }
+        };
         info!(tenant = %self.farewell.tenant(), name = self.name, %content_type, webhook = hooked, "subscription started by an operator");
         Ok(self.shown(started))
     }

@@ -69,14 +69,14 @@ impl Farewell {
         self.once(|token| async move { client.list_subscriptions(&token).await }).await
     }
 
-    /// Starts one, whose cool-down is over.
+    /// Starts one, whose cool-down is over. The failure says whether the request may have reached the service.
     pub(super) async fn start_subscription(
         &self,
         content_type: ContentType,
         webhook: Option<&Webhook>,
-    ) -> Result<Subscription, Trouble> {
+    ) -> Result<Subscription, Failure> {
         let client = &self.client;
-        self.once(|token| async move { client.start_subscription(&token, content_type, webhook).await }).await
+        self.try_once(|token| async move { client.start_subscription(&token, content_type, webhook).await }).await
     }
 
     /// Stops one.
@@ -110,13 +110,20 @@ impl Farewell {
         &self,
         request: impl Fn(AccessToken) -> F,
     ) -> Result<T, Trouble> {
+        self.try_once(request).await.map_err(|failure| failure.trouble())
+    }
+
+    async fn try_once<T, F: Future<Output = Result<T, ActivityError>>>(
+        &self,
+        request: impl Fn(AccessToken) -> F,
+    ) -> Result<T, Failure> {
         let asked = async {
             self.restore().await?;
             self.ask(request).await
         };
         let answer = asked.await;
         self.remember().await;
-        answer.map_err(|failure| failure.trouble())
+        answer
     }
 
     async fn restore(&self) -> Result<(), Failure> {

@@ -5,6 +5,9 @@
 //! read, needs no place in the store, and is worth nothing for another tenant: whoever may see one tenant's subscriptions,
 //! because the app is the customer's own, can forge that tenant's notifications and no other's.
 //!
+//! The address ends in an id of the key. So a webhook that was registered with another key has another address, and that is
+//! seen even where the service does not show auth ids as they are ([`Shown`]).
+//!
 //! **Invariant:** the key is in memory only, and never written.
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
@@ -17,11 +20,15 @@ use crate::config::Public;
 use crate::content::TenantId;
 use crate::secret::Secret;
 
-/// Where notifications come in, under `[public] url`.
+/// Where notifications come in, under `[public] url`; the id of the key follows.
 pub const PATH: &str = "/webhook";
 
 /// What the signatures are about: the key signs nothing else.
 const PURPOSE: &[u8] = b"tenantry webhook auth id 1\0";
+/// What the key's id is made of.
+const KEY_ID: &[u8] = b"tenantry webhook key id 1\0";
+/// Characters of the id, which tells keys apart and keeps no secret.
+const KEY_ID_LENGTH: usize = 8;
 
 /// The address and the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +42,10 @@ impl Hooks {
     #[must_use]
     pub fn of(settings: &Public) -> Option<Self> {
         let (key, _) = settings.webhook_key.as_ref()?;
-        let mut address = settings.url.clone()?;
-        address.set_path(PATH);
-        Some(Self { address, key: key.clone() })
+        let mut hooks = Self { address: settings.url.clone()?, key: key.clone() };
+        let id = URL_SAFE_NO_PAD.encode(hmac::sign(&hooks.key(), KEY_ID));
+        hooks.address.set_path(&format!("{PATH}/{}", &id[..KEY_ID_LENGTH]));
+        Some(hooks)
     }
 
     /// The webhook of one tenant. It has no end: what would end it is repaired.
@@ -66,6 +74,33 @@ impl Hooks {
     }
 }
 
+/// How the service shows the auth id of a webhook that was asked for here. It may hide it, and then there is nothing to
+/// compare: what it shows after it was given ours stands for ours, as long as it shows the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// Ours was given to it since it was last looked at.
+    Given,
+    /// Like this.
+    As(Secret),
+}
+
+impl Shown {
+    /// Whether an auth id that is listed, and is not ours as it is written, stands for ours.
+    pub(super) fn stands_for_ours(&mut self, listed: &Secret) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::As(known) => known == listed,
+            Self::Given => {
+                *self = Self::As(listed.clone());
+                true
+            }
+        }
+    }
+}
+
 fn signed(tenant: TenantId) -> Vec<u8> {
     [PURPOSE, tenant.as_bytes()].concat()
 }
@@ -88,7 +123,10 @@ mod tests {
         let (ours, others) = (hooks("0123456789abcdef0123456789abcdef"), hooks("another key of that length or so"));
         let (tenant, other) = (TenantId::from_bytes([7; 16]), TenantId::from_bytes([8; 16]));
         let webhook = ours.of_tenant(tenant);
-        assert_eq!(webhook.address.as_str(), "https://collector.example/webhook");
+        let (before, id) = webhook.address.as_str().rsplit_once('/').unwrap();
+        assert_eq!((before, id.len()), ("https://collector.example/webhook", KEY_ID_LENGTH));
+        assert_eq!(webhook.address, ours.of_tenant(other).address, "one for all tenants");
+        assert_ne!(webhook.address, others.of_tenant(tenant).address, "another for another key");
         let auth_id = webhook.auth_id.unwrap();
         let text = auth_id.expose();
         assert_eq!(ours.tenant_of(text), Some(tenant));
@@ -106,6 +144,17 @@ mod tests {
             assert_eq!(ours.tenant_of(&forged), None, "{forged}");
         }
         assert!(!format!("{ours:?}").contains("0123456789"));
+    }
+
+    #[test]
+    fn what_is_shown_after_ours_was_given_stands_for_ours_until_it_is_another() {
+        let (stars, other) = (Secret::from("abc123".to_owned()), Secret::from("def456".to_owned()));
+        let mut shown = Shown::default();
+        assert!(!shown.stands_for_ours(&stars), "somebody else's, as far as anybody knows");
+        shown = Shown::Given;
+        assert!(shown.stands_for_ours(&stars) && shown.stands_for_ours(&stars));
+        assert!(!shown.stands_for_ours(&other));
+        assert!(shown.stands_for_ours(&stars));
     }
 
     #[test]

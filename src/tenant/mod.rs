@@ -25,7 +25,8 @@
 //! - [`slots`]: the process's places for blobs, fair across tenants.
 //! - `waits`: those of them that outlive the process.
 //!
-//! Beside a tenant's tree, and apart from it, `health` collects what Graph tells of Microsoft 365 itself.
+//! Beside a tenant's tree, and apart from it, `health` collects what Graph tells of Microsoft 365 itself, and `glossary`
+//! what sensitive information types are called.
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
 //! retrievals), `driver`, `supervisor`, [`registry`]; above them [`keeper`], which alone changes who is collected, and
@@ -55,6 +56,7 @@ mod backlog;
 mod driver;
 mod supervisor;
 pub mod health;
+mod glossary;
 pub mod roster;
 pub mod farewell;
 pub mod errand;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::farewell::Farewell;
 use super::gate::Gate;
+use super::glossary;
 use super::health::line::Line;
 use super::health::{self, Station};
 use super::hook::Hooks;
@@ -35,7 +36,7 @@ use super::waits::Waits;
 use crate::activity::{ActivityClient, Limits};
 use crate::clock::{ServiceTime, SharedClock};
 use crate::cloud::Cloud;
-use crate::config::{App, Collect, Health, Settings, Tenant, TokenSettings};
+use crate::config::{App, Collect, Dlp, Health, Settings, Tenant, TokenSettings};
 use crate::content::{ContentType, TenantId};
 use crate::graph::GraphClient;
 use crate::http::Http;
@@ -196,6 +197,8 @@ struct Order {
     collect: Collect,
     /// What is notified of new content.
     hooks: Option<Hooks>,
+    /// Which names of sensitive information types are wanted, if any are.
+    dlp: Option<Dlp>,
     health: Health,
 }
 
@@ -207,6 +210,9 @@ impl Order {
             content_types: tenant.content_types.clone(),
             collect: settings.collect,
             hooks: Hooks::of(&settings.public),
+            dlp: Some(&settings.dlp)
+                .filter(|dlp| tenant.content_types.contains(&ContentType::Dlp) && !dlp.languages.is_empty())
+                .cloned(),
             health: settings.health,
         }
     }
@@ -506,6 +512,7 @@ impl Registry {
             content_types: order.content_types.clone(),
             collect: order.collect,
             webhook: order.hooks.as_ref().map(|hooks| hooks.of_tenant(tenant)),
+            dlp: order.dlp.clone(),
             client: self.client(tenant, order)?,
             token,
             store: store.clone(),
@@ -574,7 +581,7 @@ impl Registry {
         })
     }
 
-    /// Starts a tree, and the collection of health beside it, once `last` has ended, which it must within `drain`.
+    /// Starts a tree, and beside it the collection of health and of names, once `last` has ended, which it must within `drain`.
     fn start(&self, parts: Starting, last: Option<Running>, delay: Duration, drain: Duration) -> Running {
         let Starting { tenant, tree, station, line, stop } = parts;
         let started = tree.clone();
@@ -596,7 +603,7 @@ impl Registry {
             };
             let audit = async {
                 if let Some(tree) = started {
-                    supervise(tree, delay).await;
+                    tokio::join!(supervise(Arc::clone(&tree), delay), glossary::supervise(tree, delay));
                 }
             };
             tokio::join!(audit, health);

@@ -29,7 +29,7 @@ use super::plan::later;
 use super::reception::{Received, Reception};
 use super::tree::{Fetching, Tree};
 use crate::activity::{ActivityError, Operation};
-use crate::content::Tier;
+use crate::content::{ContentType, Tier};
 use crate::event;
 use crate::report::{NotificationFate, Trouble};
 use crate::retry::{Stage, jittered};
@@ -207,6 +207,9 @@ async fn finish(tree: &Tree, entry: QueueEntry, received: Received, young: bool)
     }
     if stored.new && stored.foreign > 0 {
         tell_foreign(tree, &stored);
+    }
+    if stored.new && content_type == ContentType::Dlp {
+        tree.dlp_stored.notify_one();
     }
     let (bytes, records, new, again) = (stored.bytes, stored.records, stored.new, entry.again);
     debug!(seq = stored.seq, bytes, records, new, again, "stored");

@@ -23,6 +23,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::failure::{Failure, Reaction};
 use super::gate::LONGEST;
+use super::hook::Shown;
 use super::tree::Tree;
 use crate::activity::{ActivityError, Fault, Reason, Subscription, Webhook, WebhookState};
 use crate::content::ContentType;
@@ -31,9 +32,9 @@ use crate::retry::Stage;
 use crate::store::WaitKey;
 
 /// When to look again after a start that was not carried out.
-const SOON: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(30);
 /// A wait in words may be rounded.
-const ROUNDED: Duration = Duration::from_secs(5);
+pub(super) const ROUNDED: Duration = Duration::from_secs(5);
 
 /// How a content type's subscription stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +66,8 @@ pub(super) async fn check(
         for &content_type in &tree.content_types {
             let listed = enabled.get(&content_type).filter(|_| !doubted.contains(&content_type));
             let standing = match (listed, &tree.webhook) {
-                (Some(listed), Some(webhook)) if !is_served(&tree, listed, webhook) => {
-                    hook(&tree, content_type, webhook, listed.webhook.as_ref()).await?
+                (Some(listed), Some(wanted)) if !is_served(&tree, listed, wanted) => {
+                    hook(&tree, content_type, wanted, listed.webhook.as_ref()).await?
                 }
                 (Some(_), _) => {
                     tree.works(Stage::Subscribe, Some(content_type));
@@ -84,7 +85,13 @@ pub(super) async fn check(
 
 /// Whether notifications of a subscription come to us, as far as the service tells.
 fn is_served(tree: &Tree, listed: &Subscription, wanted: &Webhook) -> bool {
-    listed.webhook.as_ref().is_some_and(|webhook| webhook.serves(wanted, tree.time.now()))
+    let (Some(webhook), now) = (&listed.webhook, tree.time.now()) else { return false };
+    webhook.serves(wanted, now)
+        || webhook.reaches(wanted, now)
+            && webhook
+                .auth_id
+                .as_ref()
+                .is_some_and(|auth_id| tree.shown(listed.content_type, |shown| shown.stands_for_ours(auth_id)))
 }
 
 /// Starts one subscription, if its cool-down is over. Fails only if nothing of the tenant can go on.
@@ -119,6 +126,7 @@ async fn hook(
         );
     }
     if ask(&cooldown, Some(webhook)).await? == Some(true) {
+        tree.shown(content_type, |shown| *shown = Shown::Given);
         info!(
             message_id = event::WEBHOOK_REGISTERED,
             tenant = %tree.tenant,
@@ -210,17 +218,18 @@ impl Cooldown<'_> {
     }
 }
 
-fn never_sent(error: &ActivityError) -> bool {
+/// Whether the request cannot have reached the service.
+pub(super) fn never_sent(error: &ActivityError) -> bool {
     matches!(error, ActivityError::Transport { fault: Fault::Dns | Fault::Connect | Fault::Proxy | Fault::Tls, .. })
 }
 
 /// The service failed, or took no requests at all. Should it have counted the start all the same, the next one is
 /// answered with the wait that is left; should the start have had its effect, the list shows it before.
-fn not_carried_out(error: &ActivityError) -> bool {
+pub(super) fn not_carried_out(error: &ActivityError) -> bool {
     let passing = [Reason::ServiceFailed, Reason::Unavailable, Reason::RequestTimedOut, Reason::Throttled];
     error.refusal().is_some_and(|refusal| passing.contains(&refusal.reason))
 }
 
-fn is_cooldown(error: &ActivityError) -> bool {
+pub(super) fn is_cooldown(error: &ActivityError) -> bool {
     error.refusal().is_some_and(|refusal| refusal.reason == Reason::StartCooldown)
 }

@@ -233,6 +233,7 @@ fn settings(url: &str, tenants: &[Uuid]) -> Settings {
         network: Network::default(),
         token: TokenSettings { endpoint: TokenEndpoint::V2, ..TokenSettings::default() },
         collect: Collect { poll_interval: Duration::from_millis(300), ..Collect::default() },
+        dlp: crate::config::Dlp::default(),
         health: crate::config::Health::default(),
         store: StoreSettings::default(),
         log: Log::default(),

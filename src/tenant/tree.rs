@@ -18,13 +18,14 @@ use tracing::debug;
 
 use super::failure::Failure;
 use super::gate::Gate;
+use super::hook::Shown;
 use super::limit::{Limit, Sent};
 use super::slots::{Place, Slots};
 use super::strikes::Strikes;
 use super::waits::Waits;
 use crate::activity::{ActivityClient, ActivityError, Reason, Webhook};
 use crate::clock::ServiceTime;
-use crate::config::Collect;
+use crate::config::{Collect, Dlp};
 use crate::content::{ContentType, TenantId};
 use crate::report::{TenantReport, Trouble};
 use crate::retry::{Advice, Backoff, REMEMBERED, Stage};
@@ -58,6 +59,10 @@ pub(super) struct Tree {
     mended: bool,
     /// Cancelled when the tree is to end.
     pub(super) stop: CancellationToken,
+    /// The names of sensitive information types that are wanted, if any are.
+    pub(super) dlp: Option<Dlp>,
+    /// Content of `DLP.All` has been stored.
+    pub(super) dlp_stored: Notify,
     /// Something may be retrieved: new entries in the queue, or room for one more retrieval.
     pub(super) work: Notify,
     /// The queue has entries that were not there when it was last found empty.
@@ -74,6 +79,8 @@ pub(super) struct Tree {
     throttled: Mutex<Backoff>,
     /// The waits that the next process knows of too.
     pub(super) waits: Arc<Waits>,
+    /// How the service shows the auth ids of our webhooks.
+    shown: Mutex<BTreeMap<ContentType, Shown>>,
     /// For what a new token did not bring the missing role.
     roleless: Mutex<BTreeSet<Option<ContentType>>>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
@@ -92,6 +99,7 @@ pub(super) struct Parts {
     pub(super) content_types: BTreeSet<ContentType>,
     pub(super) collect: Collect,
     pub(super) webhook: Option<Webhook>,
+    pub(super) dlp: Option<Dlp>,
     pub(super) client: ActivityClient,
     pub(super) token: TokenSource,
     pub(super) store: Store,
@@ -103,7 +111,7 @@ pub(super) struct Parts {
 
 impl Tree {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, content_types, collect, webhook, client, token, store, time, report, slots, mended } =
+        let Parts { tenant, content_types, collect, webhook, dlp, client, token, store, time, report, slots, mended } =
             parts;
         let gate = Gate::default();
         let at_once = gate.clone();
@@ -115,6 +123,8 @@ impl Tree {
             content_types,
             collect,
             webhook,
+            dlp,
+            dlp_stored: Notify::new(),
             client,
             token,
             store,
@@ -133,6 +143,7 @@ impl Tree {
             token_failures: AtomicU64::new(u64::MAX),
             throttled: Mutex::new(Backoff::new(Stage::List)),
             marks: Mutex::default(),
+            shown: Mutex::default(),
             roleless: Mutex::default(),
             letters: AtomicBool::new(false),
             strikes: Mutex::default(),
@@ -337,6 +348,11 @@ impl Tree {
                 debug!(tenant = %self.tenant, %error, "wait not remembered");
             }
         }
+    }
+
+    /// Looks at, or changes, how the service shows the auth id of a webhook.
+    pub(super) fn shown<T>(&self, content_type: ContentType, look: impl FnOnce(&mut Shown) -> T) -> T {
+        look(lock(&self.shown).entry(content_type).or_default())
     }
 
     /// New entries are in the queue.

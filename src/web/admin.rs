@@ -43,7 +43,8 @@ use super::connections::{self, Allowance};
 use super::framed;
 use super::records::{self, Cursor, Until};
 use super::reload::{self, Order};
-use crate::export::Format;
+use crate::export::{Form, Format};
+use crate::language::Language;
 use crate::report::Report;
 use crate::store::{Query, Store};
 
@@ -68,6 +69,9 @@ pub struct ExportRequest {
     pub query: String,
     /// How to write it.
     pub format: Format,
+    /// In which language names of sensitive information types are put beside their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dlp_names: Option<Language>,
     /// Whether the answer comes in [frames](super::framed), which tell why it is not whole.
     #[serde(default)]
     pub framed: bool,
@@ -81,6 +85,9 @@ pub struct TailRequest {
     /// Where an earlier tail ended, as JSON: the [`Cursor`] that it was told. Of hundreds of tenants it is too long for
     /// an address: then the request is posted.
     pub from: Option<String>,
+    /// In which language names of sensitive information types are put beside their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dlp_names: Option<Language>,
 }
 
 /// The cursor of a hundred thousand tenants fits.
@@ -184,8 +191,9 @@ async fn export(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery
         Ok(query) => query,
         Err(error) => return unreadable(&error),
     };
-    let names = Arc::new(service.report.names());
-    let records = records::export(&service.store, query, request.format, names, &service.stop);
+    let tenants = Arc::new(service.report.names());
+    let form = Form { format: request.format, tenants, dlp_names: request.dlp_names };
+    let records = records::export(&service.store, query, form, &service.stop);
     if request.framed {
         stream("application/octet-stream", framed::frames(records))
     } else {
@@ -200,7 +208,8 @@ async fn tail(State(service): State<Arc<Service>>, UrlQuery(request): UrlQuery<T
         (Err(error), _) | (_, Err(error)) => return unreadable(&error),
     };
     let from = from.map(|from| from.into_iter().map(|(tenant, of, next, sent)| ((tenant, of), (next, sent))).collect());
-    stream(media(Format::Ndjson), records::tail(&service.store, query, from, Until::Stopped, &service.stop))
+    let records = records::tail(&service.store, query, request.dlp_names, from, Until::Stopped, &service.stop);
+    stream(media(Format::Ndjson), records)
 }
 
 async fn tail_posted(service: State<Arc<Service>>, Json(request): Json<TailRequest>) -> Response {

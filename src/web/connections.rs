@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** nobody who connects can hold up anything for ever: connections are bounded in number, and each has a
 //! time in which to shake hands, to send a request and to take a piece of its answer. One that takes longer is ended, and with it what
-//! was read for its answer.
+//! was read for its answer. When all places are taken and somebody else knocks, those who are not being answered, and only
+//! keep their connection for another request, leave: what they keep is worth less than a place.
 
 use std::error::Error as _;
 use std::io;
@@ -16,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
@@ -31,13 +32,15 @@ const HEAD: Duration = Duration::from_secs(15);
 const HEAD_SIZE: usize = 64 * 1024;
 /// How long answers under way have when they must leave.
 const LEAVE: Duration = Duration::from_secs(1);
+/// How often those who do not need their places are asked to leave, while one is wanted.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What callers are allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowance {
     /// Who they are, for the journal.
     pub(super) of: &'static str,
-    /// How many are connected at a time; more wait in the kernel's queue.
+    /// How many are served at a time; one more is let in and waits, the others wait in the kernel's queue.
     pub(super) connections: u32,
     /// How long one may not take a byte of its answer.
     pub(super) stall: Duration,
@@ -53,20 +56,20 @@ pub(super) async fn serve<L: Listener>(
     leave: &CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(allowance.connections as usize));
+    let crowd = Arc::new(Notify::new());
     loop {
         let accepted = async {
-            // Nobody closes the semaphore.
-            let place = Arc::clone(&places).acquire_owned().await.ok();
-            (place, listener.accept().await.0)
+            let stream = listener.accept().await.0;
+            (place(&places, &crowd).await, stream)
         };
         let (place, stream) = tokio::select! {
             accepted = accepted => accepted,
             () = leave.cancelled() => break,
         };
-        let (router, leave) = (router.clone(), leave.clone());
+        let caller = Caller { router: router.clone(), allowance, crowd: Arc::clone(&crowd), leave: leave.clone() };
         let tls = tls.map(|tls| tls.borrow().clone());
         tokio::spawn(async move {
-            receive(stream, tls, router, allowance, leave).await;
+            caller.receive(stream, tls).await;
             drop(place);
         });
     }
@@ -74,55 +77,81 @@ pub(super) async fn serve<L: Listener>(
     let _ = places.acquire_many(allowance.connections).await;
 }
 
-/// Receives one caller, and answers it once hands are shaken.
-async fn receive(
-    stream: impl AsyncRead + AsyncWrite + Send + 'static,
-    tls: Option<Tls>,
-    router: Router,
-    allowance: Allowance,
-    leave: CancellationToken,
-) {
-    let mut stream = TimeoutWriter::new(stream);
-    stream.set_timeout(Some(allowance.stall));
-    let stream = Box::pin(stream);
-    let Some(tls) = tls else { return answer(stream, router, allowance, leave).await };
-    let shaken = tokio::select! {
-        shaken = shake_hands(stream, &tls, allowance.of) => shaken,
-        () = leave.cancelled() => return,
-    };
-    if let Some(stream) = shaken {
-        answer(stream, router, allowance, leave).await;
+/// A place for one who has knocked. While there is none, whoever does not need its place is asked to leave, again and again,
+/// since some may only just have come to rest.
+async fn place(places: &Arc<Semaphore>, crowd: &Notify) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        return Some(place);
+    }
+    let mut place = pin!(Arc::clone(places).acquire_owned());
+    loop {
+        crowd.notify_waiters();
+        if let Ok(place) = timeout(ASK_AGAIN, &mut place).await {
+            // Nobody closes the semaphore.
+            return place.ok();
+        }
     }
 }
 
-/// Answers one caller until it hangs up, stalls, or must leave.
-async fn answer(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+/// What one caller is answered by, and what ends it.
+struct Caller {
     router: Router,
     allowance: Allowance,
+    /// Tells that its place is wanted.
+    crowd: Arc<Notify>,
     leave: CancellationToken,
-) {
-    let stream = TokioIo::new(stream);
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
-    let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = leave.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match timeout(LEAVE, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
+}
+
+impl Caller {
+    /// Receives it, and answers it once hands are shaken.
+    async fn receive(self, stream: impl AsyncRead + AsyncWrite + Send + 'static, tls: Option<Tls>) {
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(self.allowance.stall));
+        let stream = Box::pin(stream);
+        let Some(tls) = tls else { return self.answer(stream).await };
+        let shaken = tokio::select! {
+            shaken = shake_hands(stream, &tls, self.allowance.of) => shaken,
+            () = self.leave.cancelled() => return,
+        };
+        if let Some(stream) = shaken {
+            self.answer(stream).await;
         }
-    };
-    let Err(error) = ended else { return };
-    let of = allowance.of;
-    if error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(is_stall) {
-        let seconds = allowance.stall.as_secs();
-        warn!(seconds, "a caller of the {of} took nothing of its answer for too long and was disconnected");
-    } else {
-        debug!(%error, "a caller of the {of} has gone");
+    }
+
+    /// Answers it until it hangs up, stalls, or must leave.
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let Self { router, allowance, crowd, leave } = self;
+        let stream = TokioIo::new(stream);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
+        let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
+        let mut wanted = pin!(crowd.notified());
+        let mut keeps = true;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut connection => break ended,
+                // What is being answered is answered; after that, or at once, it goes.
+                () = &mut wanted, if keeps => {
+                    connection.as_mut().graceful_shutdown();
+                    keeps = false;
+                }
+                () = leave.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    match timeout(LEAVE, connection).await {
+                        Ok(ended) => break ended,
+                        Err(_) => return,
+                    }
+                }
+            }
+        };
+        let Err(error) = ended else { return };
+        let of = allowance.of;
+        if error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(is_stall) {
+            let seconds = allowance.stall.as_secs();
+            warn!(seconds, "a caller of the {of} took nothing of its answer for too long and was disconnected");
+        } else {
+            debug!(%error, "a caller of the {of} has gone");
+        }
     }
 }
 
@@ -233,6 +262,34 @@ mod tests {
         world.serving.await.unwrap();
         assert_eq!(world.under_way.load(Ordering::SeqCst), 0, "nobody is left");
         drop(callers.2);
+    }
+
+    #[tokio::test]
+    async fn who_only_keeps_a_connection_leaves_when_somebody_else_knocks() {
+        let world = world(Allowance { of: "test", connections: 2, stall: Duration::from_hours(1) });
+        let ask = async || {
+            let mut caller = UnixStream::connect(&world.path).await.unwrap();
+            caller.write_all(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = [0; 12];
+            caller.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 404");
+            caller
+        };
+        let start = tokio::time::Instant::now();
+        let mut kept = Vec::new();
+        for _ in 0..20 {
+            kept.push(ask().await);
+        }
+        assert!(start.elapsed() < HEAD, "nobody waits until the connections of others have rested for too long");
+        // Whoever is being answered stays.
+        let reading = [world.ask().await, world.ask().await];
+        world.until(2).await;
+        let waiting = world.ask().await;
+        tokio::time::sleep(3 * ASK_AGAIN).await;
+        world.until(2).await;
+        world.leave.cancel();
+        world.serving.await.unwrap();
+        drop((kept, reading, waiting));
     }
 
     #[tokio::test]

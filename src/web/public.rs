@@ -7,7 +7,7 @@
 //! | `POST /onboard/SECRET` | to Microsoft, with a cookie |
 //! | `GET /consent/callback/CLOUD?…` | back from Microsoft: onwards, or why not |
 //! | `GET /onboard` | how the tenant comes alive, for the browser that has consented |
-//! | `POST /webhook` | Microsoft notifies of new content ([`webhook`]): 200, 503, or as of what is not here |
+//! | `POST /webhook/KEY` | Microsoft notifies of new content ([`webhook`]): 200, 503, or as of what is not here |
 //! | `GET /assets/style.css`, `progress.js` | the style sheet; the script that keeps the page of progress up to date |
 //!
 //! How it listens, [`listener`](super::listener) says.
@@ -153,6 +153,7 @@ impl Offer for Serving {
             .route(&onboard, get(welcome).post(begin))
             .route(&callback, get(come_back))
             .route(hook::PATH, any(notified))
+            .route(&format!("{}/{{key}}", hook::PATH), any(notified))
             .route("/assets/style.css", get(style))
             .route("/assets/progress.js", get(script))
             .fallback(nothing)
@@ -230,9 +231,10 @@ async fn nothing(State(house): State<Arc<House>>) -> Response {
 async fn notified(State(house): State<Arc<House>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let length = text(header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
     let answer = match house.hooks.as_ref().filter(|_| head.method == Method::POST) {
         None => Answer::Refused,
-        Some(hooks) => match house.receiver.recognise(hooks, text("webhook-authid")) {
+        Some(hooks) => match house.receiver.recognise(hooks, text("webhook-authid"), length).await {
             Err(answer) => answer,
             Ok(caller) => {
                 let body = timeout(READ, to_bytes(body, webhook::LARGEST)).await.ok().and_then(Result::ok);

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{ContentType, TenantId};
-use crate::export::{self, Format, Names};
+use crate::export::{self, Form};
+use crate::language::Language;
 use crate::store::{Heads, Query, Record, Store};
 
 /// How many pieces of about 64 KiB may wait for a slow reader.
@@ -30,14 +31,13 @@ pub(super) fn pieces(mut receiver: mpsc::Receiver<Piece>) -> impl Stream<Item = 
 pub fn export(
     store: &Store,
     query: Query,
-    format: Format,
-    names: Names,
+    form: Form,
     stop: &CancellationToken,
 ) -> impl Stream<Item = Piece> + Send + 'static + use<> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let (store, stop) = (store.clone(), stop.clone());
     tokio::task::spawn_blocking(move || {
-        let sent = export::run(&store, &query, format, names, |piece, _| {
+        let sent = export::run(&store, &query, form, |piece, _| {
             if stop.is_cancelled() {
                 let _ = sender.blocking_send(Err(io::Error::other("the daemon is stopping")));
                 return ControlFlow::Break(());
@@ -77,17 +77,18 @@ pub enum Until {
 
 /// What `query` asks for of all that is stored after `from`; without it, of what was stored since `query.since`, or
 /// from now on. It begins with the whole [`Cursor`]; after that each piece ends with the part of it that the piece has
-/// moved, on a line that begins with [`CURSOR_MARK`]: a reader that keeps nothing but whole pieces and comes back with its
+/// moved, on a line that begins with [`CURSOR_MARK`]; `dlp_names` is the language of names beside ids. A reader that keeps nothing but whole pieces and comes back with its
 /// cursor neither reads a record twice nor misses one.
 pub fn tail(
     store: &Store,
     query: Query,
+    dlp_names: Option<Language>,
     from: Option<Places>,
     until: Until,
     stop: &CancellationToken,
 ) -> impl Stream<Item = Piece> + Send + 'static + use<> {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let tail = Tail { store: store.clone(), query, sender, stop: stop.clone() };
+    let tail = Tail { store: store.clone(), query, dlp_names, sender, stop: stop.clone() };
     tokio::spawn(async move {
         if let Err(error) = tail.run(from, until).await {
             // The reader may have hung up, which is the usual end.
@@ -101,6 +102,7 @@ pub fn tail(
 struct Tail {
     store: Store,
     query: Query,
+    dlp_names: Option<Language>,
     sender: mpsc::Sender<Piece>,
     stop: CancellationToken,
 }
@@ -127,6 +129,10 @@ impl Tail {
                 () = self.stop.cancelled() => return Ok(()),
             }
         }
+    }
+
+    fn form(&self) -> Form {
+        Form { dlp_names: self.dlp_names.clone(), ..Form::default() }
     }
 
     fn wants(&self, tenant: TenantId, content_type: ContentType) -> bool {
@@ -156,7 +162,7 @@ impl Tail {
                 of,
                 among: self.query.content_types.clone(),
                 place: *place,
-                formatter: export::Formatter::new(Format::Ndjson, Names::default()),
+                formatter: export::Formatter::new(self.form(), Some(&self.store)),
                 piece: Vec::new(),
                 sender: self.sender.clone(),
             };

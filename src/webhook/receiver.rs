@@ -1,13 +1,14 @@
 //! From a request to what was queued of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::body;
-use super::pace::Pace;
+use super::pace::{Pace, Turn};
 use crate::content::{ContentBlob, TenantId};
 use crate::report::{NotificationFate as Fate, Report};
 use crate::tenant::{Hooks, Registry, Subscriber};
@@ -16,8 +17,10 @@ use crate::tenant::{Hooks, Registry, Subscriber};
 pub const LARGEST: usize = 512 << 10;
 /// A tenant with so many blobs to retrieve is told of no others: they are listed when their time comes.
 pub const MOST_WAITING: u64 = 10_000;
-/// Bodies that are read at a time.
-const READERS: usize = 16;
+/// KiB of all bodies that are read, or whose blobs are on their way into the queue, at a time.
+const ROOM: u32 = 32 << 10;
+/// For how long a notification waits for room. Microsoft waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub struct Receiver {
     registry: Arc<Registry>,
     report: Arc<Report>,
     pace: Pace,
-    readers: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 /// Who has proved to speak for a tenant's subscriptions, and may send a body.
@@ -44,35 +47,57 @@ pub struct Receiver {
 pub struct Caller {
     tenant: TenantId,
     subscriber: Subscriber,
-    _reader: OwnedSemaphorePermit,
+    /// Room for the body.
+    room: OwnedSemaphorePermit,
+    _turn: Turn,
+}
+
+impl Caller {
+    /// The body is no longer than this.
+    fn gives_back(&mut self, length: usize) {
+        let rest = self.room.num_permits().saturating_sub(kib(length) as usize);
+        drop(self.room.split(rest));
+    }
+}
+
+/// The room that so many bytes take.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.min(LARGEST) / 1024 + 1).unwrap_or(ROOM)
 }
 
 impl Receiver {
     /// For the tenants that `registry` collects.
     #[must_use]
     pub fn new(registry: Arc<Registry>, report: Arc<Report>) -> Arc<Self> {
-        Arc::new(Self { registry, report, pace: Pace::default(), readers: Arc::new(Semaphore::new(READERS)) })
+        Arc::new(Self { registry, report, pace: Pace::default(), room: Arc::new(Semaphore::new(ROOM as usize)) })
     }
 
-    /// Who calls, by what the head of the request says; else how it is answered.
-    pub fn recognise(&self, hooks: &Hooks, auth_id: Option<&str>) -> Result<Caller, Answer> {
+    /// Who calls, by what the head of the request says; else how it is answered. A body that says how long it is takes no
+    /// more room than that.
+    pub async fn recognise(
+        &self,
+        hooks: &Hooks,
+        auth_id: Option<&str>,
+        length: Option<usize>,
+    ) -> Result<Caller, Answer> {
         let Some(tenant) = auth_id.and_then(|auth_id| hooks.tenant_of(auth_id)) else {
             return Err(self.refuse(Fate::Unproven));
         };
         let Some(subscriber) = self.registry.subscriber(tenant) else { return Err(self.refuse(Fate::Stranger)) };
-        if !self.pace.admits(tenant, Instant::now()) {
-            return Err(self.put_off());
-        }
-        match Arc::clone(&self.readers).try_acquire_owned() {
-            Ok(reader) => Ok(Caller { tenant, subscriber, _reader: reader }),
-            Err(_) => Err(self.put_off()),
+        let Some(turn) = self.pace.admits(tenant, Instant::now()) else { return Err(self.put_off()) };
+        let room = Arc::clone(&self.room).acquire_many_owned(kib(length.unwrap_or(LARGEST)));
+        match timeout(PATIENCE, room).await {
+            Ok(Ok(room)) => Ok(Caller { tenant, subscriber, room, _turn: turn }),
+            // Nobody closes the semaphore.
+            Ok(Err(_)) | Err(_) => Err(self.put_off()),
         }
     }
 
     /// Takes in a body; `None` is one that was too large, too slow or broke off. `validation` is the code of a question
     /// whether we are there, which stands in the body too.
-    pub async fn receive(&self, caller: Caller, validation: Option<&str>, body: Option<&[u8]>) -> Answer {
+    pub async fn receive(&self, mut caller: Caller, validation: Option<&str>, body: Option<&[u8]>) -> Answer {
         let Some(body) = body else { return self.refuse(Fate::Malformed) };
+        caller.gives_back(body.len());
         if let Some(code) = validation {
             if !body::validates(body, code) {
                 return self.refuse(Fate::Malformed);

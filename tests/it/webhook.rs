@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use reqwest::tls::Certificate;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use tenantry_simulator::{BlobSpec, ContentType, Der, Endpoint, HookChange, HookSeen, Scenario};
+use tenantry_simulator::{BlobSpec, ContentType, Der, Endpoint, HookChange, HookSeen, Host, Scenario};
 use uuid::Uuid;
 
 use crate::world::{APP, Daemon, PATIENCE, World, tenant, tenant_id};
@@ -17,18 +17,23 @@ const CONTOSO: u32 = 1;
 const FABRIKAM: u32 = 2;
 const EXCHANGE: ContentType = ContentType::Exchange;
 /// Nothing is listed again within a test.
-const SLOW: &str = "[collect]\npoll_interval = \"1h\"\noverlap = \"1m\"\nrecent_interval = \"6h\"\nrecent_span = \"24h\"\nsweep_interval = \"3d\"\n";
+pub(crate) const SLOW: &str = "[collect]\npoll_interval = \"1h\"\noverlap = \"1m\"\nrecent_interval = \"6h\"\nrecent_span = \"24h\"\nsweep_interval = \"3d\"\n";
 const KEY: &str = "5f0c1b7a9d3e4826a1c4f7b2e8d6039c";
 
 /// A cloud whose tenants are subscribed, and a daemon that it can notify.
-struct House {
-    world: World,
-    url: String,
+pub(crate) struct House {
+    pub(crate) world: World,
+    pub(crate) url: String,
     certificate: String,
 }
 
 impl House {
-    fn new(seed: u64, tenants: u32, collect: &str) -> Self {
+    pub(crate) fn new(seed: u64, tenants: u32, collect: &str) -> Self {
+        Self::with(seed, tenants, collect, |_| {})
+    }
+
+    /// The same in a cloud that `change` has changed.
+    fn with(seed: u64, tenants: u32, collect: &str, change: impl FnOnce(&mut Scenario)) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("https://localhost:{port}");
         let key = KeyPair::generate().unwrap();
@@ -38,6 +43,7 @@ impl House {
         scenario.service.notices.roots = vec![Der(certificate.der().to_vec())];
         // A second is enough to see that it is heeded.
         scenario.service.start_cooldown_s = 1;
+        change(&mut scenario);
         let extra = format!(
             "{collect}[operator]\nlisten = \"127.0.0.1:0\"\n[public]\nlisten = \"127.0.0.1:{port}\"\nurl = \"{url}\"\n\
              certificate_file = \"hook.pem\"\nwebhook_key_file = \"hook.key\"\n"
@@ -48,12 +54,12 @@ impl House {
         Self { world, url, certificate: certificate.pem() }
     }
 
-    fn hook(&self, number: u32, content_type: ContentType) -> Option<HookSeen> {
+    pub(crate) fn hook(&self, number: u32, content_type: ContentType) -> Option<HookSeen> {
         self.world.cloud.control().hook(tenant_id(number), content_type).filter(|hook| hook.status == "enabled")
     }
 
     /// Starts the daemon and waits until all is collected and all is hooked.
-    async fn run(&self, tenants: u32) -> Daemon {
+    pub(crate) async fn run(&self, tenants: u32) -> Daemon {
         let mut daemon = self.world.run();
         daemon.wait_collected(&self.world).await;
         daemon
@@ -68,7 +74,7 @@ impl House {
         clippy::disallowed_methods,
         reason = "the ban keeps requests to Microsoft in one place; this is a test's own"
     )]
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let trusted = Certificate::from_pem(self.certificate.as_bytes()).unwrap();
         Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([trusted]).build().unwrap()
     }
@@ -84,7 +90,11 @@ impl House {
 
     /// An entry as Microsoft would write it.
     fn entry(&self, id: &str) -> Value {
-        let tenant = tenant_id(CONTOSO);
+        self.entry_of(CONTOSO, id)
+    }
+
+    pub(crate) fn entry_of(&self, number: u32, id: &str) -> Value {
+        let tenant = tenant_id(number);
         let management = self.world.cloud.url();
         json!({
             "tenantId": tenant,
@@ -99,7 +109,7 @@ impl House {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the ban keeps requests to Microsoft in one place; this is a test's own")]
-async fn counted(daemon: &Daemon, outcome: &str) -> u64 {
+pub(crate) async fn counted(daemon: &Daemon, outcome: &str) -> u64 {
     let url = format!("{}/metrics", daemon.operator().await);
     let text = Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap().text().await.unwrap();
     let name = format!("tenantry_notifications_total{{outcome=\"{outcome}\"}} ");
@@ -167,6 +177,70 @@ async fn late_notifications_of_what_polling_has_found_store_nothing_twice() {
 }
 
 #[tokio::test]
+async fn when_all_notifications_come_late_nothing_is_lost_or_stored_twice() {
+    let house = House::new(69, 1, "[collect]\npoll_interval = \"1s\"\n");
+    let mut daemon = house.run(1).await;
+    house.world.cloud.control().set_notices(false, Duration::from_secs(5));
+    for content_type in ContentType::AUDIT {
+        house.world.cloud.control().add_blobs(BlobSpec::new(tenant_id(CONTOSO), content_type).count(3).records(3));
+    }
+    daemon.wait_collected(&house.world).await;
+    let start = Instant::now();
+    while counted(&daemon, "known").await < 12 {
+        assert!(start.elapsed() < PATIENCE, "they do not come\n{}", daemon.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(counted(&daemon, "queued").await, 0, "polling was earlier");
+    let status = daemon.status().await.unwrap();
+    assert_eq!(status["tenants"][0]["queue"]["entries"], 0, "{status:#}");
+    assert!(daemon.stop().await.success());
+    house.world.assert_collected();
+}
+
+#[tokio::test]
+async fn an_auth_id_that_is_not_shown_as_it_is_does_not_have_the_webhook_registered_again_and_again() {
+    let hasty = "[collect]\npoll_interval = \"1s\"\nrecent_interval = \"1s\"\nsweep_interval = \"1s\"\n";
+    for (seed, shown) in [(701, "7e4a****"), (702, "0f3c9b5d7a")] {
+        let house = House::with(seed, 1, hasty, |scenario| {
+            scenario.service.notices.hidden_auth_id = Some(shown.to_owned());
+        });
+        let asked = |on| house.world.cloud.ledger().tenants[&tenant_id(CONTOSO)].requests[&on];
+        let mut daemon = house.run(1).await;
+        let looked = asked(Endpoint::Subscriptions);
+        daemon.wait("it looks again and again", |_| asked(Endpoint::Subscriptions) >= looked + 5).await;
+        assert_eq!(asked(Endpoint::Start), 4, "one for each content type, where `{shown}` is shown");
+        house.world.cloud.control().change_hook(tenant_id(CONTOSO), EXCHANGE, HookChange::Null);
+        daemon.wait("the webhook is back", |_| house.hook(CONTOSO, EXCHANGE).is_some()).await;
+        assert!(daemon.stop().await.success());
+        house.world.assert_collected();
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_never_reached_microsoft_may_be_asked_for_again_at_once() {
+    let house = House::new(703, 1, SLOW);
+    let daemon = house.run(1).await;
+    let start = || {
+        let output = house.world.tenantry(&["subscription", "start", "tenant-1", "DLP.All"]);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let control = house.world.cloud.control();
+    for _ in 0..2 {
+        control.set_reachable(Host::Management, false);
+        let (code, told) = start();
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("Microsoft did not do it"), "{told}");
+        control.set_reachable(Host::Management, true);
+    }
+    let (code, told) = start();
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = start();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("15 minutes between two"), "{told}");
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test]
 async fn a_webhook_that_was_nulled_disabled_or_has_ended_is_asked_for_again() {
     // The hourly look and the quarter of an hour between two starts are as short as a sweep's interval, on loopback.
     let hasty = "[collect]\npoll_interval = \"1s\"\nrecent_interval = \"3s\"\nsweep_interval = \"3s\"\n";
@@ -175,8 +249,11 @@ async fn a_webhook_that_was_nulled_disabled_or_has_ended_is_asked_for_again() {
     for change in [HookChange::Null, HookChange::Disable, HookChange::Expire] {
         house.world.cloud.control().change_hook(tenant_id(CONTOSO), EXCHANGE, change);
         assert_eq!(house.hook(CONTOSO, EXCHANGE), None);
+        // Nobody is told of these.
+        house.world.cloud.control().add_blobs(BlobSpec::new(tenant_id(CONTOSO), EXCHANGE).count(3).records(2));
         daemon.wait("the webhook is back", |_| house.hook(CONTOSO, EXCHANGE).is_some()).await;
     }
+    daemon.wait_collected(&house.world).await;
     assert!(daemon.log().contains("before=\"disabled\""), "{}", daemon.log());
     assert!(daemon.stop().await.success());
     house.world.assert_collected();

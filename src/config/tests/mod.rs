@@ -163,7 +163,7 @@ fn every_problem_of_every_source_is_reported_at_once() {
         problems,
         [
             "t.toml:1: colour: unknown section; the sections are `app`, `apps`, `tenants`, `clouds`, `network`, `token`, \
-             `collect`, `health`, `store`, `log`, `daemon`, `operator` and `public`",
+             `collect`, `dlp`, `health`, `store`, `log`, `daemon`, `operator` and `public`",
             "t.toml:5: app.publisher: unknown key; did you mean `publisher_id`?",
             "t.toml:7: collect.poll_interval: 1s is too low: each poll is a request per tenant and content type, and \
              the service throttles the tenant; set at least 10s",

@@ -47,7 +47,8 @@ fn the_shipped_file_has_every_key_at_its_default() {
     let how: toml::Table = all
         .into_iter()
         .filter(|(name, _)| {
-            ["network", "token", "collect", "store", "log", "daemon", "operator", "public"].contains(&name.as_str())
+            ["network", "token", "collect", "dlp", "store", "log", "daemon", "operator", "public"]
+                .contains(&name.as_str())
         })
         .collect();
     let folder = Folder::with(&how.to_string());
@@ -68,6 +69,7 @@ fn the_shipped_file_has_every_key_at_its_default() {
     assert_eq!(Network { roots: None, ..settings.network.clone() }, Network::default());
     assert_eq!(settings.token, TokenSettings::default());
     assert_eq!(settings.collect, Collect::default());
+    assert_eq!(settings.dlp, Dlp::default());
     assert_eq!(settings.store, StoreSettings::default());
     assert_eq!(settings.log, Log::default());
     assert_eq!(Operator { token: None, tls: None, ..settings.operator.clone() }, Operator::default());

@@ -11,6 +11,7 @@
 //! | `N` tenant | a note for the operator |
 //! | `E` tenant | how the tenant was enrolled by consent or by command |
 //! | `H` tenant | since when an operator holds the tenant |
+//! | `S` tenant language | the names of sensitive information types in a language |
 //! | `I` id(32) | an invite; its id is the SHA-256 of its secret |
 //!
 //! `created` is `contentCreated` in microseconds, big-endian with the sign turned, so that keys are ordered as times
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 
 use super::super::{InviteId, WaitKey};
 use crate::content::{ContentId, ContentType, TenantId};
+use crate::language::Language;
 
 /// What a key's first byte says.
 pub(in crate::store) mod kind {
@@ -44,12 +46,14 @@ pub(in crate::store) mod kind {
     pub(in crate::store) const ENROLMENT: u8 = b'E';
     /// An operator's pause.
     pub(in crate::store) const HELD: u8 = b'H';
+    /// What sensitive information types are called.
+    pub(in crate::store) const TYPES: u8 = b'S';
     /// An invite. Its key names no tenant.
     pub(in crate::store) const INVITE: u8 = b'I';
 }
 
 /// What a tenant has under its own id, of every kind. An invite can be its too; that stands in the value.
-pub(in crate::store) const OF_TENANTS: [u8; 9] = [
+pub(in crate::store) const OF_TENANTS: [u8; 10] = [
     kind::QUEUE,
     kind::AGAIN,
     kind::WATERMARK,
@@ -59,6 +63,7 @@ pub(in crate::store) const OF_TENANTS: [u8; 9] = [
     kind::NOTE,
     kind::ENROLMENT,
     kind::HELD,
+    kind::TYPES,
 ];
 
 /// Bytes of the kind and the tenant.
@@ -183,6 +188,12 @@ pub(in crate::store) fn letter(tenant: TenantId, id: &ContentId) -> Vec<u8> {
 pub(in crate::store) fn refused(tenant: TenantId, id: &ContentId) -> Vec<u8> {
     let mut key = head(kind::REFUSED, tenant);
     key.extend_from_slice(&hash(id));
+    key
+}
+
+pub(in crate::store) fn types(tenant: TenantId, language: &Language) -> Vec<u8> {
+    let mut key = head(kind::TYPES, tenant);
+    key.extend_from_slice(language.as_str().as_bytes());
     key
 }
 

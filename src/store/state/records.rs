@@ -9,8 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::super::{Enrolled, Enrolment, Invite, InviteStage, QueueEntry, Wait, Watermark};
+use super::super::{Enrolled, Enrolment, Invite, InviteStage, QueueEntry, SensitiveTypes, Wait, Watermark};
 use super::DeadLetter;
 use super::keys::{self, kind};
 use crate::content::{ContentBlob, ContentType, TenantId, Tier};
@@ -236,6 +237,21 @@ pub(in crate::store) fn decode_held(value: &[u8]) -> Result<Timestamp, Undecodab
     decode::<Time>(1, value)?.get()
 }
 
+/// When they were fetched, and the name of each id. The tenant and the language are the key's.
+#[derive(Serialize, Deserialize)]
+struct TypesV1(Time, Vec<([u8; 16], String)>);
+
+pub(in crate::store) fn encode_types(types: &SensitiveTypes) -> Vec<u8> {
+    let names = types.names.iter().map(|(id, name)| (*id.as_bytes(), name.clone())).collect();
+    encode(1, &TypesV1(types.fetched_at.into(), names))
+}
+
+pub(in crate::store) fn decode_types(value: &[u8]) -> Result<SensitiveTypes, Undecodable> {
+    let TypesV1(fetched_at, names) = decode(1, value)?;
+    let names = names.into_iter().map(|(id, name)| (Uuid::from_bytes(id), name)).collect();
+    Ok(SensitiveTypes { fetched_at: fetched_at.get()?, names })
+}
+
 /// The invite's id is its key's.
 #[derive(Serialize, Deserialize)]
 struct InviteV1 {
@@ -389,6 +405,16 @@ mod tests {
         let day = jiff::SignedDuration::from_hours(24);
         let wait = Wait { from: entry.queued_at - day, until: entry.queued_at };
         assert_eq!(decode_wait(&before).unwrap(), wait, "as version 1 has it");
+    }
+
+    #[test]
+    fn the_names_of_types_are_read_back_and_another_version_is_no_guess() {
+        let of = |number: u8, name: &str| (Uuid::from_bytes([number; 16]), name.to_owned());
+        let names = [of(7, "Credit Card Number"), of(8, "Número de tarjeta «ñ»")].into();
+        let types = SensitiveTypes { fetched_at: entry().queued_at, names };
+        let value = encode_types(&types);
+        assert_eq!(decode_types(&value).unwrap(), types);
+        assert_eq!(decode_types(&[&[2], &value[1..]].concat()).unwrap_err().to_string(), "version 2 is not known");
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn bench(token: TokenSource) -> Bench {
         content_types: of.content_types.clone(),
         collect: settings.collect,
         webhook: None,
+        dlp: None,
         client,
         token,
         store: shared.store.clone(),

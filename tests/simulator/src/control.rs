@@ -103,6 +103,13 @@ pub enum Command {
         /// By how many milliseconds they are late.
         late_ms: u64,
     },
+    /// Replaces the sensitive information types of a tenant: ids and names, the same in every language.
+    SetSensitiveTypes {
+        /// The tenant.
+        tenant: Uuid,
+        /// The types; `None` are those of everybody.
+        types: Option<Vec<(String, String)>>,
+    },
     /// Changes a tenant's request budget.
     SetBudget {
         /// The tenant.
@@ -205,6 +212,15 @@ impl Control {
     /// Adds blobs and returns their numbers.
     pub fn add_blobs(&self, spec: BlobSpec) -> Vec<u64> {
         self.apply(Command::AddBlobs(spec)).blobs
+    }
+
+    /// The content id of the blob with this number.
+    ///
+    /// # Panics
+    /// If there is no such blob.
+    #[must_use]
+    pub fn content_id(&self, blob: u64) -> String {
+        self.world.lock().blob(blob).expect("a blob with this number").content_id.clone()
     }
 
     /// Adds a tenant, or replaces the settings of a present one and adds the content of its feeds.
@@ -317,6 +333,12 @@ impl Control {
     /// Trusts these authorities, and no others, for what webhooks show.
     pub fn trust_hooks_of(&self, roots: impl IntoIterator<Item = Der>) {
         self.world.lock().service.notices.roots = roots.into_iter().collect();
+    }
+
+    /// Replaces the sensitive information types of a tenant by these ids and names.
+    pub fn set_sensitive_types(&self, tenant: Uuid, types: &[(&str, &str)]) {
+        let types = Some(types.iter().map(|(id, name)| ((*id).to_owned(), (*name).to_owned())).collect());
+        self.apply(Command::SetSensitiveTypes { tenant, types });
     }
 
     /// Changes a tenant's request budget.
@@ -465,6 +487,11 @@ fn apply(world: &World, command: Command) -> Outcome {
         Command::SetAuditLog { tenant, on } => {
             if let Some(tenant) = state.tenants.get_mut(&tenant) {
                 tenant.audit_log = on;
+            }
+        }
+        Command::SetSensitiveTypes { tenant, types } => {
+            if let Some(tenant) = state.tenants.get_mut(&tenant) {
+                tenant.sensitive_types = types;
             }
         }
         Command::SetBudget { tenant, requests_per_minute } => {

@@ -132,6 +132,8 @@ pub(crate) struct TenantState {
     pub(crate) feeds: BTreeMap<ContentType, FeedState>,
     /// Tokens of an earlier generation are no longer accepted.
     pub(crate) token_generation: u64,
+    /// Its sensitive information types, by id and name, if it has others than everybody.
+    pub(crate) sensitive_types: Option<Vec<(String, String)>>,
     /// What Graph tells it.
     pub(crate) boards: Boards,
     /// What was asked of Graph.
@@ -317,6 +319,7 @@ impl State {
             subscriptions,
             feeds,
             token_generation,
+            sensitive_types: None,
             boards,
             graph_quota,
         };

@@ -320,7 +320,14 @@ pub(super) fn sensitive_types(call: &Call<'_>) -> Response {
     if language.contains(',') {
         return error(400, "AF20053", "Only one language may be present in the Accept-Language header.");
     }
-    let types: Vec<_> = records::SENSITIVE_TYPES.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect();
+    if !language.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return error(400, "AF20054", "Invalid syntax in Accept-Language header.");
+    }
+    let own = call.world.lock().tenants.get(&call.tenant).and_then(|tenant| tenant.sensitive_types.clone());
+    let types: Vec<_> = match own {
+        Some(types) => types.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect(),
+        None => records::sensitive_types(language).map(|(id, name)| json!({ "id": id, "name": name })).collect(),
+    };
     Response::json(200, &types)
 }
 

@@ -181,7 +181,10 @@ pub(super) fn list(call: &Call<'_>) -> Response {
         .filter(|(_, s)| s.status != SubscriptionStatus::None)
         .map(|(content_type, subscription)| {
             let status = if subscription.status == SubscriptionStatus::Enabled { "enabled" } else { "disabled" };
-            let hook = subscription.webhook.as_ref().map(|hook| hook.shown(call.now));
+            let mut hook = subscription.webhook.as_ref().map(|hook| hook.shown(call.now));
+            if let (Some(hook), Some(hidden)) = (&mut hook, &state.service.notices.hidden_auth_id) {
+                hook["authId"] = json!(hidden);
+            }
             let mut entry = json!({ "contentType": content_type, "status": status, "webhook": hook });
             if sparse && status == "enabled" {
                 entry.as_object_mut().map(|e| e.remove("status"));

@@ -3,13 +3,19 @@
 use super::json::Json;
 use super::{Common, Event};
 
-/// Sensitive information types, as in `resources/dlpSensitiveTypes`; invented ids.
-pub(crate) const SENSITIVE_TYPES: [(&str, &str); 4] = [
-    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a001", "Payment Card Number"),
-    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a002", "EU Passport Number"),
-    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a003", "IBAN"),
-    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a004", "Steuer-Identifikationsnummer"),
+/// Sensitive information types, as in `resources/dlpSensitiveTypes`: invented ids, and their names in English and German.
+const SENSITIVE_TYPES: [(&str, &str, &str); 4] = [
+    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a001", "Payment Card Number", "Zahlungskartennummer"),
+    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a002", "EU Passport Number", "EU-Reisepassnummer"),
+    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a003", "IBAN", "IBAN"),
+    ("5a1c66c4-7d0a-4b0e-9a54-0d2f5be8a004", "German Tax Identification Number", "Steuer-Identifikationsnummer"),
 ];
+
+/// Ids and names in a language: German where it is asked for, else English.
+pub(crate) fn sensitive_types(language: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let german = language.split('-').next().is_some_and(|language| language.eq_ignore_ascii_case("de"));
+    SENSITIVE_TYPES.into_iter().map(move |(id, english, other)| (id, if german { other } else { english }))
+}
 
 pub(super) fn write(json: &mut Json<'_>, event: &mut Event<'_>) {
     let operation = event.one(&["DlpRuleMatch", "DlpRuleMatch", "DlpRuleUndo", "DlpInfo", "DlpRuleException"]);
@@ -55,7 +61,7 @@ pub(super) fn write(json: &mut Json<'_>, event: &mut Event<'_>) {
             j.text("SiteCollectionUrl", &format!("https://{}/sites/Finance", event.domain));
         });
     }
-    let (id, name) = event.one(&SENSITIVE_TYPES);
+    let (id, name, _) = event.one(&SENSITIVE_TYPES);
     let (policy, rule) = (event.known(), event.known());
     let count = event.rng.i64(1..60);
     let confidence = event.one(&[65, 75, 85, 100]);
@@ -74,7 +80,10 @@ pub(super) fn write(json: &mut Json<'_>, event: &mut Event<'_>) {
                                 i.number("Confidence", confidence);
                                 i.number("Count", count);
                                 i.text("Location", location);
-                                i.text("SensitiveInformationTypeName", name);
+                                // The schema does not promise it.
+                                if confidence > 70 {
+                                    i.text("SensitiveInformationTypeName", name);
+                                }
                                 i.text("SensitiveType", id);
                                 i.number("UniqueCount", count);
                             });

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::clock::shift;
 use crate::content_type::ContentType;
 use crate::seed::{guid, mix};
-pub(crate) use dlp::SENSITIVE_TYPES;
+pub(crate) use dlp::sensitive_types;
 use json::Json;
 
 /// Mean size of a record in bytes, for bodies of a wished size.

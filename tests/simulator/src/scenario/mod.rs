@@ -347,13 +347,23 @@ pub struct Notices {
     pub attempts: u32,
     /// How long before the second time, in milliseconds; twice as long before the next, and so on.
     pub retry_ms: u64,
+    /// What is listed in the place of auth ids.
+    pub hidden_auth_id: Option<String>,
     /// After so many notifications in a row that did not reach it a webhook is disabled.
     pub failures: u32,
 }
 
 impl Default for Notices {
     fn default() -> Self {
-        Self { roots: Vec::new(), lose: false, late_ms: 0, attempts: 3, retry_ms: 500, failures: 3 }
+        Self {
+            roots: Vec::new(),
+            lose: false,
+            late_ms: 0,
+            attempts: 3,
+            retry_ms: 500,
+            hidden_auth_id: None,
+            failures: 3,
+        }
     }
 }
 

@@ -434,6 +434,17 @@ fn the_rest_of_the_api_answers() {
     let client = Client::new(&cloud, TENANT);
     let types = client.get(&format!("{}/resources/dlpSensitiveTypes", client.root())).json();
     assert!(types.as_array().unwrap().iter().all(|t| t["id"].is_string() && t["name"].is_string()));
+    let asked = |language: &str| {
+        let url = format!("{}/resources/dlpSensitiveTypes?PublisherIdentifier={PUBLISHER}", client.root());
+        client.request("GET", &url, &[("accept-language", language)], b"").unwrap()
+    };
+    assert_eq!(asked("de-DE").json()[0]["name"], "Zahlungskartennummer");
+    for english in ["en-US", "fr"] {
+        assert_eq!(asked(english).json(), types, "{english}");
+    }
+    assert_eq!((asked("de, en").code(), asked("de;q=1").code()), ("AF20053".to_owned(), "AF20054".to_owned()));
+    cloud.control().set_sensitive_types(TENANT, &[("a", "Badge")]);
+    assert_eq!(asked("de").json(), json!([{ "id": "a", "name": "Badge" }]));
     let notifications =
         client.get(&format!("{}/subscriptions/notifications?contentType=Audit.Exchange", client.root()));
     assert_eq!(notifications.json(), json!([]));
