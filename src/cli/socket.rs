@@ -22,6 +22,7 @@ use crate::content::TenantId;
 use crate::doctor::Diagnosis;
 use crate::http;
 use crate::report::StatusSnapshot;
+use crate::tenant::inventory::Inventory;
 use crate::web::admin::{Info, TailRequest};
 use crate::web::doctor::DoctorRequest;
 use crate::web::reload::{ReloadRequest, Reloaded};
@@ -164,11 +165,21 @@ impl RunningDaemon {
             Some(body) => request.json(body),
             None => request,
         };
-        let answer = ask(&self.socket, CHANGE, request).await?;
+        self.told(&what, ask(&self.socket, CHANGE, request).await?).await
+    }
+
+    /// Has a tenant's inventory taken, which takes as long as Microsoft wants to be waited for.
+    pub(super) async fn take_inventory(&self, id: TenantId) -> anyhow::Result<Inventory> {
+        let what = format!("tenants/{id}/inventory");
+        self.told(&what, ask(&self.socket, Duration::MAX, self.client.post(address(&what))).await?).await
+    }
+
+    /// What is refused is told in the daemon's own words.
+    async fn told<T: DeserializeOwned>(&self, what: &str, answer: reqwest::Response) -> anyhow::Result<T> {
         let exit = match answer.status() {
             StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
             StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Exit::Failed,
-            _ => return json(&self.socket, &what, answer).await,
+            _ => return json(&self.socket, what, answer).await,
         };
         let text = answer.text().await.map_err(|error| broke_off(&error))?;
         if text.is_empty() {

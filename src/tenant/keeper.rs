@@ -22,6 +22,7 @@ use tracing::info;
 use super::errand::{Errand, ErrandError};
 use super::farewell::Stopped;
 use super::hook::Hooks;
+use super::inventory::{self, Inventory};
 use super::registry::{Changes, Registry};
 use super::roster::{Member, NewTenant, Refusal, Removal, Roster};
 use crate::clock::ServiceTime;
@@ -189,6 +190,19 @@ impl Keeper {
             webhook: Hooks::of(&settings.public).map(|hooks| hooks.of_tenant(id)),
             now: self.0.time.now(),
         })
+    }
+
+    /// Takes a tenant's inventory.
+    pub async fn take_inventory(&self, id: TenantId) -> Result<Inventory, ErrandError> {
+        let member = self.roster().member(id)?.clone();
+        let now = self.0.time.now();
+        if let Some(not_taken) = inventory::not_taken(&member, now) {
+            return Ok(not_taken);
+        }
+        match self.0.registry.stocktaker(id) {
+            Some(stocktaker) => Ok(stocktaker.take().await?),
+            None => Ok(inventory::not_configured(&member, now)),
+        }
     }
 
     /// Adds a tenant that an operator names, and begins to collect it.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::failure::Failure;
+use super::gaps::Interruptions;
 use super::gate::Gate;
 use super::limit::{Limit, Sent};
 use super::slots::{Place, Slots};
@@ -77,6 +78,8 @@ pub(super) struct Tree {
     /// For what a new token did not bring the missing role.
     roleless: Mutex<BTreeSet<Option<ContentType>>>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
+    /// When nobody listed, and why.
+    pub(super) interruptions: Interruptions,
     /// Dead letters may be on record.
     letters: AtomicBool,
     /// What single blobs have been answered.
@@ -133,6 +136,7 @@ impl Tree {
             token_failures: AtomicU64::new(u64::MAX),
             throttled: Mutex::new(Backoff::new(Stage::List)),
             marks: Mutex::default(),
+            interruptions: Interruptions::default(),
             roleless: Mutex::default(),
             letters: AtomicBool::new(false),
             strikes: Mutex::default(),
@@ -153,6 +157,7 @@ impl Tree {
     /// Reads what outlived the last process or the last run of the tree. Answers how long the tenant is paused yet.
     pub(super) async fn restore(&self) -> Result<Option<Duration>, StoreError> {
         *lock(&self.marks) = self.store.watermarks(self.tenant).await?;
+        self.interruptions.restore(self).await?;
         let letters = self.store.dead_letters(self.tenant).await?;
         self.report.dead_letters(letters);
         self.letters.store(letters > 0, Ordering::Relaxed);
@@ -167,6 +172,11 @@ impl Tree {
             }
         }
         Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
+    }
+
+    /// Whether the tenant was known before its tasks were started with these settings.
+    pub(super) const fn is_mended(&self) -> bool {
+        self.mended
     }
 
     /// How often the subscriptions are looked at while nothing seems wrong with them. No sweep is oftener than that, save on
@@ -422,6 +432,7 @@ impl Tree {
     }
 
     pub(super) fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
+        self.interruptions.troubled(stage, content_type, trouble);
         self.report.troubled(stage, content_type, trouble);
     }
 

@@ -11,6 +11,7 @@
 //! | `GET /v1/tail?…`, `POST /v1/tail` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
 //! | `/v1/tenants…` | who is collected, and changes of that, see [`tenants`](super::tenants) |
+//! | `POST /v1/tenants/{id}/inventory` | what Microsoft holds of a tenant is compared with what is stored, see [`inventory`](super::inventory) |
 //! | `/v1/tenants/{id}/subscriptions…`, `…/notifications` | what is asked of Microsoft by hand, see [`subscriptions`](super::subscriptions) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory

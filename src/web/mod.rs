@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod framed;
 mod health;
 mod listener;
+pub mod inventory;
 pub mod invites;
 pub mod metrics;
 pub mod operator;

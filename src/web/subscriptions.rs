@@ -87,7 +87,7 @@ fn known(content_type: &str) -> Result<ContentType, ErrandError> {
     Ok(subscribable(content_type).map_err(|error| Refusal::Impossible(error.to_string()))?)
 }
 
-fn answer(outcome: Result<Response, ErrandError>) -> Response {
+pub(super) fn answer(outcome: Result<Response, ErrandError>) -> Response {
     let error = match outcome {
         Ok(response) => return response,
         Err(error) => error,

@@ -58,6 +58,7 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/store/verify",
         "/v1/store/stats",
         "/v1/store/ledger",
+        "/v1/store/gaps",
         "/v1/store/purges",
         "/v1/store/backup",
         "/v1/tenants",
@@ -69,6 +70,7 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/tenants/{id}/subscriptions/{type}/start",
         "/v1/tenants/{id}/subscriptions/{type}/stop",
         "/v1/tenants/{id}/notifications",
+        "/v1/tenants/{id}/inventory",
         "/v1/invites",
         "/v1/invites/{id}",
     ];
@@ -178,6 +180,7 @@ async fn whom_the_listener_refuses_is_described() {
         client.get(format!("{one}/subscriptions")),
         client.post(format!("{one}/subscriptions/DLP.All/start")),
         client.post(format!("{one}/subscriptions/DLP.All/stop")),
+        client.post(format!("{one}/inventory")),
         client.get(format!("{one}/notifications?content_type=DLP.All&since=2026-11-26T00:00:00Z")),
     ] {
         assert_eq!(status(request).await, 404);
@@ -248,6 +251,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     let url = forwarded(world.store().join("admin.sock")).await;
     // Health and metrics are the listener's.
     let said = made_up(tools, url, &["--exclude-tag", "health", "--exclude-path", "/metrics"]).await;
-    assert!(said.contains("Tested: 26"), "{said}");
+    assert!(said.contains("Tested: 28"), "{said}");
     assert!(daemon.stop().await.success());
 }

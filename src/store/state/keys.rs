@@ -11,6 +11,7 @@
 //! | `N` tenant | a note for the operator |
 //! | `E` tenant | how the tenant was enrolled by consent or by command |
 //! | `H` tenant | since when an operator holds the tenant |
+//! | `G` tenant content-type(1) | spans in which it was not listed when it should have been |
 //! | `I` id(32) | an invite; its id is the SHA-256 of its secret |
 //!
 //! `created` is `contentCreated` in microseconds, big-endian with the sign turned, so that keys are ordered as times
@@ -44,12 +45,14 @@ pub(in crate::store) mod kind {
     pub(in crate::store) const ENROLMENT: u8 = b'E';
     /// An operator's pause.
     pub(in crate::store) const HELD: u8 = b'H';
+    /// Spans that were not listed when they should have been.
+    pub(in crate::store) const GAPS: u8 = b'G';
     /// An invite. Its key names no tenant.
     pub(in crate::store) const INVITE: u8 = b'I';
 }
 
 /// What a tenant has under its own id, of every kind. An invite can be its too; that stands in the value.
-pub(in crate::store) const OF_TENANTS: [u8; 9] = [
+pub(in crate::store) const OF_TENANTS: [u8; 10] = [
     kind::QUEUE,
     kind::AGAIN,
     kind::WATERMARK,
@@ -59,6 +62,7 @@ pub(in crate::store) const OF_TENANTS: [u8; 9] = [
     kind::NOTE,
     kind::ENROLMENT,
     kind::HELD,
+    kind::GAPS,
 ];
 
 /// Bytes of the kind and the tenant.
@@ -142,8 +146,14 @@ pub(in crate::store) fn watermark(tenant: TenantId, content_type: ContentType) -
     key
 }
 
-/// The content type of a watermark's key.
-pub(in crate::store) fn watermark_type(key: &[u8]) -> Option<ContentType> {
+pub(in crate::store) fn gaps(tenant: TenantId, content_type: ContentType) -> Vec<u8> {
+    let mut key = head(kind::GAPS, tenant);
+    key.push(content_type.code());
+    key
+}
+
+/// The content type of the key of a watermark, or of gaps.
+pub(in crate::store) fn content_type_of(key: &[u8]) -> Option<ContentType> {
     match key.get(HEAD..)? {
         [code] => ContentType::from_code(*code),
         _ => None,
@@ -251,7 +261,7 @@ mod tests {
         }
         for content_type in ContentType::STORED {
             let key = watermark(tenant_id(), content_type);
-            assert_eq!((watermark_type(&key), tenant(&key)), (Some(content_type), Some(tenant_id())));
+            assert_eq!((content_type_of(&key), tenant(&key)), (Some(content_type), Some(tenant_id())));
         }
         let id = InviteId::of(b"secret");
         assert_eq!((invite_id(&invite(&id)), invite_id(b"I")), (Some(id), None));
