@@ -60,7 +60,14 @@ impl Default for Interruptions {
 impl Interruptions {
     /// Reads what is on record, and what the process before had met last.
     pub(super) async fn restore(&self, tree: &Tree) -> Result<(), StoreError> {
-        let gaps = tree.store.gaps_of(tree.tenant).await?;
+        let gaps = match tree.store.gaps_of(tree.tenant).await {
+            // A note that cannot be read keeps nobody from collecting.
+            Err(error @ StoreError::Undecodable { .. }) => {
+                debug!(tenant = %tree.tenant, %error, "the gaps on record cannot be understood");
+                BTreeMap::new()
+            }
+            gaps => gaps?,
+        };
         let note = tree.store.note(tree.tenant).await?;
         let before = note.and_then(|note| TroubleStatus::from_note(&note)).map(|status| status.trouble.cause);
         let mut books = self.books();
