@@ -197,6 +197,8 @@ async fn a_corrected_clock_leaves_gaps_that_are_filled() {
     // Of tokens, which end by the service's clock, other tests tell.
     let scenario = scenario().token_lifetime(hours(24));
     let world = World::new(scenario.tenant(offering(1, 3, 1.0)), |settings| {
+        // The first sweep comes within the recent interval.
+        settings.collect.recent_interval = Duration::from_secs(1);
         settings.collect.sweep_interval = Duration::from_secs(2);
     });
     world.collected().await;
