@@ -62,6 +62,8 @@ events! {
     TENANT_HELD = "76e82748175c430d9c2a202dffd76865";
     /// An operator lets a tenant be collected again.
     TENANT_RESUMED = "2da0dcb5590e4bfbafe1e4570a702d76";
+    /// A verification has found that not all of a tenant's content is stored.
+    TENANT_INCOMPLETE = "7c1f0b6e5a9d4e0f8d2a4b93e6c81f57";
     /// Microsoft notifies of a tenant's new content.
     WEBHOOK_REGISTERED = "5d0f3a1c7be94b7f8a52c64e1b93d07a";
     /// A content blob was given up.

@@ -16,7 +16,8 @@
 //! 2. Every content blob that Microsoft lists is stored, or its loss is a dead letter with its reason and an error line.
 //!    What only a notification names is no promise: unless a listing confirms it, it is dropped and counted.
 //! 3. Late blobs are found: recent windows are listed again, and a sweep lists all that the service still holds. Blobs
-//!    that were fetched so young that they may be parts are looked at again.
+//!    that were fetched so young that they may be parts are looked at again. What is held can be compared with what the
+//!    service still lists, and spans in which nobody listed are on record.
 //! 4. Bodies are kept exactly as received, with a SHA-256 that is chained per tenant.
 //! 5. Copies of a record are flagged, not dropped; an export carries one of each.
 //! 6. A tenant's trouble, a panic included, stays in its own task tree, and nobody waits for a tenant that stalls.

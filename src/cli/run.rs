@@ -34,6 +34,7 @@ use crate::upkeep;
 use crate::web::admin::AdminSocket;
 use crate::web::doctor::Surgery;
 use crate::web::graph;
+use crate::web::inventory;
 use crate::web::invites;
 use crate::web::operator::OperatorListener;
 use crate::web::public::PublicListener;
@@ -193,6 +194,7 @@ impl Daemon {
         let commands = tenants::routes(keeper.clone(), Arc::clone(&report), store.clone());
         let surgery = Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry));
         let commands = commands.merge(subscriptions::routes(keeper.clone())).merge(graph::routes(keeper.clone()));
+        let commands = commands.merge(inventory::routes(keeper.clone(), stop_admin.clone()));
         let commands = commands.merge(invites::routes(Arc::clone(&desk))).merge(surgery.routes(stop_admin.clone()));
         let admin = tokio::spawn(admin.serve(commands));
         let tenants = keeper.roster().members().len();

@@ -22,6 +22,7 @@ use crate::content::TenantId;
 use crate::doctor::Diagnosis;
 use crate::http;
 use crate::report::StatusSnapshot;
+use crate::tenant::inventory::Inventory;
 use crate::web::admin::{Info, TailRequest};
 use crate::web::doctor::DoctorRequest;
 use crate::web::reload::{ReloadRequest, Reloaded};
@@ -173,6 +174,13 @@ impl RunningDaemon {
         let what = format!("tenants{what}");
         let answer = ask(&self.socket, CHANGE, self.client.get(address(&what))).await?;
         understood(&what, not_refused(&what, answer).await?).await
+    }
+
+    /// Has a tenant's inventory taken, which takes as long as Microsoft wants to be waited for.
+    pub(super) async fn take_inventory(&self, id: TenantId) -> anyhow::Result<Inventory> {
+        let what = format!("tenants/{id}/inventory");
+        let answer = ask(&self.socket, Duration::MAX, self.client.post(address(&what))).await?;
+        json(&self.socket, &what, not_refused(&what, answer).await?).await
     }
 
     /// Asks for a value.

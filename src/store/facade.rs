@@ -135,6 +135,11 @@ impl Store {
         self.lock().as_ref().is_some_and(StoreLock::someone_waits)
     }
 
+    /// The service's time, as far as it is known.
+    pub(super) fn now(&self) -> Timestamp {
+        self.0.time.now()
+    }
+
     /// The service says this time, often enough to be believed.
     #[cfg(test)]
     pub(super) fn tell(&self, now: Timestamp) {
@@ -287,7 +292,7 @@ impl Store {
         Ok(self.find_stored(tenant, ids).await?.into_iter().map(|stored| stored != As::Nothing).collect())
     }
 
-    async fn find_stored(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<As>, StoreError> {
+    pub(super) async fn find_stored(&self, tenant: TenantId, ids: Vec<ContentId>) -> Result<Vec<As>, StoreError> {
         self.read(move |content| content.find_stored(tenant, &ids)).await
     }
 
@@ -564,6 +569,11 @@ impl Store {
         self.0.state.set_note(tenant, note);
     }
 
+    /// The note of one tenant.
+    pub async fn note(&self, tenant: TenantId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.state.note(tenant).await
+    }
+
     /// The notes of all tenants.
     pub async fn notes(&self) -> Result<BTreeMap<TenantId, Vec<u8>>, StoreError> {
         self.0.state.notes().await
@@ -622,12 +632,13 @@ impl Store {
 
     /// Reads everything and says whether it is still there and as it was stored. Blocking, for as long as that takes.
     pub fn verify(&self) -> Result<Verification, StoreError> {
-        self.verify_while(|| true)
+        self.verify_while(&[], || true)
     }
 
-    /// The same, while `go_on` says so; when it does not, the answer is [`StoreError::Closed`].
-    pub fn verify_while(&self, go_on: impl Fn() -> bool) -> Result<Verification, StoreError> {
-        verify::verify(&self.0.content.holdings, &go_on)
+    /// The same of these tenants (none: of all), while `go_on` says so; when it does not, the answer is
+    /// [`StoreError::Closed`]. Whether the partitions are there is looked at whoever is meant.
+    pub fn verify_while(&self, only: &[TenantId], go_on: impl Fn() -> bool) -> Result<Verification, StoreError> {
+        verify::verify(&self.0.content.holdings, only, &go_on)
     }
 
     /// The last visible number of each tenant's content types. Cheap.

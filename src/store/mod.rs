@@ -29,7 +29,7 @@
 //!     .new-…  .dropping-…     on their way in and out                     (roll)
 //!     .purging-…  .purged-…   without a tenant, on their way in           (purge)
 //! state                       JSON: which of the following is it          (state)
-//! state-7/                    sled: queue, watermarks, waits, dead letters, enrolments, invites, names of types
+//! state-7/                    sled: queue, watermarks, waits, dead letters, enrolments, invites, names of types, gaps
 //! aside/                      what was damaged; nothing in it is used
 //! ```
 //!
@@ -43,8 +43,8 @@
 //!
 //! A body is received on the caller's task (`content`, [`intake`], [`records`]), made visible by one thread (`writer`,
 //! with `job`, `stage`, `before`, `confirm`, `newest`, `roll`) and read by anybody (`read`, `verify`) from open partitions (`partitions`, `holdings`). The state has a
-//! thread of its own (`state`), and the register of tenants is a part of it (`enrolment`, `registration`). [`purge`] takes a
-//! tenant out of all of it. [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
+//! thread of its own (`state`), and the register of tenants is a part of it (`enrolment`, `registration`). The `ledger` is a reckoning over both, with the `gaps` that are noted; `fate` tells what became of
+//! content that is listed. [`purge`] takes a tenant out of all of it. [`backup`] copies it all elsewhere and back. `database` makes sled keep its promises; `durable` does the same for files.
 
 pub mod error;
 mod durable;
@@ -85,6 +85,8 @@ mod registration;
 mod sizes;
 mod snapshot;
 mod facade;
+mod fate;
+mod gaps;
 mod ledger;
 mod stats;
 pub(crate) mod backup;
@@ -106,6 +108,8 @@ pub use self::content::BlobWriter;
 pub use self::enrolment::{Enrolled, Enrolment, Invite, InviteId, InviteStage, NotAnInviteId};
 pub use self::error::StoreError;
 pub use self::facade::Store;
+pub use self::fate::Fate;
+pub use self::gaps::{Filled, Gap, GapLine, Gaps, LEAST as LEAST_GAP, Why};
 pub use self::header::{BlobHeader, Duplicate, Place};
 pub use self::ledger::{Hour, LedgerLine};
 pub use self::purge::{Chain, Progress, Purge, Remains};

@@ -2,7 +2,7 @@
 //!
 //! The queue and the watermarks come back by listing the last seven days again. These do not: who was enrolled, held and
 //! invited; waits (a start request sent too early is refused, a paused tenant would be asked again) and dead letters (without
-//! them a blob that cannot be read is tried all over again). Of the dead letters the newest [`LETTERS`] go along, since each
+//! them a blob that cannot be read is tried all over again), and when listing was interrupted and why. Of the dead letters the newest [`LETTERS`] go along, since each
 //! is worth a few retrievals and no more. Output cursors will join them.
 //!
 //! The form: one version byte, then zstd over postcard of the state's own keys and values, which carry their own
@@ -49,14 +49,14 @@ struct Row(Vec<u8>, Vec<u8>);
 
 /// Whether a snapshot holds what has this key.
 pub(super) fn holds(key: &[u8]) -> bool {
-    let held = [kind::ENROLMENT, kind::HELD, kind::INVITE, kind::WAIT, kind::LETTER, kind::REFUSED];
+    let held = [kind::ENROLMENT, kind::HELD, kind::INVITE, kind::GAPS, kind::WAIT, kind::LETTER, kind::REFUSED];
     key.first().is_some_and(|kind| held.contains(kind))
 }
 
 /// Takes a snapshot. Blocking: reads all of these kinds.
 pub(super) fn take(database: &Database, now: Timestamp) -> Result<Vec<u8>, StoreError> {
     let mut rows = Vec::new();
-    for kind in [kind::ENROLMENT, kind::HELD, kind::INVITE] {
+    for kind in [kind::ENROLMENT, kind::HELD, kind::INVITE, kind::GAPS] {
         for row in database.scan_prefix([kind])? {
             let (key, value) = row?;
             rows.push(Row(key.to_vec(), value.to_vec()));
@@ -133,6 +133,8 @@ pub(super) fn restore(bytes: &[u8]) -> Result<(Vec<Batch>, Counts), Undecodable>
                 Some(&kind::ENROLMENT) => counts.enrolments += 1,
                 Some(&kind::HELD) => counts.held += 1,
                 Some(&kind::INVITE) => counts.invites += 1,
+                // A note, of which nobody needs to know how many there are.
+                Some(&kind::GAPS) => {}
                 Some(&kind::WAIT) => counts.waits += 1,
                 Some(&(kind::LETTER | kind::REFUSED)) => counts.letters += 1,
                 other => return Err(Undecodable(format!("it holds something of kind {other:?}"))),

@@ -20,6 +20,7 @@
 
 pub(in crate::store) mod book;
 mod draft;
+mod gaps;
 mod generation;
 pub(in crate::store) mod keys;
 mod of_tenant;
@@ -42,6 +43,7 @@ use tokio::sync::oneshot;
 
 use super::database::{Access, Database, Slice};
 use super::error::StoreError;
+use super::fate::{Fate, Noted};
 use super::ledger::{self, Hour};
 use super::snapshot::{self, Counts};
 use super::{Enqueued, QueueDepth, QueueEntry, Refused, Wait, WaitKey, Watermark};
@@ -301,7 +303,7 @@ impl State {
             let mut watermarks = BTreeMap::new();
             for row in database.scan_prefix(keys::head(kind::WATERMARK, tenant))? {
                 let (key, value) = row?;
-                if let Some(content_type) = keys::watermark_type(&key) {
+                if let Some(content_type) = keys::content_type_of(&key) {
                     let watermark = decoded(&database, "a watermark", records::decode_watermark(&value))?;
                     watermarks.insert(content_type, watermark);
                 }
@@ -458,6 +460,39 @@ impl State {
         .await
     }
 
+    /// What is known here of each of these.
+    pub(super) async fn noted(&self, tenant: TenantId, blobs: Vec<ContentBlob>) -> Result<Vec<Noted>, StoreError> {
+        self.read(move |shared| {
+            let database = shared.database();
+            let letter = |key: Vec<u8>| {
+                let value = database.get(key)?;
+                let read = value.map(|value| decoded(&database, "a dead letter", records::decode_letter(&value)));
+                read.transpose()
+            };
+            let noted = |blob: ContentBlob| {
+                let place = Place::of(blob.content_created, &blob.content_id);
+                if let Some(value) = database.get(place.key(tenant))? {
+                    let entry = decoded(&database, "a queue entry", records::decode_entry(&value))?;
+                    return Ok(Noted::As(Fate::Queued { since: entry.queued_at, last_error: entry.last_error }));
+                }
+                if database.contains(place.in_queue(true).key(tenant))? {
+                    return Ok(Noted::Again);
+                }
+                if shared.letters.load(Ordering::Acquire) {
+                    if let Some(letter) = letter(keys::letter(tenant, &blob.content_id))? {
+                        return Ok(Noted::As(Fate::GivenUp(letter.reason)));
+                    }
+                    if let Some(letter) = letter(keys::refused(tenant, &blob.content_id))? {
+                        return Ok(Noted::As(Fate::SetAside(letter.reason)));
+                    }
+                }
+                Ok(Noted::Nothing)
+            };
+            blobs.into_iter().map(noted).collect()
+        })
+        .await
+    }
+
     /// What of the tenant is not stored, hour by hour: of what content type, in which hour available, and why it is not.
     pub(super) async fn outstanding(
         &self,
@@ -574,6 +609,17 @@ impl State {
         }
         self.shared.loose().notes.insert(tenant, note);
         self.writer.wake();
+    }
+
+    /// The note of one tenant.
+    pub(super) async fn note(&self, tenant: TenantId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(move |shared| {
+            if let Some(pending) = shared.loose().notes.get(&tenant) {
+                return Ok(pending.clone());
+            }
+            Ok(shared.database().get(keys::head(kind::NOTE, tenant))?.map(|note| note.to_vec()))
+        })
+        .await
     }
 
     /// The notes of all tenants.

@@ -194,6 +194,15 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// Whose blob it names, if it names one.
+    #[must_use]
+    pub const fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::Dropped { .. } | Self::LostPartition { .. } => None,
+            Self::LostPart { blob, .. } | Self::Gap { blob, .. } | Self::Altered { blob, .. } => Some(blob.tenant),
+        }
+    }
+
     /// Which of the four it is.
     #[must_use]
     pub const fn kind(&self) -> Kind {
@@ -240,10 +249,15 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Verifies all that is stored when it begins, while `go_on` says so; when it does not, the answer is
-/// [`StoreError::Closed`]. Blocking, for as long as it takes to read everything.
-pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Verification, StoreError> {
+/// Verifies all that is stored when it begins, of these tenants (none: of all), while `go_on` says so; when it does not, the
+/// answer is [`StoreError::Closed`]. Blocking, for as long as it takes to read everything.
+pub(crate) fn verify(
+    holdings: &Holdings,
+    only: &[TenantId],
+    go_on: &dyn Fn() -> bool,
+) -> Result<Verification, StoreError> {
     let mut found = Verification::default();
+    let asked = Asked { only, go_on };
     let mut before: Option<(u32, HashMap<TenantId, Position>)> = None;
     let Standing { partitions: list, sealed, heads, anchored } = holdings.standing();
     for (at, partition) in list.iter().enumerate() {
@@ -251,7 +265,7 @@ pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Ve
         missing(holdings, first_missing..partition.ordinal, &mut found);
         // Without a writer, what stands on the disk is durable.
         let durable = (at + 1 == list.len() && !heads.is_empty()).then_some(&heads);
-        match verify_partition(holdings, partition, durable, before.as_ref(), go_on, &mut found) {
+        match verify_partition(holdings, partition, durable, before.as_ref(), asked, &mut found) {
             Ok(positions) => {
                 found.partitions += 1;
                 before = Some((partition.ordinal, positions));
@@ -275,6 +289,20 @@ pub(crate) fn verify(holdings: &Holdings, go_on: &dyn Fn() -> bool) -> Result<Ve
     let end = list.last().map_or(0, |newest| newest.ordinal);
     missing(holdings, end + 1..given.unwrap_or(0) + 1, &mut found);
     Ok(found)
+}
+
+/// What is to be verified, and for how long.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// Of whom; nobody means all.
+    only: &'a [TenantId],
+    go_on: &'a dyn Fn() -> bool,
+}
+
+impl Asked<'_> {
+    fn means(self, tenant: TenantId) -> bool {
+        self.only.is_empty() || self.only.contains(&tenant)
+    }
 }
 
 /// Partitions that are not there.
@@ -314,7 +342,7 @@ fn verify_partition(
     partition: &Arc<Partition>,
     durable: Option<&HashMap<TenantId, Head>>,
     before: Option<&(u32, HashMap<TenantId, Position>)>,
-    go_on: &dyn Fn() -> bool,
+    asked: Asked<'_>,
     found: &mut Verification,
 ) -> Result<HashMap<TenantId, Position>, StoreError> {
     let reading = holdings.partitions.read(partition)?;
@@ -338,10 +366,10 @@ fn verify_partition(
     if let Some((ordinal, positions)) = before
         && ordinal + 1 == partition.ordinal
     {
-        continues(partition, positions, &heads, found);
+        continues(partition, positions, &heads, asked, found);
     }
-    for (&tenant, head) in &heads {
-        verify_tenant(&reading, tenant, head, floor, go_on, found)?;
+    for (&tenant, head) in heads.iter().filter(|(tenant, _)| asked.means(**tenant)) {
+        verify_tenant(&reading, tenant, head, floor, asked.go_on, found)?;
     }
     Ok(heads.into_iter().map(|(tenant, head)| (tenant, head.now)).collect())
 }
@@ -351,10 +379,11 @@ fn continues(
     partition: &Partition,
     before: &HashMap<TenantId, Position>,
     heads: &HashMap<TenantId, Head>,
+    asked: Asked<'_>,
     found: &mut Verification,
 ) {
     let mut lost = false;
-    for (&tenant, position) in before {
+    for (&tenant, position) in before.iter().filter(|(tenant, _)| asked.means(**tenant)) {
         let start = heads.get(&tenant).map(|head| &head.start);
         if start.is_some_and(|start| start == position) {
             continue;

@@ -222,6 +222,10 @@ impl Driver {
         // The mark moves when answers justify that; until then, once is enough.
         } else if self.stepped_back.insert(content_type, mark.listed_to) != Some(mark.listed_to) {
             debug!(tenant = %self.tree.tenant, %content_type, ?mark, %time, "time has stepped back: listing all again");
+            // What the host's clock says before any answer is no correction.
+            if let (Some(now), Some(stood)) = (self.tree.time.confirmed(), mark.listed_to) {
+                self.tree.interruptions.stepped_back(content_type, now, stood);
+            }
             self.tree.set_mark(content_type, |mark| (mark.recent_at, mark.sweep_at) = (None, None));
             self.schedule.list_all_again(content_type, now);
         }

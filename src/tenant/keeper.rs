@@ -23,6 +23,7 @@ use super::errand::{Errand, ErrandError};
 use super::farewell::Stopped;
 use super::health::errand::HealthErrand;
 use super::hook::Hooks;
+use super::inventory::{self, Inventory};
 use super::registry::{Changes, Registry};
 use super::roster::{Member, NewTenant, Refusal, Removal, Roster};
 use crate::clock::ServiceTime;
@@ -210,6 +211,19 @@ impl Keeper {
         match self.0.registry.line_of(&settings, &member).await? {
             Some(line) => Ok(HealthErrand::new(line, id, name)),
             None => Err(ErrandError::Unable { name, trouble: Box::new(member.trouble.unwrap_or_else(not_configured)) }),
+        }
+    }
+
+    /// Takes a tenant's inventory.
+    pub async fn take_inventory(&self, id: TenantId) -> Result<Inventory, ErrandError> {
+        let member = self.roster().member(id)?.clone();
+        let now = self.0.time.now();
+        if let Some(not_taken) = inventory::not_taken(&member, now) {
+            return Ok(not_taken);
+        }
+        match self.0.registry.stocktaker(id) {
+            Some(stocktaker) => Ok(stocktaker.take().await?),
+            None => Ok(inventory::not_configured(&member, now)),
         }
     }
 

@@ -15,6 +15,7 @@
 //! - [`limit`]: how many blobs at a time; additive increase, multiplicative decrease.
 //! - `life`: for how long a blob is worth trying.
 //! - `strikes`: what single blobs have been answered.
+//! - `gaps`: when nobody listed, why, and what filled the gap.
 //! - [`hook`]: where Microsoft is asked to notify, and what proves that it did.
 //! - `failure`: what can keep the tasks from their work, and what follows from it.
 //! - [`roster`]: who is to be collected: files, enrolments and an operator's holds, joined.
@@ -30,7 +31,8 @@
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
 //! retrievals), `driver`, `supervisor`, [`registry`]; above them [`keeper`], which alone changes who is collected, and
-//! `farewell`, which stops the subscriptions of who is no longer, and [`errand`], which an operator sends to the service. A [`patient`] is what of all this is shown to a doctor,
+//! `farewell`, which stops the subscriptions of who is no longer, and [`errand`], which an operator sends to the service, as [`inventory`] is,
+//! which compares what Microsoft lists with what is held. A [`patient`] is what of all this is shown to a doctor,
 //! a [`subscriber`] what is shown to whoever receives notifications.
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
@@ -43,6 +45,7 @@ pub mod limit;
 pub mod gate;
 pub mod slots;
 mod failure;
+mod gaps;
 pub mod hook;
 mod life;
 mod waits;
@@ -52,6 +55,7 @@ mod tree;
 mod subscription;
 mod poll;
 mod retrieve;
+pub mod inventory;
 mod backlog;
 mod driver;
 mod supervisor;

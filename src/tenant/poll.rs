@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use tracing::{Instrument as _, debug, info_span};
 
 use super::failure::{Failure, ODD_ANSWERS, Reaction};
+use super::gaps;
 use super::plan::{self, Gap};
 use super::tree::Tree;
 use crate::activity::{Page, PageLink, RefusedEntry, Window};
@@ -29,7 +30,7 @@ const ATTEMPTS: u32 = 5;
 /// At which attempt the operator is told.
 const TELLING: u32 = 3;
 /// How often a window is begun again because the service no longer accepts a link to one of its pages.
-const BEGINNINGS: u32 = 3;
+pub(super) const BEGINNINGS: u32 = 3;
 
 /// What an activation found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,15 +77,17 @@ async fn activate(
     let begun = tree.time.now();
     let mark = tree.mark(content_type);
     let windows = plan::plan(tier, mark.listed_to, resume, begun, &tree.collect);
-    let planned_to = windows.last().map(|window| window.end);
+    let reach = gaps::reach(&windows);
+    let planned_to = reach.map(|(_, to)| to);
     let mut all = Listed::default();
     let mut dates = Dates::default();
     let mut setback: Option<Setback> = None;
+    let mut first = true;
     for planned in windows {
         // Windows may have waited for those before them.
         let Some(window) = plan::still_listable(planned, tree.time.now()) else { continue };
-        let (window, listed, date) = match list_window(tree, content_type, tier, window).await {
-            Ok(listed) => listed,
+        let (window, found, date) = match list_window(tree, content_type, tier, window).await {
+            Ok(found) => found,
             // One window that the service cannot list does not keep the content of the later ones from being found;
             // the watermark stays before it.
             Err(failure) if setback.is_none() && is_of_window(&failure) => {
@@ -94,17 +97,20 @@ async fn activate(
             }
             Err(failure) => return Err(setback.unwrap_or(Setback { failure, resume: Some(window.start) })),
         };
-        all.new += listed.new;
-        all.known += listed.known;
-        all.refused += listed.refused;
+        all.new += found.new;
+        all.known += found.known;
+        all.refused += found.refused;
         dates.add(date);
         if setback.is_none() {
             tree.works(Stage::List, Some(content_type));
         }
-        tree.report.listed(content_type, tier, date.unwrap_or_else(|| tree.time.now()), listed.new);
+        tree.report.listed(content_type, tier, date.unwrap_or_else(|| tree.time.now()), found.new);
         if tier == Tier::Poll {
-            move_mark(tree, content_type, window, date);
+            // Later windows go on from where the first one ends.
+            let plan_end = planned_to.filter(|_| first && setback.is_none());
+            move_mark(tree, content_type, window, date, plan_end).await;
         }
+        first = false;
     }
     if let Some(setback) = setback {
         return Err(setback);
@@ -112,6 +118,10 @@ async fn activate(
     // Until when the span was listed: not later than the first answer.
     let at = dates.earliest().map_or(begun, |date| date.min(begun));
     all.astray = planned_to.is_some_and(|end| plan::is_astray(end, dates.earliest()));
+    if let Some(reach) = reach.filter(|_| !all.astray) {
+        tree.interruptions.listed(content_type, tier, reach, tree.time.now());
+        tree.interruptions.keep(tree).await;
+    }
     match tier {
         // The next activation is planned by the time that these answers told.
         _ if all.astray => {}
@@ -132,7 +142,7 @@ async fn activate(
 }
 
 /// Whether another window may fare better.
-fn is_of_window(failure: &Failure) -> bool {
+pub(super) fn is_of_window(failure: &Failure) -> bool {
     match failure.reaction() {
         Reaction::Again { .. } | Reaction::AwaitOtherToken | Reaction::Relist => true,
         Reaction::Stop
@@ -147,13 +157,27 @@ fn is_of_window(failure: &Failure) -> bool {
     }
 }
 
-/// The window is queued: the watermark moves as far as the answers justify.
-fn move_mark(tree: &Tree, content_type: ContentType, window: Window, date: Option<Timestamp>) {
+/// The window is queued: the watermark moves as far as the answers justify. Of the first window of a plan it is known where the
+/// plan ends: if the watermark has stood still for long, that is on record before it moves.
+async fn move_mark(
+    tree: &Tree,
+    content_type: ContentType,
+    window: Window,
+    date: Option<Timestamp>,
+    plan_end: Option<Timestamp>,
+) {
     let before = tree.mark(content_type).listed_to;
     let Some(moved) = plan::moved(window, before, date, &tree.collect) else {
         debug!(start = %window.start, end = %window.end, ?date, "the answers do not justify moving the watermark");
         return;
     };
+    if let Some(stood) = before {
+        tree.interruptions.stepped_back(content_type, moved.listed_to, stood);
+    }
+    if let (Some(stood), Some(end), Some(date)) = (before, plan_end, date) {
+        tree.interruptions.goes_on(tree, content_type, (stood, end.min(date)), moved.lost);
+        tree.interruptions.keep(tree).await;
+    }
     if let Some(Gap { from, to }) = moved.lost {
         tree.report.lost(content_type, from, to);
     }
@@ -218,7 +242,7 @@ async fn list_window(
 }
 
 /// One page, asked for again while its trouble may pass.
-async fn page(
+pub(super) async fn page(
     tree: &Tree,
     content_type: ContentType,
     window: Window,
@@ -274,7 +298,7 @@ async fn page(
 /// The service lists entries that cannot be collected as they are listed. What was not collected before is a dead letter
 /// from now on; since another listing may name it rightly, the whole span is listed again before long. Answers how many
 /// there are of those.
-async fn refuse(
+pub(super) async fn refuse(
     tree: &Tree,
     content_type: ContentType,
     tier: Tier,
@@ -294,14 +318,14 @@ async fn refuse(
 }
 
 /// What the dead letter says: why, and of what, since that may be all that is known of it.
-fn told(refused: &RefusedEntry) -> String {
+pub(super) fn told(refused: &RefusedEntry) -> String {
     format!(
         "it is listed in a way that it cannot be collected ({}): {}; as listed: {}",
         refused.kind, refused.reason, refused.entry
     )
 }
 
-fn as_blob(refused: &RefusedEntry, content_type: ContentType, now: Timestamp) -> ContentBlob {
+pub(super) fn as_blob(refused: &RefusedEntry, content_type: ContentType, now: Timestamp) -> ContentBlob {
     ContentBlob {
         content_id: refused.content_id.clone(),
         content_type,

@@ -25,6 +25,7 @@ use super::glossary;
 use super::health::line::Line;
 use super::health::{self, Station};
 use super::hook::Hooks;
+use super::inventory::{self, Inventory, Stocktaker};
 use super::patient::{Means, Patient};
 use super::plan;
 use super::roster::{Member, Roster};
@@ -361,6 +362,33 @@ impl Registry {
                 Some(Subscriber { tree, client_id: order.identity.app.client_id.clone() })
             }
             Entry::Resting(..) => None,
+        }
+    }
+
+    /// What takes a tenant's inventory, if it is collected.
+    pub(super) fn stocktaker(&self, id: TenantId) -> Option<Stocktaker> {
+        let tree = self.books().tenants.get(&id)?.running().map(|running| Arc::clone(&running.tree))?;
+        Some(Stocktaker { tree, apart: false })
+    }
+
+    /// The same of one that nobody collects at the moment, although these settings would have it collected.
+    fn stocktaker_apart(&self, settings: &Settings, member: &Member) -> Option<Stocktaker> {
+        let tenant = member.tenant(settings)?;
+        let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
+        let token = self.token_source(token_request(tenant.id, &order.identity));
+        let report = self.shared.report.tenant(tenant.id, &member.name);
+        Some(Stocktaker { tree: self.tree(tenant.id, &order, token, report, false), apart: true })
+    }
+
+    /// Takes a tenant's inventory while no daemon runs: by itself, with a token of its own.
+    pub async fn take_inventory_apart(&self, settings: &Settings, member: &Member) -> Result<Inventory, StoreError> {
+        let now = self.shared.time.now();
+        match inventory::not_taken(member, now) {
+            Some(not_taken) => Ok(not_taken),
+            None => match self.stocktaker_apart(settings, member) {
+                Some(stocktaker) => stocktaker.take().await,
+                None => Ok(inventory::not_configured(member, now)),
+            },
         }
     }
 

@@ -29,7 +29,7 @@ use super::plan::later;
 use super::reception::{Received, Reception};
 use super::tree::{Fetching, Tree};
 use crate::activity::{ActivityError, Operation};
-use crate::content::{ContentType, Tier};
+use crate::content::{ContentBlob, ContentType, Tier};
 use crate::event;
 use crate::report::{NotificationFate, Trouble};
 use crate::retry::{Stage, jittered};
@@ -142,6 +142,37 @@ fn panics(entry: &QueueEntry) -> Option<String> {
 fn malformed(entry: &QueueEntry) -> String {
     let last = entry.last_error.as_deref().unwrap_or("the body is not a JSON array of records");
     format!("{last}, {} times", entry.malformed.saturating_add(1))
+}
+
+/// Fetches again what is stored, out of turn, and compares: another body is stored as a further revision, and then what this
+/// answers is new. It waits at the tenant's gate and for a slot as any retrieval does, and leaves the queue alone.
+pub(super) async fn compare(tree: &Arc<Tree>, blob: &ContentBlob) -> Result<Stored, Trouble> {
+    let entry = QueueEntry {
+        blob: blob.clone(),
+        tier: Tier::Sweep,
+        queued_at: tree.time.now(),
+        attempts: 0,
+        panics: 0,
+        malformed: 0,
+        not_before: None,
+        last_error: None,
+        again: true,
+    };
+    let stored = loop {
+        match fetch(tree, &entry, tree.fetching()).await {
+            Ok((Received::Records(stored) | Received::Bytes(stored, _), _)) => break stored,
+            Err(Problem::Failure(Failure::Held)) => tree.gate.open().await,
+            Err(Problem::Failure(failure)) => return Err(failure.trouble()),
+            Err(Problem::Malformed(error)) => return Err(Trouble::passing("malformed_body", error)),
+        }
+    };
+    if stored.new {
+        tree.report.grown(blob.content_type, &stored);
+        if stored.foreign > 0 {
+            tell_foreign(tree, &stored);
+        }
+    }
+    Ok(stored)
 }
 
 /// Answers what the body was stored as, and whether the blob was so young that it may be a part.

@@ -28,6 +28,7 @@ mod blobs;
 mod collecting;
 mod failing;
 mod following;
+mod inventory;
 mod keeping;
 mod young;
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::failure::Failure;
+use super::gaps::Interruptions;
 use super::gate::Gate;
 use super::hook::Shown;
 use super::limit::{Limit, Sent};
@@ -84,6 +85,8 @@ pub(super) struct Tree {
     /// For what a new token did not bring the missing role.
     roleless: Mutex<BTreeSet<Option<ContentType>>>,
     marks: Mutex<BTreeMap<ContentType, Watermark>>,
+    /// When nobody listed, and why.
+    pub(super) interruptions: Interruptions,
     /// Dead letters may be on record.
     letters: AtomicBool,
     /// What single blobs have been answered.
@@ -144,6 +147,7 @@ impl Tree {
             throttled: Mutex::new(Backoff::new(Stage::List)),
             marks: Mutex::default(),
             shown: Mutex::default(),
+            interruptions: Interruptions::default(),
             roleless: Mutex::default(),
             letters: AtomicBool::new(false),
             strikes: Mutex::default(),
@@ -164,6 +168,7 @@ impl Tree {
     /// Reads what outlived the last process or the last run of the tree. Answers how long the tenant is paused yet.
     pub(super) async fn restore(&self) -> Result<Option<Duration>, StoreError> {
         *lock(&self.marks) = self.store.watermarks(self.tenant).await?;
+        self.interruptions.restore(self).await?;
         let letters = self.store.dead_letters(self.tenant).await?;
         self.report.dead_letters(letters);
         self.letters.store(letters > 0, Ordering::Relaxed);
@@ -178,6 +183,11 @@ impl Tree {
             }
         }
         Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
+    }
+
+    /// Whether the tenant was known before its tasks were started with these settings.
+    pub(super) const fn is_mended(&self) -> bool {
+        self.mended
     }
 
     /// How often the subscriptions are looked at while nothing seems wrong with them. No sweep is oftener than that, save on
@@ -438,6 +448,7 @@ impl Tree {
     }
 
     pub(super) fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
+        self.interruptions.troubled(stage, content_type, trouble);
         self.report.troubled(stage, content_type, trouble);
     }
 

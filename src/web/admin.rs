@@ -12,6 +12,7 @@
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
 //! | `/v1/tenants…` | who is collected, and changes of that, see [`tenants`](super::tenants) |
 //! | `/v1/tenants/{id}/health/…` | what is fetched of Microsoft Graph by hand, see [`graph`](super::graph) |
+//! | `POST /v1/tenants/{id}/inventory` | what Microsoft holds of a tenant is compared with what is stored, see [`inventory`](super::inventory) |
 //! | `/v1/tenants/{id}/subscriptions…`, `…/notifications` | what is asked of Microsoft by hand, see [`subscriptions`](super::subscriptions) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory

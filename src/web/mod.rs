@@ -9,6 +9,7 @@ pub mod framed;
 pub mod graph;
 mod health;
 mod listener;
+pub mod inventory;
 pub mod invites;
 pub mod metrics;
 pub mod operator;

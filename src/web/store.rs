@@ -2,9 +2,10 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/store/verify` | [`Verification`](crate::store::Verification), when everything has been read |
+//! | `GET /v1/store/verify?query=…` | [`Verification`](crate::store::Verification) of the query's tenants or all, when everything has been read |
 //! | `GET /v1/store/stats` | [`Stats`](crate::store::Stats), when every partition has been opened |
 //! | `GET /v1/store/ledger?query=…` | a [`LedgerLine`](crate::store::LedgerLine) for each hour in which anything of what the [`Query`] asks for was available |
+//! | `GET /v1/store/gaps?query=…` | a [`GapLine`](crate::store::GapLine) for each span that was not listed when it should have been |
 //! | `GET /v1/store/purges` | a [`Purge`](crate::store::Purge) for each that was ever asked for, the oldest first |
 //! | `POST /v1/store/backup` | what is stored now, as a [stream](crate::store::backup::frame) of what the caller does not have |
 //!
@@ -31,7 +32,15 @@ pub struct BackupRequest {
     pub have: Have,
 }
 
-/// Which hours are asked for.
+/// Whom a verification is about.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// A [`Query`] as JSON, of which the tenants count; none: all.
+    #[serde(default)]
+    pub query: Option<String>,
+}
+
+/// Which hours, or gaps, are asked for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LedgerRequest {
     /// A [`Query`] as JSON.
@@ -50,13 +59,18 @@ pub(super) fn routes(store: Store, stop: CancellationToken) -> Router {
         .route("/v1/store/verify", get(verify))
         .route("/v1/store/stats", get(stats))
         .route("/v1/store/ledger", get(ledger))
+        .route("/v1/store/gaps", get(gaps))
         .route("/v1/store/purges", get(purges))
         .route("/v1/store/backup", post(backup))
         .with_state(Service { store, stop })
 }
 
-async fn verify(State(service): State<Service>) -> Response {
-    answer(&service, |store, stop| store.verify_while(|| !stop.is_cancelled())).await
+async fn verify(State(service): State<Service>, Asked(request): Asked<VerifyRequest>) -> Response {
+    let query = match request.query.as_deref().map(serde_json::from_str::<Query>).transpose() {
+        Ok(query) => query.unwrap_or_default(),
+        Err(error) => return unreadable(&error),
+    };
+    answer(&service, move |store, stop| store.verify_while(&query.tenants, || !stop.is_cancelled())).await
 }
 
 async fn stats(State(service): State<Service>) -> Response {
@@ -77,6 +91,20 @@ async fn ledger(State(service): State<Service>, Asked(request): Asked<LedgerRequ
     tokio::select! {
         ledger = service.store.ledger(query) => match ledger {
             Ok(ledger) => Json(ledger).into_response(),
+            Err(error) => refused(&error),
+        },
+        () = service.stop.cancelled() => refused(&StoreError::Closed),
+    }
+}
+
+async fn gaps(State(service): State<Service>, Asked(request): Asked<LedgerRequest>) -> Response {
+    let query = match serde_json::from_str::<Query>(&request.query) {
+        Ok(query) => query,
+        Err(error) => return unreadable(&error),
+    };
+    tokio::select! {
+        gaps = service.store.gaps(query, true) => match gaps {
+            Ok(gaps) => Json(gaps).into_response(),
             Err(error) => refused(&error),
         },
         () = service.stop.cancelled() => refused(&StoreError::Closed),

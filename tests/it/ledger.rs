@@ -1,6 +1,7 @@
 //! `tenantry ledger`: the hours of what was available, as the cloud itself counts them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -89,4 +90,70 @@ async fn what_waits_and_what_was_lost_stands_in_its_hour() {
     assert_eq!((sum(&lines, "lost"), sum(&lines, "waiting"), sum(&lines, "stored")), (1, 0, 9), "{lines:#?}");
     ends(&world.tenantry(&["ledger"]), 2, "✗");
     assert!(daemon.stop().await.success());
+}
+
+/// The gaps among the lines.
+fn gaps(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter(|line| line["gap"].is_object()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interruptions_stand_there_with_their_cause_and_what_filled_them() {
+    let world = World::new(Scenario::new(503).tenant(tenant(1, 0, 1.0)), "");
+    let control = world.cloud.control();
+    let some = |count, minutes| {
+        let ago = Duration::from_mins(minutes);
+        control.add_blobs(BlobSpec::new(tenant_id(1), ContentType::Exchange).count(count).created_ago(ago));
+    };
+    let behind = |hours: i64| control.set_clock_offset_ms(-hours * 3_600_000);
+    behind(6);
+    let mut daemon = world.run();
+    let listed = |status: &Value| {
+        let types = status["tenants"][0]["content"].as_object().unwrap();
+        types.len() == 4 && types.values().all(|content| content["last_listed"].is_string())
+    };
+    daemon.wait("all is listed", listed).await;
+    some(2, 1);
+    daemon.wait_collected(&world).await;
+    assert_eq!(gaps(&ledger(&world, 0, &[])).len(), 0);
+    assert!(daemon.stop().await.success());
+
+    // By this host's clock, nobody has listed for six hours.
+    let lines = ledger(&world, 0, &[]);
+    let going_on = gaps(&lines);
+    assert_eq!(going_on.len(), 4, "{lines:#?}");
+    for line in going_on {
+        let gap = &line["gap"];
+        assert_eq!((&gap["why"], &gap["goes_on"]), (&Value::from("not_running"), &Value::from(true)), "{line:#}");
+    }
+    ends(&world.tenantry(&["ledger"]), 0, "to now (6h 0m): the daemon does not run; goes on");
+
+    // Three hours later somebody does, and finds what became available meanwhile.
+    behind(3);
+    some(3, 90);
+    let mut daemon = world.run();
+    let filled = |why: &str| {
+        let lines = ledger(&world, 0, &[]);
+        let fits = |line: &&&Value| line["gap"]["why"] == why && line["gap"]["filled"]["by"] == "Poll";
+        gaps(&lines).iter().filter(fits).count()
+    };
+    daemon.wait("the gaps are filled", |_| filled("not_running") == 4).await;
+    ends(&world.tenantry(&["ledger"]), 0, "the daemon did not run; filled ");
+    // Not of today: midnight may have come.
+    let stored =
+        || told(&ledger(&world, 0, &[]).into_iter().filter(|line| line["hour"].is_string()).collect::<Vec<_>>());
+    daemon.wait("all is stored", |_| stored().values().map(|(blobs, _)| blobs).sum::<u64>() == 5).await;
+
+    // What ails it when it ends is what kept it from listing, as far as anybody knows.
+    let refused = Effect::Af { code: "AF20010".to_owned(), status: 400, message: None };
+    control.add_fault(Fault::new(refused).on([Endpoint::List, Endpoint::Subscriptions]));
+    daemon.wait("it is in trouble", |status| status["tenants"][0]["trouble"].is_object()).await;
+    assert!(daemon.stop().await.success());
+    behind(0);
+    control.clear_faults();
+    let mut daemon = world.run();
+    daemon.wait("these gaps are filled too", |_| filled("trouble") == 4).await;
+    assert_eq!(gaps(&ledger(&world, 0, &[])).len(), 8, "and nothing else is noted");
+    assert!(daemon.stop().await.success());
+    assert_eq!(gaps(&ledger(&world, 0, &[])).len(), 8);
 }

@@ -58,6 +58,7 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/store/verify",
         "/v1/store/stats",
         "/v1/store/ledger",
+        "/v1/store/gaps",
         "/v1/store/purges",
         "/v1/store/backup",
         "/v1/tenants",
@@ -77,6 +78,7 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/tenants/{id}/subscriptions/{type}/start",
         "/v1/tenants/{id}/subscriptions/{type}/stop",
         "/v1/tenants/{id}/notifications",
+        "/v1/tenants/{id}/inventory",
         "/v1/invites",
         "/v1/invites/{id}",
     ];
@@ -191,6 +193,7 @@ async fn whom_the_listener_refuses_is_described() {
         client.get(format!("{one}/health/messages/MC1/attachments")),
         client.post(format!("{one}/subscriptions/DLP.All/start")),
         client.post(format!("{one}/subscriptions/DLP.All/stop")),
+        client.post(format!("{one}/inventory")),
         client.get(format!("{one}/notifications?content_type=DLP.All&since=2026-11-26T00:00:00Z")),
     ] {
         assert_eq!(status(request).await, 404);
@@ -262,6 +265,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     // Health and metrics are the listener's.
     let only = &["--exclude-tag", "health", "--exclude-tag", "compatible", "--exclude-path", "/metrics"];
     let said = made_up(tools, url, only).await;
-    assert!(said.contains("Tested: 30"), "{said}");
+    assert!(said.contains("Tested: 32"), "{said}");
     assert!(daemon.stop().await.success());
 }

@@ -12,6 +12,7 @@
 //! | `E` tenant | how the tenant was enrolled by consent or by command |
 //! | `H` tenant | since when an operator holds the tenant |
 //! | `S` tenant language | the names of sensitive information types in a language |
+//! | `G` tenant content-type(1) | spans in which it was not listed when it should have been |
 //! | `I` id(32) | an invite; its id is the SHA-256 of its secret |
 //!
 //! `created` is `contentCreated` in microseconds, big-endian with the sign turned, so that keys are ordered as times
@@ -48,6 +49,8 @@ pub(in crate::store) mod kind {
     pub(in crate::store) const HELD: u8 = b'H';
     /// What sensitive information types are called.
     pub(in crate::store) const TYPES: u8 = b'S';
+    /// Spans that were not listed when they should have been.
+    pub(in crate::store) const GAPS: u8 = b'G';
     /// An invite. Its key names no tenant.
     pub(in crate::store) const INVITE: u8 = b'I';
 }
@@ -64,6 +67,7 @@ pub(in crate::store) const OF_TENANTS: [u8; 10] = [
     kind::ENROLMENT,
     kind::HELD,
     kind::TYPES,
+    kind::GAPS,
 ];
 
 /// Bytes of the kind and the tenant.
@@ -147,8 +151,14 @@ pub(in crate::store) fn watermark(tenant: TenantId, content_type: ContentType) -
     key
 }
 
-/// The content type of a watermark's key.
-pub(in crate::store) fn watermark_type(key: &[u8]) -> Option<ContentType> {
+pub(in crate::store) fn gaps(tenant: TenantId, content_type: ContentType) -> Vec<u8> {
+    let mut key = head(kind::GAPS, tenant);
+    key.push(content_type.code());
+    key
+}
+
+/// The content type of the key of a watermark, or of gaps.
+pub(in crate::store) fn content_type_of(key: &[u8]) -> Option<ContentType> {
     match key.get(HEAD..)? {
         [code] => ContentType::from_code(*code),
         _ => None,
@@ -262,7 +272,7 @@ mod tests {
         }
         for content_type in ContentType::STORED {
             let key = watermark(tenant_id(), content_type);
-            assert_eq!((watermark_type(&key), tenant(&key)), (Some(content_type), Some(tenant_id())));
+            assert_eq!((content_type_of(&key), tenant(&key)), (Some(content_type), Some(tenant_id())));
         }
         let id = InviteId::of(b"secret");
         assert_eq!((invite_id(&invite(&id)), invite_id(b"I")), (Some(id), None));

@@ -98,7 +98,12 @@ impl State {
         self.register(None, keys::invite(&id), None).await
     }
 
-    async fn register(&self, tenant: Option<TenantId>, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), StoreError> {
+    pub(super) async fn register(
+        &self,
+        tenant: Option<TenantId>,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
         if let Some(bytes) = value.as_ref().map(Vec::len).filter(|bytes| *bytes > MAX_REGISTERED) {
             let path = self.shared.database().directory().to_owned();
             return Err(StoreError::TooLarge { path, bytes, most: MAX_REGISTERED });

@@ -139,6 +139,11 @@ impl Loose {
         self.watermarks.get(&tenant).cloned().unwrap_or_default()
     }
 
+    /// Those whose watermarks wait.
+    pub(super) fn listed_tenants(&self) -> impl Iterator<Item = TenantId> {
+        self.watermarks.keys().copied()
+    }
+
     /// Forgets what is a tenant's.
     fn forget(&mut self, tenant: TenantId) {
         self.completed.retain(|(of, _)| *of != tenant);

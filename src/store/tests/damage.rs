@@ -609,7 +609,7 @@ async fn what_is_begun_and_stored_while_it_is_verified_is_no_finding() {
         let store = store.clone();
         move || {
             let begun = std::cell::Cell::new(false);
-            store.verify_while(|| {
+            store.verify_while(&[], || {
                 if !begun.replace(true) {
                     runtime.block_on(async {
                         store_one(&store, "three", NOW, &[3]).await;
