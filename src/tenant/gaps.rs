@@ -84,7 +84,7 @@ impl Interruptions {
     /// Something keeps one content type, or all, from being listed.
     pub(super) fn troubled(&self, stage: Stage, content_type: Option<ContentType>, trouble: &Trouble) {
         match stage {
-            Stage::Retrieve | Stage::Health => {}
+            Stage::Retrieve | Stage::Health | Stage::Names => {}
             Stage::Token | Stage::Subscribe | Stage::List | Stage::Store | Stage::Paused | Stage::Restart => {
                 self.books().troubles.insert(content_type, trouble.cause.clone());
             }

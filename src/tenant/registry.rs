@@ -367,7 +367,7 @@ impl Registry {
 
     /// What takes a tenant's inventory, if it is collected.
     pub(super) fn stocktaker(&self, id: TenantId) -> Option<Stocktaker> {
-        let tree = self.books().tenants.get(&id)?.running().map(|running| Arc::clone(&running.tree))?;
+        let tree = self.books().tenants.get(&id)?.running()?.tree.clone()?;
         Some(Stocktaker { tree, apart: false })
     }
 
@@ -377,7 +377,7 @@ impl Registry {
         let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
         let token = self.token_source(token_request(tenant.id, &order.identity));
         let report = self.shared.report.tenant(tenant.id, &member.name);
-        Some(Stocktaker { tree: self.tree(tenant.id, &order, token, report, false), apart: true })
+        Some(Stocktaker { tree: self.tree(tenant.id, &order, token, report, false)?, apart: true })
     }
 
     /// Takes a tenant's inventory while no daemon runs: by itself, with a token of its own.

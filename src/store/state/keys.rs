@@ -56,7 +56,7 @@ pub(in crate::store) mod kind {
 }
 
 /// What a tenant has under its own id, of every kind. An invite can be its too; that stands in the value.
-pub(in crate::store) const OF_TENANTS: [u8; 10] = [
+pub(in crate::store) const OF_TENANTS: [u8; 11] = [
     kind::QUEUE,
     kind::AGAIN,
     kind::WATERMARK,

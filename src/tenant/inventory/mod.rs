@@ -82,6 +82,9 @@ pub(super) fn not_taken(member: &Member, now: Timestamp) -> Option<Inventory> {
             Some(Inventory::idle(member.id, name, now, "its configuration says that it is not to be collected"))
         }
         (_, true, Some(_)) => Some(Inventory::idle(member.id, name, now, "an operator has paused it")),
+        (None, true, None) if member.content_types.is_empty() => {
+            Some(Inventory::idle(member.id, name, now, "its cloud has no Management Activity API"))
+        }
         (None, true, None) => None,
     }
 }
