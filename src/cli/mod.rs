@@ -7,6 +7,7 @@
 
 pub mod cert;
 pub mod check;
+pub mod collect_once;
 mod count;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -14,6 +15,7 @@ pub mod doctor;
 pub mod exit;
 pub mod export;
 mod expiry;
+mod ground;
 pub mod health;
 mod heartbeat;
 pub mod ledger;
@@ -31,6 +33,7 @@ pub mod run;
 mod selection;
 mod sheet;
 mod socket;
+mod single;
 pub mod status;
 pub mod store;
 pub mod subscription;
@@ -76,6 +79,8 @@ pub struct Cli {
 pub enum Command {
     /// Collect: the daemon, in the foreground, as a service manager runs it
     Run(run::RunArgs),
+    /// Collect all that Microsoft holds, once and without a daemon, and end: for cron, containers and investigations
+    CollectOnce(collect_once::CollectOnceArgs),
     /// Collect from a simulated Microsoft cloud and show what happens; needs no configuration
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -143,6 +148,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
     let done = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(&config, args).await,
+            Command::CollectOnce(args) => collect_once::collect_once(&config, args).await,
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&config, &args),

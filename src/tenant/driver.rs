@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** a panic of a listing or of the driver ends this run of the tree and nothing else.
 
+mod reach;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +106,8 @@ impl Driver {
     fn new(tree: Arc<Tree>) -> Self {
         let now = Instant::now();
         let marks = tree.content_types.iter().map(|content_type| (*content_type, tree.mark(*content_type)));
-        let mut schedule = Schedule::new(tree.tenant, marks, tree.collect, now, tree.time.now());
+        let (assignment, time) = (tree.course.assignment, tree.time.now());
+        let mut schedule = Schedule::new(tree.tenant, marks, tree.collect, assignment, (now, time));
         if tree.has_letters() {
             // What was given up for a setting may be collected with this one.
             tree.content_types.iter().for_each(|content_type| schedule.sweep_soon(*content_type, now));
@@ -144,6 +147,7 @@ impl Driver {
                 self.backlog.begin().await;
             }
             self.tell();
+            self.tell_headway();
             let wake = self.next_wake();
             tree.set_wake(Some(wake));
             tokio::select! {
@@ -345,6 +349,7 @@ impl Driver {
                 if listed.refused > 0 {
                     self.schedule.sweep_soon(content_type, now);
                 }
+                self.tree.course.refused(content_type, listed.refused);
                 self.doubted.remove(&content_type);
                 if listed.new + listed.known > 0 {
                     self.awaited.remove(&content_type);

@@ -14,6 +14,7 @@
 //! - [`schedule`]: when which tier of which content type is due.
 //! - [`limit`]: how many blobs at a time; additive increase, multiplicative decrease.
 //! - `life`: for how long a blob is worth trying.
+//! - [`course`]: whether a run that ends by itself has come to its end.
 //! - `strikes`: what single blobs have been answered.
 //! - [`hook`]: where Microsoft is asked to notify, and what proves that it did.
 //! - `failure`: what can keep the tasks from their work, and what follows from it.
@@ -36,6 +37,7 @@
 //! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
 //! on record; an idle tenant costs a timer and a few short tasks per poll.
 
+pub mod course;
 pub mod plan;
 mod schedule;
 pub mod limit;
@@ -63,6 +65,7 @@ pub mod subscriber;
 pub mod registry;
 pub mod keeper;
 
+pub use self::course::{Assignment, Headway, Verdict};
 pub use self::hook::Hooks;
 pub use self::keeper::Keeper;
 pub use self::patient::{Means, Patient};

@@ -187,6 +187,7 @@ async fn list_window(
                 }
                 Err(failure) => return Err(failure),
             };
+            tree.course.advance();
             dates.add(page.date);
             all.refused += refuse(tree, content_type, tier, page.refused).await?;
             let (aside, blobs): (Vec<_>, Vec<_>) = {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::course::{Assignment, Course, Headway};
 use super::farewell::Farewell;
 use super::gate::Gate;
 use super::health::{self, Station};
@@ -89,6 +90,8 @@ pub struct Registry {
     books: Mutex<Books>,
     /// The tenant whose supervisor ended although nobody stopped it.
     failed: watch::Sender<Option<TenantId>>,
+    /// What the trees are to do.
+    assignment: Assignment,
 }
 
 #[derive(Debug, Default)]
@@ -213,7 +216,15 @@ impl Registry {
             health: Arc::new(Semaphore::new(health::AT_A_TIME)),
             books: Mutex::default(),
             failed: watch::Sender::new(None),
+            assignment: Assignment::Always,
         }
+    }
+
+    /// The same for a run that ends by itself. Nobody hears notifications, so that none are asked for, and webhooks are left
+    /// as they are.
+    #[must_use]
+    pub fn assigned(shared: Shared, assignment: Assignment) -> Self {
+        Self { assignment, ..Self::new(shared) }
     }
 
     /// Makes the trees what `settings` and `roster` say. Returns at once; trees end and start in the background.
@@ -235,7 +246,7 @@ impl Registry {
         }
         books.leaving.retain(|_, running| !running.task.is_finished());
 
-        let goals: Vec<_> = roster.members().map(|member| (member, Goal::of(settings, member))).collect();
+        let goals: Vec<_> = roster.members().map(|member| (member, self.goal(settings, member))).collect();
         let is_same = |id: TenantId, goal: &Goal| books.tenants.get(&id).is_some_and(|entry| entry.is(goal));
         let starts = |(member, goal): &&(&Member, Goal)| matches!(goal, Goal::Collect(_)) && !is_same(member.id, goal);
         let starting = goals.iter().filter(starts).count();
@@ -269,13 +280,13 @@ impl Registry {
                     let token = token.unwrap_or_else(|| self.token_source(request));
                     let tree = self.tree(id, &order, token.clone(), report.clone(), known);
                     let delay = plan::spread(id, None, spread);
-                    let station = order.health.enabled.then(|| {
+                    let station = self.collects_health(&order).then(|| {
                         let request = graph_token_request(id, &order.identity);
                         let token = books.graph_tokens.remove(&id);
                         let token = token.filter(|token| token.follow(&request, &self.shared.apps));
                         let token = token.unwrap_or_else(|| self.token_source(request));
                         books.graph_tokens.insert(id, token.clone());
-                        self.station(id, &order, token, report, tree.stop.clone())
+                        self.station(&tree, &order, token)
                     });
                     let running = self.start(tree, station, last, delay, settings.daemon.drain);
                     Entry::Collecting { order, running, token }
@@ -326,6 +337,15 @@ impl Registry {
             Some(Patient { tenant: *id, name: report.name(), means, unable, report: Some(report) })
         };
         books.tenants.iter().filter_map(patient).collect()
+    }
+
+    /// How far the tenants have come that are collected in a run that ends by itself.
+    #[must_use]
+    pub fn headway(&self) -> BTreeMap<TenantId, Headway> {
+        let of = |tree: &Tree| tree.course.headway(self.shared.store.queue_depth(tree.tenant).entries);
+        let books = self.books();
+        let running = books.tenants.iter().filter_map(|(id, entry)| Some((*id, of(&entry.running()?.tree))));
+        running.collect()
     }
 
     /// A tenant that is collected, for whoever receives its notifications.
@@ -442,6 +462,26 @@ impl Registry {
         stalled * 2 > running.len()
     }
 
+    fn goal(&self, settings: &Settings, member: &Member) -> Goal {
+        match Goal::of(settings, member) {
+            Goal::Collect(order) if self.assignment != Assignment::Always => {
+                Goal::Collect(Box::new(Order { hooks: None, ..*order }))
+            }
+            goal => goal,
+        }
+    }
+
+    /// Who only works off the queue lists nothing, health included.
+    fn collects_health(&self, order: &Order) -> bool {
+        order.health.enabled && self.assignment != Assignment::Queue
+    }
+
+    /// With all that is to be listed.
+    fn course(&self, order: &Order) -> Course {
+        let health = if self.collects_health(order) { &ContentType::HEALTH[..] } else { &[] };
+        Course::new(self.assignment, &order.content_types.iter().chain(health).copied().collect())
+    }
+
     fn token_source(&self, request: TokenRequest) -> TokenSource {
         let Shared { http, clock, time, apps, .. } = &self.shared;
         let time = request.cloud.time(time);
@@ -469,6 +509,7 @@ impl Registry {
             report,
             slots: self.slots.clone(),
             mended,
+            course: Arc::new(self.course(order)),
         })
     }
 
@@ -480,27 +521,21 @@ impl Registry {
         ActivityClient::new(cloud, tenant, order.publisher, self.shared.http.clone(), time, limits)
     }
 
-    fn station(
-        &self,
-        tenant: TenantId,
-        order: &Order,
-        token: TokenSource,
-        report: TenantReport,
-        stop: CancellationToken,
-    ) -> Arc<Station> {
+    fn station(&self, tree: &Tree, order: &Order, token: TokenSource) -> Arc<Station> {
         let Shared { store, time, http, .. } = &self.shared;
         let cloud = &order.identity.cloud;
         let time = cloud.time(time);
         Station::new(health::Parts {
-            tenant,
+            tenant: tree.tenant,
             settings: order.health,
             client: GraphClient::new(Arc::clone(cloud), http.clone(), Arc::clone(&time)),
             token,
             store: store.clone(),
             time,
-            report,
+            report: tree.report.clone(),
             places: Arc::clone(&self.health),
-            stop,
+            stop: tree.stop.clone(),
+            course: Arc::clone(&tree.course),
         })
     }
 

@@ -219,6 +219,12 @@ impl Roster {
         Self { members }
     }
 
+    /// Only these of them.
+    #[must_use]
+    pub fn only(self, ids: &BTreeSet<TenantId>) -> Self {
+        Self { members: self.members.into_iter().filter(|(id, _)| ids.contains(id)).collect() }
+    }
+
     /// All of them, in the order of their ids.
     #[must_use]
     pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {

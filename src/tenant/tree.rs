@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::course::Course;
 use super::failure::Failure;
 use super::gate::Gate;
 use super::limit::{Limit, Sent};
@@ -83,6 +84,8 @@ pub(super) struct Tree {
     strikes: Mutex<Strikes>,
     /// When its driver will look around, whatever happens; `None` while it has none.
     wakes: Mutex<Option<Instant>>,
+    /// What it is to do, and how far it has come.
+    pub(super) course: Arc<Course>,
 }
 
 /// What a tree is made of.
@@ -99,18 +102,20 @@ pub(super) struct Parts {
     pub(super) report: TenantReport,
     pub(super) slots: Slots,
     pub(super) mended: bool,
+    pub(super) course: Arc<Course>,
 }
 
 impl Tree {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, content_types, collect, webhook, client, token, store, time, report, slots, mended } =
-            parts;
+        let Parts { tenant, content_types, collect, webhook, client, token, store, time, .. } = parts;
+        let Parts { report, slots, mended, course, .. } = parts;
         let gate = Gate::default();
         let at_once = gate.clone();
         let client = client.telling(move |wait| at_once.close_for(wait));
         Arc::new(Self {
             limit: Mutex::new(Limit::new(collect.concurrency_per_tenant)),
             waits: Arc::new(Waits::new(tenant, store.clone(), Arc::clone(&time))),
+            course,
             tenant,
             content_types,
             collect,

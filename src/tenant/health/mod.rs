@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub(super) use self::watch::supervise;
+use super::course::Course;
 use super::gate::Gate;
 use super::waits::Waits;
 use crate::clock::ServiceTime;
@@ -55,6 +56,7 @@ pub(super) struct Station {
     report: TenantReport,
     places: Arc<Semaphore>,
     stop: CancellationToken,
+    course: Arc<Course>,
     gate: Gate,
     waits: Waits,
     quota: Mutex<Quota>,
@@ -75,6 +77,8 @@ pub(super) struct Parts {
     pub(super) report: TenantReport,
     pub(super) places: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
+    /// Of the tenant's tree: what is collected beside it is waited for too.
+    pub(super) course: Arc<Course>,
 }
 
 /// Why a list was not listed.
@@ -127,7 +131,7 @@ impl From<IntakeError> for Failure {
 
 impl Station {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, settings, client, token, store, time, report, places, stop } = parts;
+        let Parts { tenant, settings, client, token, store, time, report, places, stop, course } = parts;
         Arc::new(Self {
             waits: Waits::of_health(tenant, store.clone(), Arc::clone(&time)),
             tenant,
@@ -139,6 +143,7 @@ impl Station {
             report,
             places,
             stop,
+            course,
             gate: Gate::default(),
             quota: Mutex::default(),
             throttled: Mutex::new(Backoff::new(Stage::Health)),
@@ -180,6 +185,7 @@ impl Station {
             lock(&self.quota).spend(Instant::now()).map_err(Failure::Held)?;
             let error = match self.unless_stopped(request(token.clone())).await? {
                 Ok(answer) => {
+                    self.course.advance();
                     lock(&self.throttled).succeeded();
                     return Ok(answer);
                 }

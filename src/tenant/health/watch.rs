@@ -12,6 +12,7 @@ use crate::event;
 use crate::graph::List;
 use crate::report::Trouble;
 use crate::retry::{Advice, Backoff, Stage};
+use crate::tenant::course::Reach;
 use crate::tenant::driver::Panicked;
 use crate::tenant::supervisor::restarting;
 
@@ -22,7 +23,28 @@ struct Turn {
     refused: Backoff,
     /// A person must act: or the next token brings the role.
     awaits_token: bool,
+    /// Its last failure stays until a person acts.
+    needs_operator: bool,
+    /// It was listed, and that is all that it was to be.
+    over: bool,
 }
+
+impl Turn {
+    fn reach(&self, now: Instant) -> Reach {
+        if self.over {
+            Reach::Had
+        } else if self.needs_operator {
+            Reach::Refused
+        } else if self.due > now {
+            Reach::Again(self.due, self.failing.attempts())
+        } else {
+            Reach::UnderWay
+        }
+    }
+}
+
+/// How long nothing is due where all is over.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// Collects a tenant's health until it is stopped, and starts again after a panic.
 pub(in crate::tenant) async fn supervise(station: Arc<Station>, delay: Duration) {
@@ -61,19 +83,22 @@ async fn take_turns(station: &Station) {
     let mut tokens = station.token.changes();
     let new = |list| {
         let (failing, refused) = (Backoff::new(Stage::Health), Backoff::new(Stage::Paused));
-        (list, Turn { due: Instant::now(), failing, refused, awaits_token: false })
+        let due = Instant::now();
+        (list, Turn { due, failing, refused, awaits_token: false, needs_operator: false, over: false })
     };
     let mut turns: BTreeMap<_, _> = List::ALL.into_iter().map(new).collect();
     loop {
         for (list, turn) in &mut turns {
-            if turn.due <= Instant::now() {
+            if !turn.over && turn.due <= Instant::now() {
                 take(station, *list, turn).await;
             }
+            station.course.tell_list(list.content_type(), turn.reach(Instant::now()));
         }
         // The token that was got to list with is none that brings another role.
         tokens.mark_unchanged();
         station.waits.forget_over().await;
-        let next = turns.values().map(|turn| turn.due).min().unwrap_or_else(Instant::now);
+        let next = turns.values().filter(|turn| !turn.over).map(|turn| turn.due).min();
+        let next = next.unwrap_or_else(|| Instant::now() + NEVER);
         tokio::select! {
             () = sleep_until(next) => {}
             changed = tokens.changed() => {
@@ -95,9 +120,11 @@ async fn take(station: &Station, list: List, turn: &mut Turn) {
     };
     let now = Instant::now();
     turn.awaits_token = false;
+    turn.needs_operator = false;
     let failure = match collected {
         Ok(()) => {
             turn.due = now + station.poll();
+            turn.over = station.course.ends();
             turn.failing.succeeded();
             turn.refused.succeeded();
             station.report.works(Stage::Health, None);
@@ -109,6 +136,7 @@ async fn take(station: &Station, list: List, turn: &mut Turn) {
     debug!(tenant = %station.tenant, %list, error = %failure, "not listed");
     if let Some(trouble) = failure.trouble() {
         station.report.troubled(Stage::Health, of, &trouble);
+        turn.needs_operator = trouble.needs_operator;
     }
     turn.due = match failure {
         // Whoever stops it ends this at the next await.
