@@ -5,6 +5,7 @@
 //! What it returns as an error is printed once, here, on standard error, with all its causes; standard output
 //! carries results only, and [`out`] is the only way to it.
 
+pub mod backfill;
 pub mod cert;
 pub mod check;
 pub mod collect_once;
@@ -15,6 +16,7 @@ pub mod doctor;
 pub mod exit;
 pub mod export;
 mod expiry;
+pub mod fetch;
 mod ground;
 pub mod health;
 mod heartbeat;
@@ -81,6 +83,10 @@ pub enum Command {
     Run(run::RunArgs),
     /// Collect all that Microsoft holds, once and without a daemon, and end: for cron, containers and investigations
     CollectOnce(collect_once::CollectOnceArgs),
+    /// List a span of a tenant again, and retrieve what is not stored yet
+    Backfill(backfill::BackfillArgs),
+    /// Fetch one content blob by its address, as Microsoft hands it out, and compare it with what is stored
+    Fetch(fetch::FetchArgs),
     /// Collect from a simulated Microsoft cloud and show what happens; needs no configuration
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -148,6 +154,8 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
     let done = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(&config, args).await,
+            Command::Backfill(args) => backfill::backfill(&config, args).await,
+            Command::Fetch(args) => fetch::fetch(&config, args).await,
             Command::CollectOnce(args) => collect_once::collect_once(&config, args).await,
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::demo(args).await,

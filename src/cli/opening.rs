@@ -121,7 +121,11 @@ pub(super) async fn to_collect(
     }
     let path = store.path.clone();
     let options = options(store, path.clone(), COMMAND_WAITS, purpose);
-    Ok(Reading { path, store: blocking(move || Store::open_in_turn(&options, time)).await?, _owner: AsOwner::nobody_else() })
+    Ok(Reading {
+        path,
+        store: blocking(move || Store::open_in_turn(&options, time)).await?,
+        _owner: AsOwner::nobody_else(),
+    })
 }
 
 fn own_time() -> Arc<ServiceTime> {

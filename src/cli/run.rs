@@ -39,6 +39,7 @@ use crate::web::public::PublicListener;
 use crate::web::reload::{Order, ReloadRequest, Reloaded};
 use crate::web::subscriptions;
 use crate::web::tenants;
+use crate::web::{backfill, content};
 use crate::webhook::Receiver;
 
 /// How often the sentence that systemd shows is brought up to date.
@@ -179,7 +180,8 @@ impl Daemon {
         operator.open(admin.service(), public.shown());
         let commands = tenants::routes(keeper.clone(), Arc::clone(&report), store.clone());
         let surgery = Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry));
-        let commands = commands.merge(subscriptions::routes(keeper.clone()));
+        let commands = commands.merge(subscriptions::routes(keeper.clone())).merge(backfill::routes(keeper.clone()));
+        let commands = commands.merge(content::routes(keeper.clone()));
         let commands = commands.merge(invites::routes(Arc::clone(&desk))).merge(surgery.routes(stop_admin.clone()));
         let admin = tokio::spawn(admin.serve(commands));
         let tenants = keeper.roster().members().len();

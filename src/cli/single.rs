@@ -24,6 +24,7 @@ use crate::event;
 use crate::lifecycle::{Lifecycle, Request};
 use crate::logging;
 use crate::report::StatusSnapshot;
+use crate::store::Store;
 use crate::tenant::{Assignment, Headway, Registry, Roster, Shared, Verdict};
 use crate::upkeep;
 
@@ -151,19 +152,19 @@ impl Single {
                         break Ending::GaveWay;
                     }
                 }
-                () = stop(&mut self.lifecycle) => break Ending::Stopped,
-                failure = self.shared.store.failed() => {
-                    error!(message_id = event::FAILED, error = &failure as &dyn std::error::Error, "the store has failed");
-                    break Ending::Failed(Exit::TryAgain);
-                }
-                tenant = self.registry.failed() => {
-                    error!(message_id = event::FAILED, %tenant, "the supervisor of a tenant has ended unexpectedly");
-                    break Ending::Failed(Exit::Failed);
-                }
+                ending = ended(&mut self.lifecycle, &self.shared.store, &self.registry) => break ending,
                 () = &mut upkeep => unreachable!("looking after the disk has no end"),
             }
         };
         (ending, self.look(patience))
+    }
+
+    /// Does some work, unless something ends the run before that is done.
+    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Ending> {
+        tokio::select! {
+            done = work => Ok(done),
+            ending = ended(&mut self.lifecycle, &self.shared.store, &self.registry) => Err(ending),
+        }
     }
 
     /// How far the tenants are.
@@ -222,6 +223,21 @@ fn chosen(roster: Roster, named: &[String]) -> anyhow::Result<Roster> {
     Ok(roster.only(&ids))
 }
 
+/// Resolves when somebody stops it, or when a part that is everybody's has failed.
+async fn ended(lifecycle: &mut Lifecycle, store: &Store, registry: &Registry) -> Ending {
+    tokio::select! {
+        () = stop(lifecycle) => Ending::Stopped,
+        failure = store.failed() => {
+            error!(message_id = event::FAILED, error = &failure as &dyn std::error::Error, "the store has failed");
+            Ending::Failed(Exit::TryAgain)
+        }
+        tenant = registry.failed() => {
+            error!(message_id = event::FAILED, %tenant, "the supervisor of a tenant has ended unexpectedly");
+            Ending::Failed(Exit::Failed)
+        }
+    }
+}
+
 /// Resolves when somebody stops it.
 async fn stop(lifecycle: &mut Lifecycle) {
     while lifecycle.next().await == Request::Reload {}
@@ -236,7 +252,9 @@ impl Ending {
     pub(super) fn told(self) -> Option<&'static str> {
         match self {
             Self::Over => None,
-            Self::Stopped => Some("stopped before all was collected; nothing is lost, and the next run goes on from here"),
+            Self::Stopped => {
+                Some("stopped before all was collected; nothing is lost, and the next run goes on from here")
+            }
             Self::GaveWay => Some(GIVEN_WAY),
             Self::Failed(_) => Some("ended because of the error above; nothing that was acknowledged is lost"),
         }

@@ -164,11 +164,29 @@ impl RunningDaemon {
             Some(body) => request.json(body),
             None => request,
         };
-        let answer = ask(&self.socket, CHANGE, request).await?;
+        let answer = self.in_own_words(&what, ask(&self.socket, CHANGE, request).await?).await?;
+        json(&self.socket, &what, answer).await
+    }
+
+    /// Asks for something of a tenant that comes as a stream.
+    pub(super) async fn of_tenant(
+        &self,
+        tenant: TenantId,
+        what: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<reqwest::Response> {
+        let what = format!("tenants/{tenant}/{what}");
+        let request = self.client.post(address(&what)).json(body);
+        let answer = self.in_own_words(&what, ask(&self.socket, CHANGE, request).await?).await?;
+        understood(&what, answer).await
+    }
+
+    /// An answer about tenants, or the daemon's own words of why there is none.
+    async fn in_own_words(&self, what: &str, answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
         let exit = match answer.status() {
             StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
             StatusCode::CONFLICT | StatusCode::FAILED_DEPENDENCY => Exit::Failed,
-            _ => return json(&self.socket, &what, answer).await,
+            _ => return Ok(answer),
         };
         let text = answer.text().await.map_err(|error| broke_off(&error))?;
         if text.is_empty() {

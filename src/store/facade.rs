@@ -243,6 +243,13 @@ impl Store {
         Ok(stored.first().copied().unwrap_or(false))
     }
 
+    /// The header of what is stored under a content id in the partitions of the last nine days, of the newest revision.
+    pub async fn find_blob(&self, tenant: TenantId, content_id: &ContentId) -> Result<Option<BlobHeader>, StoreError> {
+        let content_id = content_id.clone();
+        let find = move |holdings: &Holdings| holdings.find_content(&holdings.recent(), tenant, &content_id);
+        self.read_holdings(find).await
+    }
+
     /// Whether each of these content ids is stored: of those that may have been stored more than a week ago (`true`) in any
     /// partition, of the others in one of the last nine days.
     pub async fn are_kept(

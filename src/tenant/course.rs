@@ -28,8 +28,10 @@ pub enum Assignment {
     Always,
     /// Lists all that the service holds, once, and retrieves it.
     Once,
-    /// Retrieves what is queued, and lists nothing by itself.
+    /// Looks after the subscriptions and retrieves what is queued; lists nothing by itself.
     Queue,
+    /// Asks for nothing by itself: its token and its gate are there for whoever asks for something.
+    Nothing,
 }
 
 impl Assignment {
@@ -38,7 +40,7 @@ impl Assignment {
         match self {
             Self::Always => true,
             Self::Once => matches!(tier, Tier::Poll | Tier::Sweep),
-            Self::Queue => false,
+            Self::Queue | Self::Nothing => false,
         }
     }
 }
@@ -144,6 +146,11 @@ impl Course {
     /// Whether somebody waits for its end.
     pub(super) fn ends(&self) -> bool {
         self.assignment != Assignment::Always
+    }
+
+    /// Whether the tree asks for nothing by itself.
+    pub(super) fn is_idle(&self) -> bool {
+        self.assignment == Assignment::Nothing
     }
 
     /// Something was achieved.

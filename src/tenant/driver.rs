@@ -94,7 +94,8 @@ pub(super) async fn drive(tree: Arc<Tree>) -> Result<(), Panicked> {
     };
     tree.works(Stage::Store, None);
     let mut driver = Driver::new(Arc::clone(&tree));
-    if let Some(wait) = paused {
+    // Who starts a run that ends wants it to be looked at now.
+    if let Some(wait) = paused.filter(|_| !tree.course.ends()) {
         driver.pause_again(wait);
     }
     let ended = driver.run().await;
@@ -117,7 +118,7 @@ impl Driver {
             chores: JoinSet::new(),
             backlog: Backlog::new(Arc::clone(&tree)),
             tokenless_until: None,
-            check_due: Some(now),
+            check_due: (!tree.course.is_idle()).then_some(now),
             // Looking costs nothing; starting has its own cool-down.
             check_pace: Backoff::new(Stage::List),
             doubted: BTreeSet::new(),
@@ -136,14 +137,14 @@ impl Driver {
         let tree = Arc::clone(&self.tree);
         let mut tokens = tree.token.changes();
         let mut token_waits = tree.token.waits();
-        self.chores.spawn({
+        if !tree.course.is_idle() {
             let tree = Arc::clone(&tree);
-            async move { tree.token.renew().await }
-        });
+            self.chores.spawn(async move { tree.token.renew().await });
+        }
         loop {
             tree.waits.forget_over().await;
             self.begin_chores();
-            if !self.is_held(Instant::now()) {
+            if !tree.course.is_idle() && !self.is_held(Instant::now()) {
                 self.backlog.begin().await;
             }
             self.tell();
@@ -323,6 +324,8 @@ impl Driver {
     /// Entra has asked for a wait.
     async fn remember_token_wait(&self, until: Option<Instant>) {
         let waits = &self.tree.waits;
+        // Who runs this once more wants to know whether what was wrong still is.
+        let until = until.map(|until| if self.tree.course.ends() { self.tree.token.earliest() } else { until });
         let remembered = match until {
             Some(until) => waits.remember(WaitKey::Token, until.saturating_duration_since(Instant::now())).await,
             None => waits.forget(WaitKey::Token).await,
@@ -432,7 +435,8 @@ impl Driver {
         if let Some(until) = held {
             return telling.map_or(until, |telling| telling.min(until));
         }
-        let wakes = [self.check_due, self.schedule.next_due(), self.backlog.next_wake(), telling];
+        let queued = if self.tree.course.is_idle() { None } else { self.backlog.next_wake() };
+        let wakes = [self.check_due, self.schedule.next_due(), queued, telling];
         wakes.into_iter().flatten().min().unwrap_or(now + LOOK_EVERY)
     }
 

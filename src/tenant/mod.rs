@@ -30,7 +30,9 @@
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
 //! retrievals), `driver`, `supervisor`, [`registry`]; above them [`keeper`], which alone changes who is collected, and
-//! `farewell`, which stops the subscriptions of who is no longer, and [`errand`], which an operator sends to the service. A [`patient`] is what of all this is shown to a doctor,
+//! `farewell`, which stops the subscriptions of who is no longer, and [`errand`], which an operator sends to the service, and
+//! [`backfill`], which lists a span again for one, and [`content`], which
+//! fetches a blob by its address. A [`patient`] is what of all this is shown to a doctor,
 //! a [`subscriber`] what is shown to whoever receives notifications.
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
@@ -60,6 +62,8 @@ mod health;
 pub mod roster;
 pub mod farewell;
 pub mod errand;
+pub mod backfill;
+pub mod content;
 pub mod patient;
 pub mod subscriber;
 pub mod registry;

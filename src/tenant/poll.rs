@@ -162,7 +162,7 @@ fn move_mark(tree: &Tree, content_type: ContentType, window: Window, date: Optio
 
 /// Lists one window to its last page. Answers which one that was: if the service does not accept it, it is cut to what
 /// the service lists by the time that its refusal told.
-async fn list_window(
+pub(super) async fn list_window(
     tree: &Tree,
     content_type: ContentType,
     tier: Tier,

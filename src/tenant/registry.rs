@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::backfill::Backfill;
+use super::content::Investigator;
 use super::course::{Assignment, Course, Headway};
 use super::farewell::Farewell;
 use super::gate::Gate;
@@ -359,6 +361,22 @@ impl Registry {
         }
     }
 
+    /// A tenant that is collected, for whoever wants a span of it to be listed again.
+    #[must_use]
+    pub fn backfill(&self, id: TenantId) -> Option<Backfill> {
+        let books = self.books();
+        let tree = &books.tenants.get(&id)?.running()?.tree;
+        Some(Backfill { tree: Arc::clone(tree) })
+    }
+
+    /// A tenant that is collected, for whoever wants a blob of it to be fetched.
+    #[must_use]
+    pub fn investigator(&self, id: TenantId) -> Option<Investigator> {
+        let books = self.books();
+        let tree = &books.tenants.get(&id)?.running()?.tree;
+        Some(Investigator { tree: Arc::clone(tree) })
+    }
+
     /// Lets the apps that are refused be asked about again, each by one tenant.
     pub fn look_again(&self) {
         self.shared.apps.look_again();
@@ -471,9 +489,9 @@ impl Registry {
         }
     }
 
-    /// Who only works off the queue lists nothing, health included.
+    /// Who lists nothing does not list health either.
     fn collects_health(&self, order: &Order) -> bool {
-        order.health.enabled && self.assignment != Assignment::Queue
+        order.health.enabled && matches!(self.assignment, Assignment::Always | Assignment::Once)
     }
 
     /// With all that is to be listed.

@@ -126,7 +126,7 @@ impl Schedule {
             let lane = |tier, due| Lane { over: !assignment.lists(tier), ..Lane::new(tier, due) };
             let sweep = match assignment {
                 Assignment::Always => first(mark.sweep_at, collect.sweep_interval),
-                Assignment::Once | Assignment::Queue => now,
+                Assignment::Once | Assignment::Queue | Assignment::Nothing => now,
             };
             Feed {
                 content_type,

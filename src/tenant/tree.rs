@@ -161,6 +161,12 @@ impl Tree {
         let letters = self.store.dead_letters(self.tenant).await?;
         self.report.dead_letters(letters);
         self.letters.store(letters > 0, Ordering::Relaxed);
+        let waits = self.restore_waits().await?;
+        Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
+    }
+
+    /// Heeds the waits that outlived the last process. Answers how long each lasts yet.
+    pub(super) async fn restore_waits(&self) -> Result<BTreeMap<WaitKey, Duration>, StoreError> {
         let waits = self.waits.restore().await?;
         for (key, left) in &waits {
             match key {
@@ -171,7 +177,7 @@ impl Tree {
                 WaitKey::SubscriptionStart(_) | WaitKey::Paused | WaitKey::Health => {}
             }
         }
-        Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
+        Ok(waits)
     }
 
     /// How often the subscriptions are looked at while nothing seems wrong with them. No sweep is oftener than that, save on

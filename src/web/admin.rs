@@ -11,6 +11,8 @@
 //! | `GET /v1/tail?…`, `POST /v1/tail` | records as NDJSON as they are stored, until the caller hangs up |
 //! | `/v1/store/…` | the store itself, see [`store`](super::store) |
 //! | `/v1/tenants…` | who is collected, and changes of that, see [`tenants`](super::tenants) |
+//! | `POST /v1/tenants/{id}/backfill` | a span is listed again, see [`backfill`](super::backfill) |
+//! | `POST /v1/tenants/{id}/content` | a blob by its address, see [`content`](super::content) |
 //! | `/v1/tenants/{id}/subscriptions…`, `…/notifications` | what is asked of Microsoft by hand, see [`subscriptions`](super::subscriptions) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory

@@ -62,6 +62,8 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/store/backup",
         "/v1/tenants",
         "/v1/tenants/{id}",
+        "/v1/tenants/{id}/backfill",
+        "/v1/tenants/{id}/content",
         "/v1/tenants/{id}/health",
         "/v1/tenants/{id}/pause",
         "/v1/tenants/{id}/resume",
@@ -175,7 +177,9 @@ async fn whom_the_listener_refuses_is_described() {
         client.delete(&one),
         client.post(format!("{one}/pause")),
         client.post(format!("{one}/resume")),
+        client.post(format!("{one}/content")).json(&json!({"content_uri": "https://manage.office.com/"})),
         client.get(format!("{one}/subscriptions")),
+        client.post(format!("{one}/backfill")).json(&json!({"since": "2026-11-26T00:00:00Z"})),
         client.post(format!("{one}/subscriptions/DLP.All/start")),
         client.post(format!("{one}/subscriptions/DLP.All/stop")),
         client.get(format!("{one}/notifications?content_type=DLP.All&since=2026-11-26T00:00:00Z")),
@@ -248,6 +252,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     let url = forwarded(world.store().join("admin.sock")).await;
     // Health and metrics are the listener's.
     let said = made_up(tools, url, &["--exclude-tag", "health", "--exclude-path", "/metrics"]).await;
-    assert!(said.contains("Tested: 26"), "{said}");
+    assert!(said.contains("Tested: 28"), "{said}");
     assert!(daemon.stop().await.success());
 }

@@ -56,8 +56,7 @@ impl Display {
     /// Shows how far it is.
     pub(super) fn show(&mut self, look: &Look) {
         let tenants = look.status.tenants.iter();
-        let collected: Vec<_> =
-            tenants.filter_map(|status| Some((status, look.tenants.get(&status.id)?))).collect();
+        let collected: Vec<_> = tenants.filter_map(|status| Some((status, look.tenants.get(&status.id)?))).collect();
         match self {
             Self::Drawn { all, bars } => {
                 if collected.len() > LINES {
@@ -67,7 +66,11 @@ impl Display {
                 for (status, (headway, verdict)) in collected {
                     let bar = bar(all, bars, Some(status.id));
                     let message = format!("{}: {}", plain(&status.name), sentence(status, headway, *verdict));
-                    if *verdict == Verdict::Working { bar.set_message(message) } else { bar.abandon_with_message(message) }
+                    if *verdict == Verdict::Working {
+                        bar.set_message(message)
+                    } else {
+                        bar.abandon_with_message(message)
+                    }
                 }
             }
             Self::Logged { told, over } => {

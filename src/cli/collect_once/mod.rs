@@ -63,13 +63,15 @@ pub(super) fn patience(text: &str) -> Result<Duration, String> {
 /// Collects, and says what came of it.
 pub async fn collect_once(config: &Path, args: CollectOnceArgs) -> anyhow::Result<Exit> {
     let place = Place::of(config, SocketArgs { socket: None })?;
-    without_a_daemon(&place, "`tenantry status` shows how far it is, and `tenantry backfill` lets it list again").await?;
+    without_a_daemon(&place, "`tenantry status` shows how far it is, and `tenantry backfill` lets it list again")
+        .await?;
     let began = SystemClock.now();
     let mut display = Display::new();
     let mut single = Single::start(config, PURPOSE, Assignment::Once, &args.tenant, display.log()).await?;
     if single.roster.members().len() == 0 {
         single.end(Ending::Over).await?;
-        let message = "there are no tenants: name one in a file as `[[tenants]]` with an `id`, or run `tenantry tenant add`";
+        let message =
+            "there are no tenants: name one in a file as `[[tenants]]` with an `id`, or run `tenantry tenant add`";
         return Err(Ended { exit: Exit::Config, message: message.to_owned() }.into());
     }
     let (ending, look) = single.wait(args.patience, |look| display.show(look)).await;

@@ -1,12 +1,13 @@
-//! What a run came to: what was stored, what is left, why, and what to do. Pure.
+//! What a run came to: what was stored, what is left, why, and what to do.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::cli::Exit;
-use crate::cli::count::{count, size};
+use crate::cli::count::{count, size, span};
 use crate::cli::sheet::{number, sheet};
 use crate::cli::single::{Ending, Look};
 use crate::cli::table::wrap;
@@ -224,15 +225,18 @@ fn collected(
         bytes: sum(|of| of.bytes),
     };
     let waiting = status.queue.entries;
+    let now = Instant::now();
     let mut left = Vec::new();
     let unlisted: Vec<_> = headway.lists.iter().filter(|(_, reach)| **reach != Reach::Had).map(|(of, _)| *of).collect();
     if !unlisted.is_empty() {
-        left.push(Left::new(format!("not listed to the end: {}", names(&unlisted)), worst.cloned()));
+        let next = again_in(headway.lists.values(), now);
+        left.push(Left::new(format!("not listed to the end{next}: {}", names(&unlisted)), worst.cloned()));
     }
     if waiting > 0 {
         // What keeps it from being listed has been said.
         let trouble = worst.filter(|_| unlisted.is_empty()).cloned();
-        left.push(Left::new(format!("{} not retrieved yet", count(waiting, "listed blob")), trouble));
+        let next = again_in([&headway.queue], now);
+        left.push(Left::new(format!("{} not retrieved yet{next}", count(waiting, "listed blob")), trouble));
     }
     if !headway.awaited.is_empty() {
         let of: Vec<_> = headway.awaited.iter().copied().collect();
@@ -252,7 +256,8 @@ fn collected(
     }
     let lost = status.dead_letters.saturating_sub(letters).max(headway.aside);
     if lost > 0 {
-        let what = format!("{} not to be had, and on record as dead letters; the log says which and why", count(lost, "blob"));
+        let what =
+            format!("{} not to be had, and on record as dead letters; the log says which and why", count(lost, "blob"));
         left.push(Left::for_operator(what));
     }
     let mut notes = Vec::new();
@@ -272,6 +277,17 @@ fn collected(
     let complete = verdict == Verdict::Complete && left.is_empty();
     let state = if complete { State::Complete } else { State::Incomplete };
     TenantOutcome { id: status.id, name: status.name.clone(), state, stored, waiting, left, notes }
+}
+
+/// When the first of them is tried again, if that is known.
+fn again_in<'a>(reaches: impl IntoIterator<Item = &'a Reach>, now: Instant) -> String {
+    let times = reaches.into_iter().filter_map(|reach| match reach {
+        Reach::Again(at, _) => Some(at.saturating_duration_since(now).as_secs()),
+        _ => None,
+    });
+    let next = times.filter(|seconds| *seconds > 0).min();
+    next.map(|seconds| format!(" (next attempt in {})", span(i64::try_from(seconds).unwrap_or(i64::MAX))))
+        .unwrap_or_default()
 }
 
 fn names(content_types: &[ContentType]) -> String {

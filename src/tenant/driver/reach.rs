@@ -44,7 +44,11 @@ impl Driver {
             (Outlook::Blocked, None) => Reach::Refused,
             (Outlook::NotReady, None) => match self.check_due {
                 Some(due) if self.is_refused(of) => {
-                    if due > now { Reach::Refused } else { Reach::UnderWay }
+                    if due > now {
+                        Reach::Refused
+                    } else {
+                        Reach::UnderWay
+                    }
                 }
                 Some(due) if due > now => Reach::Again(due, 0),
                 _ => Reach::UnderWay,
