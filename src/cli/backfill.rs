@@ -131,7 +131,9 @@ async fn in_daemon(daemon: &RunningDaemon, query: &Query) -> anyhow::Result<Hour
 async fn alone(config: &Path, args: &BackfillArgs) -> anyhow::Result<Exit> {
     let tenants = [args.tenant.clone()];
     let log = BoxMakeWriter::new(io::stderr);
-    let mut single = Single::start(config, "tenantry backfill", Assignment::Queue, &tenants, log).await?;
+    // Who does not wait wants it to be queued, and no more.
+    let assignment = if args.wait { Assignment::Queue } else { Assignment::Nothing };
+    let mut single = Single::start(config, "tenantry backfill", assignment, &tenants, log).await?;
     let done = with(&mut single, args).await;
     let ending = match &done {
         Ok((ending, _)) => *ending,
@@ -155,8 +157,6 @@ async fn with(single: &mut Single, args: &BackfillArgs) -> anyhow::Result<(Endin
     let Some(backfill) = single.registry.backfill(member.id) else { return Err(ended(&not_collected(&member))) };
     let store = single.shared.store.clone();
     let before = in_store(&store, &query(member.id, &wish.content_types, wish.since, wish.until)).await?.lost;
-    // Who does not wait wants it to be queued, and no more.
-    single.registry.let_retrieve(args.wait);
     let backfilled = match single.during(backfill.list(&wish)).await {
         Ok(backfilled) => backfilled.map_err(|error| ended(&error))?,
         Err(ending) => return Ok((ending, Exit::TryAgain)),

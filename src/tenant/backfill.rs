@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-use tracing::info;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
 
-use super::failure::Failure;
 use super::plan;
 use super::poll;
 use super::roster::{Member, Refusal};
@@ -23,7 +22,7 @@ use super::tree::Tree;
 use crate::activity::Window;
 use crate::content::{ContentType, Tier};
 use crate::report::{Trouble, span};
-use crate::store::StoreError;
+use crate::store::{StoreError, WaitKey};
 
 /// "The start time is no more than 7 days in the past" ("List available content", activity API reference).
 const LISTED_FOR: Duration = Duration::from_hours(7 * 24);
@@ -31,6 +30,8 @@ const LISTED_FOR: Duration = Duration::from_hours(7 * 24);
 const LEEWAY: Duration = Duration::from_mins(5);
 /// A wait that is longer than this is told and not waited for.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// How often it is looked for one.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is to be listed again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,11 +166,16 @@ impl Backfill {
         for planned in windows {
             // Windows may have waited for those before them.
             let Some(window) = plan::still_listable(*planned, tree.time.now()) else { continue };
-            if let Some(wait) = self.long_wait() {
-                found.trouble = Some(wait);
-                return found;
-            }
-            match poll::list_window(tree, content_type, Tier::Sweep, window).await {
+            let listed = tokio::select! {
+                biased;
+                wait = self.long_wait() => {
+                    self.remember_wait().await;
+                    found.trouble = Some(wait);
+                    return found;
+                }
+                listed = poll::list_window(tree, content_type, Tier::Sweep, window) => listed,
+            };
+            match listed {
                 Ok((_, listed, date)) => {
                     tree.report.listed(content_type, Tier::Sweep, date.unwrap_or_else(|| tree.time.now()), listed.new);
                     found.queued += listed.new as u64;
@@ -178,7 +184,7 @@ impl Backfill {
                     found.found = found.queued + found.known;
                 }
                 Err(failure) => {
-                    found.trouble = Some(self.told(&failure));
+                    found.trouble = Some(failure.trouble());
                     return found;
                 }
             }
@@ -186,23 +192,27 @@ impl Backfill {
         found
     }
 
-    fn told(&self, failure: &Failure) -> Trouble {
-        match failure {
-            Failure::Held => self.long_wait().unwrap_or_else(|| failure.trouble()),
-            _ => failure.trouble(),
+    /// Whoever was about to write it down was broken off.
+    async fn remember_wait(&self) {
+        let tree = &self.tree;
+        if let Some(until) = tree.gate.closed_until()
+            && let Err(error) = tree.waits.extend(WaitKey::Throttled, until).await
+        {
+            debug!(tenant = %tree.tenant, %error, "wait not remembered");
         }
     }
 
-    /// Whether the service wants to be left alone for longer than a person waits.
-    fn long_wait(&self) -> Option<Trouble> {
-        let left = self.tree.gate.closed_until()?.saturating_duration_since(Instant::now());
-        (left > LONGEST_WAIT).then(|| {
-            let left = span(i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
-            Trouble::passing(
-                "throttled",
-                format!("Microsoft has asked to be left alone for another {left}: ask again then"),
-            )
-        })
+    /// Resolves when the service wants to be left alone for longer than a person waits.
+    async fn long_wait(&self) -> Trouble {
+        loop {
+            let left = self.tree.gate.closed_until().map(|until| until.saturating_duration_since(Instant::now()));
+            if let Some(left) = left.filter(|left| *left > LONGEST_WAIT) {
+                let left = span(i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
+                let told = format!("Microsoft has asked to be left alone for another {left}: ask again then");
+                return Trouble::passing("throttled", told);
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 }
 

@@ -182,6 +182,14 @@ impl Driver {
                 () = sleep_until(wake) => {}
             }
         }
+        // The cool-down after a start request counts whether or not its answer is heard: one that was sent is heard, or else
+        // the next process would not know that the subscription is started.
+        while self.check_due.is_none() && !tree.course.is_idle() {
+            match self.chores.join_next().await {
+                Some(Ok(Chore::Listed(..))) => {}
+                Some(Ok(Chore::Checked(_)) | Err(_)) | None => break,
+            }
+        }
         // What is being listed will be listed again; what is being received is finished, if it comes in time.
         self.chores.shutdown().await;
         self.backlog.finish().await;

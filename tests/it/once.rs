@@ -250,6 +250,20 @@ async fn one_that_is_stopped_is_gone_on_with_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_request_that_was_sent_is_heard_before_the_end() {
+    let world = World::new(Scenario::new(209).tenant(tenant(1, 2, 1.0)), "");
+    let slow = Fault::new(Effect::Stall { at: Point::AfterHeaders, for_ms: Some(1000) }).on([Endpoint::Start]);
+    world.cloud.control().add_fault(slow.first(1));
+    let mut child = begin(&world);
+    meanwhile(&mut child, "a start is asked for", || world.cloud.ledger().requests(tenant_id(1), Endpoint::Start) > 0);
+    signal(&child, Signal::SIGTERM);
+    outcome(&child.wait_with_output().unwrap(), 75);
+    // Else the quarter of an hour between two starts would have to be waited for.
+    assert_eq!(blobs(&once(&world, &[], 0)), 8);
+    world.assert_collected();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_it_loses_nothing_and_stores_nothing_twice() {
     let scenario = (1..=2).fold(Scenario::new(207), |scenario, number| scenario.tenant(tenant(number, 120, 6.0)));
     let world = World::new(scenario.page_size(11), "[daemon]\nstart_spread = \"0s\"\n");

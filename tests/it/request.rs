@@ -149,7 +149,7 @@ fn first(ledger: &Ledger) -> &Blob {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_is_fetched_as_it_is_and_compared_with_what_is_stored() {
-    let scenario = Scenario::new(224).tenant(tenant(1, 2, 1.0)).tenant(tenant(2, 1, 1.0));
+    let scenario = Scenario::new(224).tenant(tenant(1, 2, 1.0).subscribed()).tenant(tenant(2, 1, 1.0));
     let world = World::new(scenario, SLOW);
     let (body, big) = (r#"[ {"Id":"first","Note":"as  it is"} ]"#, 3_000_000);
     let control = world.cloud.control();

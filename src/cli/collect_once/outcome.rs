@@ -270,7 +270,7 @@ fn collected(
     }
     if headway.young > 0 {
         notes.push(format!(
-            "{} fetched within two minutes of creation, when it may be a part: the next run looks again",
+            "fetched within two minutes of creation, when a blob may be a part: {}; the next run looks again",
             count(headway.young, "blob")
         ));
     }
@@ -297,4 +297,122 @@ fn names(content_types: &[ContentType]) -> String {
 /// A name must not steer a terminal.
 fn plain(name: &str) -> String {
     name.chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::report::TenantState;
+    use crate::store::QueueDepth;
+
+    const EXCHANGE: ContentType = ContentType::Exchange;
+
+    fn status(waiting: u64, dead_letters: u64) -> TenantStatus {
+        let content = ContentStatus { blobs: 3, records: 20, duplicates: 1, bytes: 2048, ..ContentStatus::default() };
+        TenantStatus {
+            queue: QueueDepth { entries: waiting, oldest: None },
+            dead_letters,
+            content: [(EXCHANGE, content)].into(),
+            ..TenantStatus::new(TenantId::from_bytes([1; 16]), "contoso", TenantState::Collecting)
+        }
+    }
+
+    fn headway(list: Reach) -> Headway {
+        Headway { lists: [(EXCHANGE, list)].into(), ..Headway::none(&BTreeSet::new(), Instant::now()) }
+    }
+
+    fn outcome(tenant: TenantOutcome) -> Outcome {
+        let at = "2026-11-22T12:00:00Z".parse().unwrap();
+        Outcome { complete: tenant.state != State::Incomplete, began: at, ended: at, tenants: vec![tenant] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_of_it_is_complete_and_anything_left_is_not() {
+        let passing = Trouble::passing("http_503", "the service answers 503");
+        let person = Trouble::for_operator("consent", "nobody has consented", "consent");
+        let left = |headway: &Headway, verdict, status: &TenantStatus, worst: Option<&Trouble>| {
+            let outcome = outcome(collected(status, (headway, verdict), worst, 2));
+            let told: Vec<_> = outcome.tenants[0].left.iter().map(|left| left.what.clone()).collect();
+            (outcome.exit(Ending::Over), told.join("; "), outcome.render(usize::MAX))
+        };
+        let had = headway(Reach::Had);
+        let (exit, _, text) = left(&had, Verdict::Complete, &status(0, 2), None);
+        assert_eq!(exit, Exit::Done);
+        assert!(text.ends_with("complete: all that Microsoft holds of 1 tenant is in the store; 3 blobs and 20 records stored by this run\n"), "{text}");
+
+        let later = headway(Reach::Again(Instant::now() + std::time::Duration::from_secs(90), 1));
+        for (headway, status, worst, exit, told) in [
+            (
+                &later,
+                status(4, 2),
+                Some(&passing),
+                Exit::TryAgain,
+                "not listed to the end (next attempt in 1m 30s): Audit.Exchange; 4 listed blobs not retrieved yet",
+            ),
+            (
+                &headway(Reach::Refused),
+                status(0, 2),
+                Some(&person),
+                Exit::Failed,
+                "not listed to the end: Audit.Exchange",
+            ),
+            (&had, status(1, 2), None, Exit::TryAgain, "1 listed blob not retrieved yet"),
+            (
+                &had,
+                status(0, 3),
+                None,
+                Exit::Failed,
+                "1 blob not to be had, and on record as dead letters; the log says which and why",
+            ),
+            (
+                &Headway { aside: 1, ..had.clone() },
+                status(0, 2),
+                None,
+                Exit::Failed,
+                "1 blob not to be had, and on record as dead letters; the log says which and why",
+            ),
+            (
+                &Headway { refused: [(EXCHANGE, 2)].into(), ..had.clone() },
+                status(0, 2),
+                None,
+                Exit::Failed,
+                "2 entries are listed so that nobody could retrieve them: Audit.Exchange; the log says how",
+            ),
+            (
+                &Headway { awaited: [EXCHANGE].into(), ..had.clone() },
+                status(0, 2),
+                None,
+                Exit::TryAgain,
+                "subscribed by this run, and nothing is listed yet: Audit.Exchange. The first content may take Microsoft up to 12 hours: run this again then",
+            ),
+        ] {
+            let (is, what, text) = left(headway, Verdict::Left, &status, worst);
+            assert_eq!((is, what.as_str()), (exit, told));
+            assert!(text.contains("not complete: 1 of 1 tenant with something left"), "{text}");
+            assert!(worst.is_none_or(|worst| text.contains(&worst.to_string())), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ended_it_before_it_was_over_decides() {
+        let complete = outcome(collected(&status(0, 0), (&headway(Reach::Had), Verdict::Complete), None, 0));
+        for (ending, exit) in [
+            (Ending::Stopped, Exit::TryAgain),
+            (Ending::GaveWay, Exit::TryAgain),
+            (Ending::Failed(Exit::Failed), Exit::Failed),
+        ] {
+            assert_eq!(complete.exit(ending), exit, "{ending:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_should_be_known_besides_is_no_failure() {
+        let young = Headway { young: 2, ..headway(Reach::Had) };
+        let mut status = status(0, 0);
+        status.content.get_mut(&EXCHANGE).unwrap().gaps = 1;
+        let outcome = outcome(collected(&status, (&young, Verdict::Complete), None, 0));
+        assert_eq!((outcome.exit(Ending::Over), outcome.tenants[0].notes.len()), (Exit::Done, 2), "{outcome:?}");
+    }
 }
