@@ -1,5 +1,5 @@
 //! The command line: one file per command, [`run`] among them, which is the only place where the parts are put
-//! together.
+//! together; those of them that collect also by `single`, for a run that ends by itself.
 //!
 //! A command is a function that takes the configuration file's path and its own arguments and answers an [`Exit`].
 //! What it returns as an error is printed once, here, on standard error, with all its causes; standard output
