@@ -157,6 +157,8 @@ async fn with(single: &mut Single, args: &BackfillArgs) -> anyhow::Result<(Endin
     let Some(backfill) = single.registry.backfill(member.id) else { return Err(ended(&not_collected(&member))) };
     let store = single.shared.store.clone();
     let before = in_store(&store, &query(member.id, &wish.content_types, wish.since, wish.until)).await?.lost;
+    // What is stored while it is listed would be known or not by chance.
+    single.registry.let_retrieve(false);
     let backfilled = match single.during(backfill.list(&wish)).await {
         Ok(backfilled) => backfilled.map_err(|error| ended(&error))?,
         Err(ending) => return Ok((ending, Exit::TryAgain)),

@@ -19,7 +19,7 @@ use super::socket::{Place, RunningDaemon, SocketArgs, Source, broke_off};
 use super::{Ended, Exit};
 use crate::activity::ContentAddress;
 use crate::report::StatusSnapshot;
-use crate::tenant::content::{ContentError, StoredContent, not_collected};
+use crate::tenant::content::{ContentError, StoredContent, hexadecimal, not_collected};
 use crate::tenant::{Assignment, Registry, Roster};
 use crate::web::content::{ContentRequest, STORED};
 use crate::web::framed::Frames;
@@ -176,7 +176,7 @@ impl Received {
     async fn finish(self, address: &ContentAddress, stored: Option<&StoredContent>) -> anyhow::Result<Exit> {
         let Self { output, digest, bytes } = self;
         output.commit().await?;
-        let sha256: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hexadecimal(digest.finish().as_ref());
         notice(&compared(address, &sha256, bytes, stored));
         Ok(Exit::Done)
     }

@@ -207,13 +207,13 @@ impl Single {
 }
 
 /// The tenants that are named, or all.
-fn chosen(roster: Roster, named: &[String]) -> anyhow::Result<Roster> {
-    if named.is_empty() {
+fn chosen(roster: Roster, wanted: &[String]) -> anyhow::Result<Roster> {
+    if wanted.is_empty() {
         return Ok(roster);
     }
     let names = roster.names();
     let mut ids = BTreeSet::new();
-    for text in named {
+    for text in wanted {
         let id = selection::tenant(&names, text)?;
         if let Err(refusal) = roster.member(id) {
             return Err(Ended { exit: Exit::Usage, message: refusal.to_string() }.into());

@@ -3,6 +3,7 @@
 //! **Invariants:** an address that may not see the tenant's token is refused before anything is sent, a request for a token
 //! included; the tenant's own gate holds; nothing is stored by it.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,9 +49,18 @@ pub struct StoredContent {
 impl From<BlobHeader> for StoredContent {
     fn from(header: BlobHeader) -> Self {
         let BlobHeader { content_type, seq, sha256, bytes, stored_at, revision, .. } = header;
-        let sha256 = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { content_type, seq, sha256, bytes, stored_at, revision }
+        Self { content_type, seq, sha256: hexadecimal(&sha256), bytes, stored_at, revision }
     }
+}
+
+/// A digest as people compare it.
+#[must_use]
+pub fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A blob that is being received.

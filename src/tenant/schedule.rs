@@ -39,6 +39,7 @@ struct Feed {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "signs that do not depend on each other, each with its sentence")]
 struct Lane {
     tier: Tier,
     running: bool,

@@ -67,9 +67,9 @@ impl Display {
                     let bar = bar(all, bars, Some(status.id));
                     let message = format!("{}: {}", plain(&status.name), sentence(status, headway, *verdict));
                     if *verdict == Verdict::Working {
-                        bar.set_message(message)
+                        bar.set_message(message);
                     } else {
-                        bar.abandon_with_message(message)
+                        bar.abandon_with_message(message);
                     }
                 }
             }

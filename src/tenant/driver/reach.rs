@@ -36,6 +36,7 @@ impl Driver {
     }
 
     fn reach(&self, of: ContentType, outlook: Outlook, hold: Option<Reach>, now: Instant) -> Reach {
+        let at = |due: Instant, failures| if due > now { Reach::Again(due, failures) } else { Reach::UnderWay };
         match (outlook, hold) {
             (Outlook::Over, _) => Reach::Had,
             // What runs waits at the gate, and ends when there is no token.
@@ -43,18 +44,11 @@ impl Driver {
             (Outlook::Running, None) => Reach::UnderWay,
             (Outlook::Blocked, None) => Reach::Refused,
             (Outlook::NotReady, None) => match self.check_due {
-                Some(due) if self.is_refused(of) => {
-                    if due > now {
-                        Reach::Refused
-                    } else {
-                        Reach::UnderWay
-                    }
-                }
-                Some(due) if due > now => Reach::Again(due, 0),
-                _ => Reach::UnderWay,
+                Some(due) if due > now && self.is_refused(of) => Reach::Refused,
+                Some(due) => at(due, 0),
+                None => Reach::UnderWay,
             },
-            (Outlook::Due(due, failures), None) if due > now => Reach::Again(due, failures),
-            (Outlook::Due(..), None) => Reach::UnderWay,
+            (Outlook::Due(due, failures), None) => at(due, failures),
         }
     }
 
