@@ -1,6 +1,6 @@
 //! A run that ends by itself: what it is to do, and whether that is done, or cannot be done now.
 //!
-//! A tree tells its [`Course`] how far it has come; [`judge`] decides. What fails is tried again at the pace that the tree has in
+//! A tree tells its [`Course`] how far it has come; [`Headway::judge`] decides. What fails is tried again at the pace that the tree has in
 //! any case, and only whether somebody still waits for that is decided here: not for what a person must act on, nor for what
 //! has its next chance after the patience is over, nor for what has failed too often. All of it is durable, and the next run
 //! goes on with it.
