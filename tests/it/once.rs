@@ -159,7 +159,7 @@ async fn what_cannot_be_had_is_told_with_its_reason_and_keeps_nobody_else() {
     let world = World::new(scenario, "[daemon]\nstart_spread = \"0s\"\n");
     let began = Instant::now();
     let run = once(&world, &[], 1);
-    assert!(began.elapsed() < Duration::from_secs(60), "a person must act, which is not waited for");
+    assert!(began.elapsed() < Duration::from_mins(1), "a person must act, which is not waited for");
     assert_eq!((&run["complete"], &of(&run, "tenant-1")["state"]), (&Value::Bool(false), &Value::from("complete")));
     let (second, third) = (of(&run, "tenant-2"), of(&run, "tenant-3"));
     assert_eq!(second["state"], "incomplete");
@@ -203,7 +203,7 @@ async fn what_fails_for_too_long_is_left_to_the_next_run() {
     world.cloud.control().add_fault(Fault::new(Effect::Throttled(wait)).on([Endpoint::List]).first(1));
     let began = Instant::now();
     let run = once(&world, &[], 75);
-    assert!(began.elapsed() < Duration::from_secs(60), "{run:#}");
+    assert!(began.elapsed() < Duration::from_mins(1), "{run:#}");
     assert!(left(of(&run, "tenant-1")).contains("not listed to the end"), "{run:#}");
     // Nor does the next run break it.
     let asked = world.cloud.ledger().requests(tenant_id(1), Endpoint::List);
