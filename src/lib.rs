@@ -60,7 +60,8 @@
 //! - [`webhook`]: notifications of new content, checked and queued.
 //! - [`web`]: the admin socket, the operators' listener, and the customers' pages.
 //! - [`logging`], [`lifecycle`]: the journal; signals, systemd, an orderly end.
-//! - [`cli`]: one file per command; `run` is the only place where the parts are put together.
+//! - [`cli`]: one file per command; `run` is the only place where the parts are put together, and `single` where those of them
+//!   are that collect, for a run that ends by itself.
 //!
 //! Deliberately absent: a queue in memory (what waits is in the store), a retry outside [`retry`]'s vocabulary, a
 //! second way to build an HTTP client, a clock read that a test cannot set.

@@ -13,6 +13,7 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::field::{MakeVisitor, VisitFmt, VisitOutput};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::format::{DefaultFields, DefaultVisitor, Writer};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -57,15 +58,20 @@ pub fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
 
 /// Starts logging for the whole process. Once.
 pub fn start(format: LogFormat, directives: &str) -> Result<LogLevel, ParseError> {
+    start_to(format, directives, BoxMakeWriter::new(io::stderr))
+}
+
+/// The same; what would go to standard error goes to `writer`, which may share it with something that is drawn there.
+pub fn start_to(format: LogFormat, directives: &str, writer: BoxMakeWriter) -> Result<LogLevel, ParseError> {
     let (filter, level) = reload::Layer::new(filter(directives)?);
     let layer: Box<dyn Layer<_> + Send + Sync> = match resolve(format) {
         Resolved::Journald(layer) => layer.boxed(),
-        Resolved::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+        Resolved::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
         Resolved::Text => {
             let layer = tracing_subscriber::fmt::layer()
                 .with_ansi(io::stderr().is_terminal())
                 .with_target(false)
-                .with_writer(io::stderr);
+                .with_writer(writer);
             layer.fmt_fields(ForPeople).boxed()
         }
     };

@@ -257,6 +257,12 @@ impl ActivityClient {
         Ok(BlobBody::new(Body::new(answer.response, operation, self.limits)?, answer.date, from, says_json))
     }
 
+    /// Whether the tenant's token may go to this address of a blob.
+    pub fn may_be_asked(&self, content_uri: &str) -> Result<(), ActivityError> {
+        let given = self.address.given(content_uri);
+        given.map(drop).map_err(|why| ActivityError::foreign(Operation::FetchBlob, content_uri, why))
+    }
+
     /// The address that a link leads to, if it may be followed.
     fn follow(&self, link: &PageLink) -> Result<Url, ActivityError> {
         let operation = Operation::NextPage;

@@ -29,6 +29,7 @@
 
 mod address;
 pub mod blob;
+mod blob_address;
 mod body;
 pub mod client;
 pub mod codes;
@@ -46,6 +47,7 @@ mod wire_tests;
 
 pub use address::Foreign;
 pub use blob::BlobBody;
+pub use blob_address::{ContentAddress, NotAnAddress};
 pub use client::{ActivityClient, Limits};
 pub use codes::Reason;
 pub use content::{DlpSensitiveType, Notification, Page, RefusedEntry};

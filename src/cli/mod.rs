@@ -1,12 +1,14 @@
 //! The command line: one file per command, [`run`] among them, which is the only place where the parts are put
-//! together.
+//! together; those of them that collect also by `single`, for a run that ends by itself.
 //!
 //! A command is a function that takes the configuration file's path and its own arguments and answers an [`Exit`].
 //! What it returns as an error is printed once, here, on standard error, with all its causes; standard output
 //! carries results only, and [`out`] is the only way to it.
 
+pub mod backfill;
 pub mod cert;
 pub mod check;
+pub mod collect_once;
 mod count;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -14,6 +16,8 @@ pub mod doctor;
 pub mod exit;
 pub mod export;
 mod expiry;
+pub mod fetch;
+mod ground;
 pub mod health;
 mod heartbeat;
 pub mod ledger;
@@ -31,6 +35,7 @@ pub mod run;
 mod selection;
 mod sheet;
 mod socket;
+mod single;
 pub mod status;
 pub mod store;
 pub mod subscription;
@@ -76,6 +81,12 @@ pub struct Cli {
 pub enum Command {
     /// Collect: the daemon, in the foreground, as a service manager runs it
     Run(run::RunArgs),
+    /// Collect all that Microsoft holds, once and without a daemon, and end: for cron, containers and investigations
+    CollectOnce(collect_once::CollectOnceArgs),
+    /// List a span of a tenant again, and retrieve what is not stored yet
+    Backfill(backfill::BackfillArgs),
+    /// Fetch one content blob by its address, as Microsoft hands it out, and compare it with what is stored
+    Fetch(fetch::FetchArgs),
     /// Collect from a simulated Microsoft cloud and show what happens; needs no configuration
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -143,6 +154,9 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
     let done = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(&config, args).await,
+            Command::Backfill(args) => backfill::backfill(&config, args).await,
+            Command::Fetch(args) => fetch::fetch(&config, args).await,
+            Command::CollectOnce(args) => collect_once::collect_once(&config, args).await,
             #[cfg(feature = "demo")]
             Command::Demo(args) => demo::demo(args).await,
             Command::Check(args) => check::check(&config, &args),

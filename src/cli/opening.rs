@@ -71,6 +71,8 @@ pub(super) fn lock_request(purpose: &str) -> LockRequest {
 /// The store, open for a command.
 #[derive(Debug)]
 pub(super) struct Reading {
+    /// Where it is, as whoever has opened it gets there.
+    path: PathBuf,
     // Dropped in this order.
     store: Store,
     _owner: AsOwner,
@@ -85,6 +87,11 @@ impl Deref for Reading {
 }
 
 impl Reading {
+    /// Its directory, for whoever looks at that: the one above may be closed.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Closes the store; the process is who it was before.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         Ok(self.store.close().await?)
@@ -94,20 +101,44 @@ impl Reading {
 /// Opens the store for a command, while no daemon runs; `None` if there is none. Changes the working directory and, if
 /// root runs it, for as long as the store is open, the user of the whole process.
 pub(super) async fn to_read(client: &Client, purpose: &'static str) -> anyhow::Result<Option<Reading>> {
-    enter(client, purpose, Store::open_to_read).await
+    enter(&client.store, purpose, own_time(), Store::open_to_read).await
 }
 
 /// The same for a command that does what else the daemon does: it can do with the store whatever the daemon can.
 pub(super) async fn to_write(client: &Client, purpose: &'static str) -> anyhow::Result<Option<Reading>> {
-    enter(client, purpose, Store::open).await
+    enter(&client.store, purpose, own_time(), Store::open).await
+}
+
+/// The same for a command that collects, by the time that its answers tell. A store that is not there yet is made. Of two
+/// that collect, the second does not make the first give way.
+pub(super) async fn to_collect(
+    store: &StoreSettings,
+    purpose: &'static str,
+    time: Arc<ServiceTime>,
+) -> anyhow::Result<Reading> {
+    if let Some(opened) = enter(store, purpose, Arc::clone(&time), Store::open_in_turn).await? {
+        return Ok(opened);
+    }
+    let path = store.path.clone();
+    let options = options(store, path.clone(), COMMAND_WAITS, purpose);
+    Ok(Reading {
+        path,
+        store: blocking(move || Store::open_in_turn(&options, time)).await?,
+        _owner: AsOwner::nobody_else(),
+    })
+}
+
+fn own_time() -> Arc<ServiceTime> {
+    Arc::new(ServiceTime::new(Arc::new(SystemClock)))
 }
 
 async fn enter(
-    client: &Client,
+    settings: &StoreSettings,
     purpose: &'static str,
+    time: Arc<ServiceTime>,
     open: fn(&Options, Arc<ServiceTime>) -> Result<Store, StoreError>,
 ) -> anyhow::Result<Option<Reading>> {
-    let path = &client.store.path;
+    let path = &settings.path;
     // The directories above the store may be closed to its owner (systemd keeps private state behind a directory of
     // root's), so the way in is walked as root, and the rest is done from inside.
     let entered = std::env::set_current_dir(path).and_then(|()| std::fs::metadata("."));
@@ -124,10 +155,9 @@ async fn enter(
         Ok(entered) => entered,
     };
     let owner = AsOwner::become_it(path, &entered)?;
-    let options = options(&client.store, PathBuf::from("."), COMMAND_WAITS, purpose);
-    let time = Arc::new(ServiceTime::new(Arc::new(SystemClock)));
+    let options = options(settings, PathBuf::from("."), COMMAND_WAITS, purpose);
     let store = blocking(move || open(&options, time)).await?;
-    Ok(Some(Reading { store, _owner: owner }))
+    Ok(Some(Reading { path: PathBuf::from("."), store, _owner: owner }))
 }
 
 /// Cancelled when a daemon has waited for the store long enough.

@@ -127,7 +127,7 @@ impl Interruption {
     pub(super) async fn comes(&mut self) -> Ended {
         let Some(lifecycle) = &mut self.0 else { return std::future::pending().await };
         lifecycle.next().await;
-        let message = "interrupted: the export is not complete, and nothing was written".to_owned();
+        let message = "interrupted before all of it had come: nothing was written".to_owned();
         Ended { exit: Exit::Failed, message }
     }
 }

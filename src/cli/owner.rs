@@ -25,6 +25,11 @@ struct Before {
 }
 
 impl AsOwner {
+    /// Stays who it is.
+    pub(super) const fn nobody_else() -> Self {
+        Self(None)
+    }
+
     /// Becomes the owner of the store at `path`, which has this metadata, if root runs this and the store is another's.
     pub(super) fn become_it(path: &Path, store: &Metadata) -> anyhow::Result<Self> {
         let (uid, gid) = (Uid::from_raw(store.uid()), Gid::from_raw(store.gid()));

@@ -16,9 +16,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::ground::Ground;
 use super::reloading::{self, Answer, Reload, Reloads};
-use super::{Ended, Exit, expiry, heartbeat, opening, socket};
-use crate::clock::{ServiceTime, SharedClock, SystemClock};
+use super::{Exit, expiry, heartbeat, opening, socket};
+use crate::clock::ServiceTime;
 use crate::config::{self, Settings, StoreSettings};
 use crate::consent::Desk;
 use crate::doctor::Doctor;
@@ -28,8 +29,7 @@ use crate::lifecycle::{self, Lifecycle, Request, Systemd};
 use crate::logging::{self, LogLevel};
 use crate::report::Report;
 use crate::store::Store;
-use crate::tenant::{Keeper, Registry, Shared};
-use crate::token::AppAlarms;
+use crate::tenant::{Keeper, Registry};
 use crate::upkeep;
 use crate::web::admin::AdminSocket;
 use crate::web::doctor::Surgery;
@@ -42,6 +42,7 @@ use crate::web::reload::{Order, ReloadRequest, Reloaded};
 use crate::web::servicecomms::ServiceComms;
 use crate::web::subscriptions;
 use crate::web::tenants;
+use crate::web::{backfill, content};
 use crate::webhook::Receiver;
 
 /// How often the sentence that systemd shows is brought up to date.
@@ -149,10 +150,8 @@ struct Daemon {
 
 impl Daemon {
     async fn start(config: &Path, settings: Settings, allow_removal: bool, level: LogLevel) -> anyhow::Result<Self> {
-        let clock: SharedClock = Arc::new(SystemClock);
-        let time = Arc::new(ServiceTime::new(Arc::clone(&clock)));
-        let http =
-            Http::new(&settings.network).map_err(|error| Ended { exit: Exit::Config, message: error.to_string() })?;
+        let ground = Ground::of(&settings)?;
+        let (time, http, clock) = (Arc::clone(&ground.time), ground.http.clone(), Arc::clone(&ground.clock));
         let stop_admin = CancellationToken::new();
         // Before the store: that a long opening is a start and no hang can be seen then.
         let operator = OperatorListener::start(&settings, stop_admin.clone());
@@ -160,7 +159,8 @@ impl Daemon {
             store = opening::for_daemon(&settings, Arc::clone(&time)) => store?,
             () = extend_start() => unreachable!("it has no end"),
         };
-        let report = Report::new(Arc::clone(&time));
+        let shared = ground.shared(store.clone());
+        let report = Arc::clone(&shared.report);
         // One caller at a time: the next one waits for its turn.
         let (order, orders) = mpsc::channel(1);
         let admin = AdminSocket::bind(
@@ -172,15 +172,6 @@ impl Daemon {
             stop_admin.clone(),
         )
         .map_err(|error| socket::not_made(&settings.admin_socket(), &error))?;
-        let apps = AppAlarms::new();
-        let shared = Shared {
-            store: store.clone(),
-            report: Arc::clone(&report),
-            http: http.clone(),
-            time: Arc::clone(&time),
-            clock: Arc::clone(&clock),
-            apps,
-        };
         let registry = Arc::new(Registry::new(shared.clone()));
         let settings = Arc::new(settings);
         let keeper =
@@ -195,6 +186,7 @@ impl Daemon {
         let surgery = Surgery::new(Doctor::new(http.clone(), clock), Arc::clone(&registry));
         let commands = commands.merge(subscriptions::routes(keeper.clone())).merge(graph::routes(keeper.clone()));
         let commands = commands.merge(inventory::routes(keeper.clone(), stop_admin.clone()));
+        let commands = commands.merge(backfill::routes(keeper.clone())).merge(content::routes(keeper.clone()));
         let commands = commands.merge(invites::routes(Arc::clone(&desk))).merge(surgery.routes(stop_admin.clone()));
         let admin = tokio::spawn(admin.serve(commands));
         let tenants = keeper.roster().members().len();

@@ -176,6 +176,18 @@ impl RunningDaemon {
         understood(&what, not_refused(&what, answer).await?).await
     }
 
+    /// Asks for something of a tenant that comes as a stream.
+    pub(super) async fn of_tenant(
+        &self,
+        tenant: TenantId,
+        what: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<reqwest::Response> {
+        let what = format!("tenants/{tenant}/{what}");
+        let answer = ask(&self.socket, CHANGE, self.client.post(address(&what)).json(body)).await?;
+        understood(&what, not_refused(&what, answer).await?).await
+    }
+
     /// Has a tenant's inventory taken, which takes as long as Microsoft wants to be waited for.
     pub(super) async fn take_inventory(&self, id: TenantId) -> anyhow::Result<Inventory> {
         let what = format!("tenants/{id}/inventory");

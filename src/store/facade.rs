@@ -72,7 +72,16 @@ impl Store {
     /// Opens or makes the store. Blocking: takes the lock, opens the newest partition and the state, rebuilds what is
     /// lost.
     pub fn open(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
-        let lock = StoreLock::take(&options.path, &options.lock_request(&time, true))?;
+        Self::open_locked(options, time, true)
+    }
+
+    /// The same for whoever must not make others give way: it waits like a reader.
+    pub fn open_in_turn(options: &Options, time: Arc<ServiceTime>) -> Result<Self, StoreError> {
+        Self::open_locked(options, time, false)
+    }
+
+    fn open_locked(options: &Options, time: Arc<ServiceTime>, urgent: bool) -> Result<Self, StoreError> {
+        let lock = StoreLock::take(&options.path, &options.lock_request(&time, urgent))?;
         let content = Content::open(&options.content()?, Arc::clone(&time))?;
         let state = open_state(options, &content, &time)?;
         content.holdings.purges().change(|records| records.iter_mut().for_each(|record| record.cleared = true))?;
@@ -238,6 +247,13 @@ impl Store {
     pub async fn is_stored(&self, tenant: TenantId, content_id: &ContentId) -> Result<bool, StoreError> {
         let stored = self.are_stored(tenant, vec![content_id.clone()]).await?;
         Ok(stored.first().copied().unwrap_or(false))
+    }
+
+    /// The header of what is stored under a content id in the partitions of the last nine days, of the newest revision.
+    pub async fn find_blob(&self, tenant: TenantId, content_id: &ContentId) -> Result<Option<BlobHeader>, StoreError> {
+        let content_id = content_id.clone();
+        let find = move |holdings: &Holdings| holdings.find_content(&holdings.recent(), tenant, &content_id);
+        self.read_holdings(find).await
     }
 
     /// Whether each of these content ids is stored: of those that may have been stored more than a week ago (`true`) in any
@@ -433,6 +449,13 @@ impl Store {
     #[must_use]
     pub fn next_deferred(&self, tenant: TenantId) -> Option<Timestamp> {
         self.0.state.next_deferred(tenant)
+    }
+
+    /// When the first deferred entry that is to be retrieved may be tried again: what is only to be looked at again does not
+    /// count.
+    #[must_use]
+    pub fn next_retry(&self, tenant: TenantId) -> Option<Timestamp> {
+        self.0.state.next_retry(tenant)
     }
 
     /// The entry is stored: it leaves the queue (soon, not durably before this returns).

@@ -342,6 +342,11 @@ impl State {
         first.into_iter().chain(again).min()
     }
 
+    /// The same of what is to be retrieved, without what is to be looked at again.
+    pub(super) fn next_retry(&self, tenant: TenantId) -> Option<Timestamp> {
+        self.shared.known(tenant)?.first.book().deferred.first()
+    }
+
     /// The entry's content is stored: it leaves the queue, with one of the next batches.
     pub(super) fn complete(&self, tenant: TenantId, entry: &QueueEntry) {
         self.complete_place(tenant, place(entry));

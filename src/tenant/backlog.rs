@@ -212,6 +212,19 @@ impl Backlog {
         Some(self.hold_until.map_or(work, |until| until.max(work)))
     }
 
+    /// When the next retrieval is tried, if that is not now.
+    pub(super) fn next_try(&self) -> Option<Instant> {
+        let (now, time) = (Instant::now(), self.tree.time.now());
+        let next = self.tree.store.next_retry(self.tree.tenant).filter(|at| !is_due(*at, time));
+        let next = next.map(|at| now + at.duration_since(time).unsigned_abs());
+        next.max(self.hold_until.filter(|until| *until > now))
+    }
+
+    /// Whether entries were taken and have not been seen to.
+    pub(super) fn is_busy(&self) -> bool {
+        !(self.taken.is_empty() && self.under_way.is_empty())
+    }
+
     /// Ends in order: begins nothing more and waits for what is under way.
     pub(super) async fn finish(mut self) {
         self.release_taken();

@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** a panic of a listing or of the driver ends this run of the tree and nothing else.
 
+mod reach;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +94,8 @@ pub(super) async fn drive(tree: Arc<Tree>) -> Result<(), Panicked> {
     };
     tree.works(Stage::Store, None);
     let mut driver = Driver::new(Arc::clone(&tree));
-    if let Some(wait) = paused {
+    // Who starts a run that ends wants it to be looked at now.
+    if let Some(wait) = paused.filter(|_| !tree.course.ends()) {
         driver.pause_again(wait);
     }
     let ended = driver.run().await;
@@ -104,7 +107,8 @@ impl Driver {
     fn new(tree: Arc<Tree>) -> Self {
         let now = Instant::now();
         let marks = tree.content_types.iter().map(|content_type| (*content_type, tree.mark(*content_type)));
-        let mut schedule = Schedule::new(tree.tenant, marks, tree.collect, now, tree.time.now());
+        let (assignment, time) = (tree.course.assignment, tree.time.now());
+        let mut schedule = Schedule::new(tree.tenant, marks, tree.collect, assignment, (now, time));
         if tree.has_letters() {
             // What was given up for a setting may be collected with this one.
             tree.content_types.iter().for_each(|content_type| schedule.sweep_soon(*content_type, now));
@@ -114,7 +118,7 @@ impl Driver {
             chores: JoinSet::new(),
             backlog: Backlog::new(Arc::clone(&tree)),
             tokenless_until: None,
-            check_due: Some(now),
+            check_due: (!tree.course.is_idle()).then_some(now),
             // Looking costs nothing; starting has its own cool-down.
             check_pace: Backoff::new(Stage::List),
             doubted: BTreeSet::new(),
@@ -133,17 +137,18 @@ impl Driver {
         let tree = Arc::clone(&self.tree);
         let mut tokens = tree.token.changes();
         let mut token_waits = tree.token.waits();
-        self.chores.spawn({
+        if !tree.course.is_idle() {
             let tree = Arc::clone(&tree);
-            async move { tree.token.renew().await }
-        });
+            self.chores.spawn(async move { tree.token.renew().await });
+        }
         loop {
             tree.waits.forget_over().await;
             self.begin_chores();
-            if !self.is_held(Instant::now()) {
+            if !tree.course.is_idle() && !self.is_held(Instant::now()) {
                 self.backlog.begin().await;
             }
             self.tell();
+            self.tell_headway();
             let wake = self.next_wake();
             tree.set_wake(Some(wake));
             tokio::select! {
@@ -175,6 +180,14 @@ impl Driver {
                     self.remember_token_wait(until).await;
                 }
                 () = sleep_until(wake) => {}
+            }
+        }
+        // The cool-down after a start request counts whether or not its answer is heard: one that was sent is heard, or else
+        // the next process would not know that the subscription is started.
+        while self.check_due.is_none() && !tree.course.is_idle() {
+            match self.chores.join_next().await {
+                Some(Ok(Chore::Listed(..))) => {}
+                Some(Ok(Chore::Checked(_)) | Err(_)) | None => break,
             }
         }
         // What is being listed will be listed again; what is being received is finished, if it comes in time.
@@ -323,6 +336,8 @@ impl Driver {
     /// Entra has asked for a wait.
     async fn remember_token_wait(&self, until: Option<Instant>) {
         let waits = &self.tree.waits;
+        // Who runs this once more wants to know whether what was wrong still is.
+        let until = until.map(|until| if self.tree.course.ends() { self.tree.token.earliest() } else { until });
         let remembered = match until {
             Some(until) => waits.remember(WaitKey::Token, until.saturating_duration_since(Instant::now())).await,
             None => waits.forget(WaitKey::Token).await,
@@ -349,6 +364,7 @@ impl Driver {
                 if listed.refused > 0 {
                     self.schedule.sweep_soon(content_type, now);
                 }
+                self.tree.course.refused(content_type, listed.refused);
                 self.doubted.remove(&content_type);
                 if listed.new + listed.known > 0 {
                     self.awaited.remove(&content_type);
@@ -431,7 +447,8 @@ impl Driver {
         if let Some(until) = held {
             return telling.map_or(until, |telling| telling.min(until));
         }
-        let wakes = [self.check_due, self.schedule.next_due(), self.backlog.next_wake(), telling];
+        let queued = if self.tree.course.is_idle() { None } else { self.backlog.next_wake() };
+        let wakes = [self.check_due, self.schedule.next_due(), queued, telling];
         wakes.into_iter().flatten().min().unwrap_or(now + LOOK_EVERY)
     }
 

@@ -19,6 +19,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::backfill::{Backfill, BackfillError, not_collected};
+use super::content::{self, ContentError, Investigator};
 use super::errand::{Errand, ErrandError};
 use super::farewell::Stopped;
 use super::health::errand::HealthErrand;
@@ -225,6 +227,18 @@ impl Keeper {
             Some(stocktaker) => Ok(stocktaker.take().await?),
             None => Ok(inventory::not_configured(&member, now)),
         }
+    }
+
+    /// What can list a tenant's content again for an operator.
+    pub fn backfill(&self, id: TenantId) -> Result<Backfill, BackfillError> {
+        let member = self.roster().member(id)?.clone();
+        self.0.registry.backfill(id).ok_or_else(|| not_collected(&member))
+    }
+
+    /// What can fetch a blob of a tenant for an operator.
+    pub fn investigator(&self, id: TenantId) -> Result<Investigator, ContentError> {
+        let member = self.roster().member(id)?.clone();
+        self.0.registry.investigator(id).ok_or_else(|| content::not_collected(&member))
     }
 
     /// Adds a tenant that an operator names, and begins to collect it.

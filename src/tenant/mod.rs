@@ -14,6 +14,7 @@
 //! - [`schedule`]: when which tier of which content type is due.
 //! - [`limit`]: how many blobs at a time; additive increase, multiplicative decrease.
 //! - `life`: for how long a blob is worth trying.
+//! - [`course`]: whether a run that ends by itself has come to its end.
 //! - `strikes`: what single blobs have been answered.
 //! - `gaps`: when nobody listed, why, and what filled the gap.
 //! - [`hook`]: where Microsoft is asked to notify, and what proves that it did.
@@ -31,14 +32,16 @@
 //!
 //! The tasks: `tree` (what they share), `subscription`, `poll`, `retrieve` and `reception` (of its body), `backlog` (the
 //! retrievals), `driver`, `supervisor`, [`registry`]; above them [`keeper`], which alone changes who is collected, and
-//! `farewell`, which stops the subscriptions of who is no longer, and [`errand`], which an operator sends to the service, as [`inventory`] is,
-//! which compares what Microsoft lists with what is held. A [`patient`] is what of all this is shown to a doctor,
+//! `farewell`, which stops the subscriptions of who is no longer. What an operator asks for goes to the service by an
+//! [`errand`], [`inventory`] (which compares what Microsoft lists with what is held), [`backfill`] (which lists a span again) or
+//! [`content`] (which fetches a blob by its address). A [`patient`] is what of all this is shown to a doctor,
 //! a [`subscriber`] what is shown to whoever receives notifications.
 //!
 //! **Invariants:** a tenant's trouble, a panic included, stays in its tree; nothing is sent before its gate is open;
 //! the watermark follows what is durably queued; an entry leaves the queue only when its blob is durable or its loss is
 //! on record; an idle tenant costs a timer and a few short tasks per poll.
 
+pub mod course;
 pub mod plan;
 mod schedule;
 pub mod limit;
@@ -64,11 +67,14 @@ mod glossary;
 pub mod roster;
 pub mod farewell;
 pub mod errand;
+pub mod backfill;
+pub mod content;
 pub mod patient;
 pub mod subscriber;
 pub mod registry;
 pub mod keeper;
 
+pub use self::course::{Assignment, Headway, Verdict};
 pub use self::hook::Hooks;
 pub use self::keeper::Keeper;
 pub use self::patient::{Means, Patient};

@@ -75,6 +75,16 @@ pub fn plan(
     split(wanted.max(horizon), whole_second(earlier(now, UNSTABLE)))
 }
 
+/// The windows of a span that somebody asks for, cut to what the service lists at `now`; none if nothing is left of it.
+#[must_use]
+pub fn between(since: Timestamp, until: Timestamp, now: Timestamp) -> Vec<Window> {
+    // Adjoining, from the start on the grid on; requests carry whole seconds, and what is in the last one is asked for too.
+    let until =
+        Timestamp::from_second(until.as_millisecond().div_euclid(1000) + i64::from(until.subsec_nanosecond() > 0));
+    let end = until.unwrap_or(now).min(whole_second(earlier(now, UNSTABLE)));
+    if since < end { split(floor(since).max(horizon(now)), end) } else { Vec::new() }
+}
+
 /// A planned window when its turn comes: what the service has ceased to list meanwhile is cut off its start.
 /// `None` if nothing is left of it.
 #[must_use]

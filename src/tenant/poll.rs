@@ -186,7 +186,7 @@ async fn move_mark(
 
 /// Lists one window to its last page. Answers which one that was: if the service does not accept it, it is cut to what
 /// the service lists by the time that its refusal told.
-async fn list_window(
+pub(super) async fn list_window(
     tree: &Tree,
     content_type: ContentType,
     tier: Tier,
@@ -211,6 +211,7 @@ async fn list_window(
                 }
                 Err(failure) => return Err(failure),
             };
+            tree.course.advance();
             dates.add(page.date);
             all.refused += refuse(tree, content_type, tier, page.refused).await?;
             let (aside, blobs): (Vec<_>, Vec<_>) = {

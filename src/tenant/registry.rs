@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::backfill::Backfill;
+use super::content::Investigator;
+use super::course::{Assignment, Course, Headway};
 use super::farewell::Farewell;
 use super::gate::Gate;
 use super::glossary;
@@ -92,6 +95,8 @@ pub struct Registry {
     books: Mutex<Books>,
     /// The tenant whose supervisor ended although nobody stopped it.
     failed: watch::Sender<Option<TenantId>>,
+    /// What the trees are to do.
+    assignment: Assignment,
 }
 
 #[derive(Debug, Default)]
@@ -174,6 +179,7 @@ struct Running {
     tree: Option<Arc<Tree>>,
     /// The way to Graph, if its health is collected.
     line: Option<Line>,
+    course: Arc<Course>,
     stop: CancellationToken,
     task: JoinHandle<()>,
     /// Cancelled when the task has ended.
@@ -186,7 +192,14 @@ struct Starting {
     tree: Option<Arc<Tree>>,
     station: Option<Arc<Station>>,
     line: Option<Line>,
+    course: Arc<Course>,
     stop: CancellationToken,
+}
+
+/// What a tenant's tasks have in common: their end, and whether they have come to it.
+struct Way {
+    stop: CancellationToken,
+    course: Arc<Course>,
 }
 
 /// All that makes a tree what it is: if this is the same after a reload, the tree goes on.
@@ -237,7 +250,15 @@ impl Registry {
             health: Arc::new(Semaphore::new(health::AT_A_TIME)),
             books: Mutex::default(),
             failed: watch::Sender::new(None),
+            assignment: Assignment::Always,
         }
+    }
+
+    /// The same for a run that ends by itself. Nobody hears notifications, so that none are asked for, and webhooks are left
+    /// as they are.
+    #[must_use]
+    pub fn assigned(shared: Shared, assignment: Assignment) -> Self {
+        Self { assignment, ..Self::new(shared) }
     }
 
     /// Makes the trees what `settings` and `roster` say. Returns at once; trees end and start in the background.
@@ -260,7 +281,7 @@ impl Registry {
         }
         books.leaving.retain(|_, running| !running.task.is_finished());
 
-        let goals: Vec<_> = roster.members().map(|member| (member, Goal::of(settings, member))).collect();
+        let goals: Vec<_> = roster.members().map(|member| (member, self.goal(settings, member))).collect();
         let is_same = |id: TenantId, goal: &Goal| books.tenants.get(&id).is_some_and(|entry| entry.is(goal));
         let starts = |(member, goal): &&(&Member, Goal)| matches!(goal, Goal::Collect(_)) && !is_same(member.id, goal);
         let starting = goals.iter().filter(starts).count();
@@ -294,13 +315,17 @@ impl Registry {
                     let token = token.unwrap_or_else(|| self.token_source(request));
                     let tree = self.tree(id, &order, token.clone(), report.clone(), known);
                     let delay = plan::spread(id, None, spread);
-                    let stop = tree.as_ref().map_or_else(CancellationToken::new, |tree| tree.stop.clone());
-                    let line = order.health.enabled.then(|| self.line(id, &order.identity, &token, &mut books));
+                    let (stop, course) = match &tree {
+                        Some(tree) => (tree.stop.clone(), Arc::clone(&tree.course)),
+                        None => (CancellationToken::new(), Arc::new(self.course(&order))),
+                    };
+                    let line = self.collects_health(&order).then(|| self.line(id, &order.identity, &token, &mut books));
                     // Where there is nothing but Graph, an errand may have made it before.
                     let only = line.as_ref().filter(|_| order.identity.cloud.management.is_none());
                     let token = only.map_or(token, |line| line.token().clone());
-                    let station = line.clone().map(|line| self.station(id, &order, line, report, stop.clone()));
-                    let parts = Starting { tenant: id, tree, station, line, stop };
+                    let way = Way { stop: stop.clone(), course: Arc::clone(&course) };
+                    let station = line.clone().map(|line| self.station(id, &order, line, report, way));
+                    let parts = Starting { tenant: id, tree, station, line, course, stop };
                     let running = self.start(parts, last, delay, settings.daemon.drain);
                     Entry::Collecting { order, running, token }
                 }
@@ -353,6 +378,17 @@ impl Registry {
         books.tenants.iter().filter_map(patient).collect()
     }
 
+    /// How far the tenants have come that are collected in a run that ends by itself.
+    #[must_use]
+    pub fn headway(&self) -> BTreeMap<TenantId, Headway> {
+        let books = self.books();
+        let of = |(id, entry): (&TenantId, &Entry)| {
+            let course = &entry.running()?.course;
+            Some((*id, course.headway(self.shared.store.queue_depth(*id).entries)))
+        };
+        books.tenants.iter().filter_map(of).collect()
+    }
+
     /// A tenant that is collected, for whoever receives its notifications.
     #[must_use]
     pub fn subscriber(&self, id: TenantId) -> Option<Subscriber> {
@@ -367,8 +403,7 @@ impl Registry {
 
     /// What takes a tenant's inventory, if it is collected.
     pub(super) fn stocktaker(&self, id: TenantId) -> Option<Stocktaker> {
-        let tree = self.books().tenants.get(&id)?.running()?.tree.clone()?;
-        Some(Stocktaker { tree, apart: false })
+        Some(Stocktaker { tree: self.running_tree(id)?, apart: false })
     }
 
     /// The same of one that nobody collects at the moment, although these settings would have it collected.
@@ -390,6 +425,23 @@ impl Registry {
                 None => Ok(inventory::not_configured(member, now)),
             },
         }
+    }
+
+    /// A tenant that is collected, for whoever wants a span of it to be listed again.
+    #[must_use]
+    pub fn backfill(&self, id: TenantId) -> Option<Backfill> {
+        Some(Backfill { tree: self.running_tree(id)? })
+    }
+
+    /// A tenant that is collected, for whoever wants a blob of it to be fetched.
+    #[must_use]
+    pub fn investigator(&self, id: TenantId) -> Option<Investigator> {
+        Some(Investigator { tree: self.running_tree(id)? })
+    }
+
+    /// What collects a tenant's audit records, if anything does.
+    fn running_tree(&self, id: TenantId) -> Option<Arc<Tree>> {
+        self.books().tenants.get(&id)?.running()?.tree.clone()
     }
 
     /// Lets the apps that are refused be asked about again, each by one tenant.
@@ -520,6 +572,27 @@ impl Registry {
         stalled * 2 > trees.len()
     }
 
+    fn goal(&self, settings: &Settings, member: &Member) -> Goal {
+        match Goal::of(settings, member) {
+            Goal::Collect(order) if self.assignment != Assignment::Always => {
+                let dlp = order.dlp.clone().filter(|_| self.assignment == Assignment::Once);
+                Goal::Collect(Box::new(Order { hooks: None, dlp, ..*order }))
+            }
+            goal => goal,
+        }
+    }
+
+    /// Who lists nothing lists no health either.
+    fn collects_health(&self, order: &Order) -> bool {
+        order.health.enabled && matches!(self.assignment, Assignment::Always | Assignment::Once)
+    }
+
+    /// With all that is to be listed.
+    fn course(&self, order: &Order) -> Course {
+        let health = if self.collects_health(order) { &ContentType::HEALTH[..] } else { &[] };
+        Course::new(self.assignment, &order.content_types.iter().chain(health).copied().collect())
+    }
+
     fn token_source(&self, request: TokenRequest) -> TokenSource {
         let Shared { http, clock, time, apps, .. } = &self.shared;
         let time = request.cloud.time(time);
@@ -548,6 +621,7 @@ impl Registry {
             report,
             slots: self.slots.clone(),
             mended,
+            course: Arc::new(self.course(order)),
         }))
     }
 
@@ -586,15 +660,9 @@ impl Registry {
         line
     }
 
-    fn station(
-        &self,
-        tenant: TenantId,
-        order: &Order,
-        line: Line,
-        report: TenantReport,
-        stop: CancellationToken,
-    ) -> Arc<Station> {
+    fn station(&self, tenant: TenantId, order: &Order, line: Line, report: TenantReport, way: Way) -> Arc<Station> {
         let Shared { store, time, .. } = &self.shared;
+        let Way { stop, course } = way;
         let cloud = &order.identity.cloud;
         Station::new(health::Parts {
             tenant,
@@ -605,13 +673,14 @@ impl Registry {
             report,
             places: Arc::clone(&self.health),
             stop,
+            course,
             alone: cloud.management.is_none(),
         })
     }
 
     /// Starts a tree, and beside it the collection of health and of names, once `last` has ended, which it must within `drain`.
     fn start(&self, parts: Starting, last: Option<Running>, delay: Duration, drain: Duration) -> Running {
-        let Starting { tenant, tree, station, line, stop } = parts;
+        let Starting { tenant, tree, station, line, course, stop } = parts;
         let started = tree.clone();
         let watched = Watched { tenant, stop: stop.clone(), failed: self.failed.clone() };
         let ended = CancellationToken::new();
@@ -636,7 +705,7 @@ impl Registry {
             };
             tokio::join!(audit, health);
         });
-        Running { tree, line, stop, task, ended }
+        Running { tree, line, course, stop, task, ended }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -200,6 +200,7 @@ async fn fetch(tree: &Tree, entry: &QueueEntry, fetching: Fetching) -> Result<(R
     };
     while let Some(chunk) = place.during(body.chunk()).await.map_err(|error| Failure::Service(Box::new(error)))? {
         place.take().await;
+        tree.course.advance();
         reception.push(chunk).await.map_err(|error| Problem::of_intake(&error, says_json))?;
         place.make_way().await;
     }
@@ -230,6 +231,7 @@ async fn finish(tree: &Tree, entry: QueueEntry, received: Received, young: bool)
         Received::Bytes(stored, reason) => (stored, Some(reason)),
     };
     let content_type = entry.blob.content_type;
+    tree.course.advance();
     if stored.new && entry.again {
         tree.report.grown(content_type, &stored);
     } else if stored.new {
@@ -249,6 +251,7 @@ async fn finish(tree: &Tree, entry: QueueEntry, received: Received, young: bool)
     } else {
         done_with(tree, &entry);
         if young && !entry.again {
+            tree.course.took_young();
             let not_before = later(whole_at(tree, &entry), jittered(SPREAD, 1.0));
             tree.store.look_again(tree.tenant, QueueEntry { not_before: Some(not_before), ..entry }).await?;
         } else {
@@ -460,6 +463,7 @@ async fn set_aside(tree: &Tree, entry: QueueEntry, reason: &str) -> Result<(), S
         return give_up(tree, entry, reason).await;
     }
     tree.store.set_aside(tree.tenant, entry.clone(), reason).await?;
+    tree.course.put_aside();
     tell_given_up(tree, &entry, reason);
     Ok(())
 }
@@ -483,6 +487,7 @@ fn leave(tree: &Tree, entry: &QueueEntry, reason: &str) {
 
 fn tell_given_up(tree: &Tree, entry: &QueueEntry, reason: &str) {
     let content_type = entry.blob.content_type;
+    tree.course.advance();
     tree.note_letters();
     tree.report.dead_letter(content_type, &entry.blob.content_id, reason);
     // Nothing is being tried any more.

@@ -68,6 +68,16 @@ impl Member {
         section(&self.app)
     }
 
+    /// Why nothing of it is collected, of one that is not, and what to do.
+    #[must_use]
+    pub fn why_not_collected(&self) -> String {
+        match (&self.trouble, self.held) {
+            (Some(trouble), _) => trouble.to_string(),
+            (None, Some(_)) => format!("an operator has paused it; `tenantry tenant resume '{}'`", self.name),
+            (None, None) => "it is switched off in the configuration".to_owned(),
+        }
+    }
+
     /// What it is in these settings; `None` if it cannot be collected with them.
     #[must_use]
     pub fn tenant(&self, settings: &Settings) -> Option<Tenant> {
@@ -217,6 +227,12 @@ impl Roster {
             member.held = held.get(id).copied();
         }
         Self { members }
+    }
+
+    /// Only these of them.
+    #[must_use]
+    pub fn only(self, ids: &BTreeSet<TenantId>) -> Self {
+        Self { members: self.members.into_iter().filter(|(id, _)| ids.contains(id)).collect() }
     }
 
     /// All of them, in the order of their ids.

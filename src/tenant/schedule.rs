@@ -3,12 +3,16 @@
 //! Each content type is a *feed* with a lane per tier. A lane runs at most once at a time; the poll keeps its cadence
 //! while a sweep of the same feed takes its time. A feed without an enabled subscription has no due lane, one that the
 //! service refuses is blocked for a growing while, and neither delays another feed. One sweep at a time per tenant.
+//!
+//! In a run that ends by itself ([`Assignment`]) a lane that has listed its span is over: the poll comes first, which moves the
+//! watermark, and the sweep after it, unless the poll was one.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::course::Assignment;
 use super::plan;
 use crate::config::Collect;
 use crate::content::{ContentType, TenantId, Tier};
@@ -20,6 +24,7 @@ use crate::store::Watermark;
 pub(super) struct Schedule {
     feeds: Vec<Feed>,
     collect: Collect,
+    assignment: Assignment,
 }
 
 #[derive(Debug)]
@@ -34,6 +39,7 @@ struct Feed {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "signs that do not depend on each other, each with its sentence")]
 struct Lane {
     tier: Tier,
     running: bool,
@@ -45,6 +51,8 @@ struct Lane {
     refused: bool,
     /// Its span was listed in this run.
     listed: bool,
+    /// It is not due any more.
+    over: bool,
 }
 
 impl Lane {
@@ -57,8 +65,24 @@ impl Lane {
             backoff: Backoff::new(Stage::List),
             refused: false,
             listed: false,
+            over: false,
         }
     }
+}
+
+/// How a feed stands in a run that ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// All that it was to list is listed.
+    Over,
+    /// A lane runs.
+    Running,
+    /// Its subscription is not enabled, as far as is known.
+    NotReady,
+    /// The service refuses it in a way that only a person can end.
+    Blocked,
+    /// It is listed from then on, after so many failures in a row.
+    Due(Instant, u32),
 }
 
 /// A lane whose time has come.
@@ -69,6 +93,24 @@ pub(super) struct Due {
     pub(super) resume: Option<Timestamp>,
 }
 
+impl Feed {
+    fn outlook(&self, now: Instant) -> Outlook {
+        if self.lanes.iter().all(|lane| lane.over) {
+            Outlook::Over
+        } else if self.lanes.iter().any(|lane| lane.running) {
+            Outlook::Running
+        } else if !self.ready {
+            Outlook::NotReady
+        } else if self.blocked_until.is_some_and(|until| until > now) {
+            Outlook::Blocked
+        } else {
+            // The sweep waits for the poll.
+            let next = self.lanes.iter().find(|lane| !lane.over);
+            next.map_or(Outlook::Over, |lane| Outlook::Due(lane.due, lane.backoff.attempts()))
+        }
+    }
+}
+
 impl Schedule {
     /// `now` is the moment, `time` the service's time then. A feed that was listed before is presumed to be
     /// subscribed still; a new one waits for [`set_ready`](Self::set_ready).
@@ -76,32 +118,40 @@ impl Schedule {
         tenant: TenantId,
         marks: impl IntoIterator<Item = (ContentType, Watermark)>,
         collect: Collect,
-        now: Instant,
-        time: Timestamp,
+        assignment: Assignment,
+        (now, time): (Instant, Timestamp),
     ) -> Self {
         let feed = |(content_type, mark): (ContentType, Watermark)| {
             let spread = plan::spread(tenant, Some(content_type), collect.recent_interval);
             let first = |last, interval| now + plan::first_due(last, interval, time, spread);
+            let lane = |tier, due| Lane { over: !assignment.lists(tier), ..Lane::new(tier, due) };
+            let sweep = match assignment {
+                Assignment::Always => first(mark.sweep_at, collect.sweep_interval),
+                Assignment::Once | Assignment::Queue | Assignment::Nothing => now,
+            };
             Feed {
                 content_type,
                 ready: mark.listed_to.is_some(),
                 blocked_until: None,
                 pause: Backoff::new(Stage::Paused),
                 lanes: [
-                    Lane::new(Tier::Poll, now),
-                    Lane::new(Tier::Recent, first(mark.recent_at, collect.recent_interval)),
-                    Lane::new(Tier::Sweep, first(mark.sweep_at, collect.sweep_interval)),
+                    lane(Tier::Poll, now),
+                    lane(Tier::Recent, first(mark.recent_at, collect.recent_interval)),
+                    lane(Tier::Sweep, sweep),
                 ],
             }
         };
-        Self { feeds: marks.into_iter().map(feed).collect(), collect }
+        Self { feeds: marks.into_iter().map(feed).collect(), collect, assignment }
     }
 
     /// The moment at which the next lane is due; `None` if none ever is.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let sweeping = self.is_sweeping();
         let idle = self.feeds.iter().filter(|feed| feed.ready).flat_map(|feed| {
-            let lanes = feed.lanes.iter().filter(move |lane| !(lane.running || sweeping && lane.tier == Tier::Sweep));
+            let lanes = feed.lanes.iter().filter(move |lane| {
+                let waits = sweeping || self.is_early(feed);
+                !(lane.running || lane.over || waits && lane.tier == Tier::Sweep)
+            });
             lanes.map(|lane| feed.blocked_until.map_or(lane.due, |until| until.max(lane.due)))
         });
         idle.min()
@@ -110,12 +160,13 @@ impl Schedule {
     /// A lane that is due at `now`; it counts as running from here on.
     pub(super) fn start(&mut self, now: Instant) -> Option<Due> {
         let sweeping = self.is_sweeping();
-        for feed in &mut self.feeds {
+        let early: Vec<_> = self.feeds.iter().map(|feed| sweeping || self.is_early(feed)).collect();
+        for (feed, no_sweep) in self.feeds.iter_mut().zip(early) {
             if !feed.ready || feed.blocked_until.is_some_and(|until| until > now) {
                 continue;
             }
             for lane in &mut feed.lanes {
-                if lane.running || lane.due > now || (sweeping && lane.tier == Tier::Sweep) {
+                if lane.running || lane.over || lane.due > now || (no_sweep && lane.tier == Tier::Sweep) {
                     continue;
                 }
                 lane.running = true;
@@ -128,7 +179,7 @@ impl Schedule {
 
     /// The activation listed its span. `whole`: and all that a sweep would.
     pub(super) fn succeeded(&mut self, content_type: ContentType, tier: Tier, whole: bool, now: Instant) {
-        let collect = self.collect;
+        let (collect, ends) = (self.collect, self.assignment != Assignment::Always);
         let Some(feed) = self.feed(content_type) else { return };
         feed.pause.succeeded();
         feed.blocked_until = None;
@@ -141,12 +192,14 @@ impl Schedule {
             if lane.tier == tier {
                 lane.running = false;
                 lane.listed = true;
+                lane.over = ends;
                 lane.resume = None;
                 // The cadence is kept, and turns that were missed are left out.
                 lane.due = (lane.due + interval).max(now);
                 lane.backoff.succeeded();
             } else if whole {
                 lane.due = lane.due.max(now + interval);
+                lane.over |= ends;
             }
         }
     }
@@ -215,9 +268,11 @@ impl Schedule {
 
     /// Time has stepped back: what was listed by the time before may not be all.
     pub(super) fn list_all_again(&mut self, content_type: ContentType, now: Instant) {
+        let assignment = self.assignment;
         if let Some(feed) = self.feed(content_type) {
             for lane in &mut feed.lanes {
                 lane.due = lane.due.min(now);
+                lane.over = !assignment.lists(lane.tier);
             }
         }
     }
@@ -238,6 +293,16 @@ impl Schedule {
     /// Whether the polls of all feeds fail.
     pub(super) fn is_failing(&self) -> bool {
         self.feeds.iter().all(|feed| feed.lanes[0].backoff.attempts() > 0)
+    }
+
+    /// How each feed stands at `now`.
+    pub(super) fn outlooks(&self, now: Instant) -> impl Iterator<Item = (ContentType, Outlook)> {
+        self.feeds.iter().map(move |feed| (feed.content_type, feed.outlook(now)))
+    }
+
+    /// Whether the feed's sweep waits for its poll, which may list as much.
+    fn is_early(&self, feed: &Feed) -> bool {
+        self.assignment == Assignment::Once && !feed.lanes[0].over
     }
 
     fn is_sweeping(&self) -> bool {
@@ -270,7 +335,16 @@ mod tests {
     }
 
     fn schedule(marks: &[(ContentType, Watermark)], now: Instant) -> Schedule {
-        Schedule::new(TenantId::from_bytes([1; 16]), marks.iter().copied(), Collect::default(), now, time())
+        assigned(marks, Assignment::Always, now)
+    }
+
+    fn assigned(marks: &[(ContentType, Watermark)], assignment: Assignment, now: Instant) -> Schedule {
+        let tenant = TenantId::from_bytes([1; 16]);
+        Schedule::new(tenant, marks.iter().copied(), Collect::default(), assignment, (now, time()))
+    }
+
+    fn outlook(schedule: &Schedule, now: Instant) -> Vec<Outlook> {
+        schedule.outlooks(now).map(|(_, outlook)| outlook).collect()
     }
 
     fn started(schedule: &mut Schedule, now: Instant) -> Vec<(ContentType, Tier)> {
@@ -411,5 +485,41 @@ mod tests {
         let schedule = schedule(&[(EXCHANGE, Watermark::default())], Instant::now());
         assert_eq!(schedule.next_due(), None);
         assert!(schedule.is_idle_by_refusal(Instant::now()) && !schedule.is_fresh());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_ends_polls_then_sweeps_and_then_nothing_is_due() {
+        let now = Instant::now();
+        let mut schedule = assigned(&[(EXCHANGE, listed(1)), (GENERAL, Watermark::default())], Assignment::Once, now);
+        assert_eq!(outlook(&schedule, now), [Outlook::Due(now, 0), Outlook::NotReady]);
+        assert_eq!(started(&mut schedule, now), [(EXCHANGE, Tier::Poll)]);
+        assert_eq!(schedule.next_due(), None, "the sweep waits for the poll");
+        schedule.failed(EXCHANGE, Tier::Poll, None, Some(Duration::from_secs(2)), now);
+        assert!(matches!(outlook(&schedule, now)[0], Outlook::Due(due, 1) if due > now));
+        let now = after(now, 5);
+        started(&mut schedule, now);
+        schedule.succeeded(EXCHANGE, Tier::Poll, false, now);
+        assert_eq!(started(&mut schedule, now), [(EXCHANGE, Tier::Sweep)]);
+        schedule.set_ready(GENERAL, true);
+        assert_eq!(started(&mut schedule, now), [(GENERAL, Tier::Poll)]);
+        schedule.succeeded(GENERAL, Tier::Poll, true, now);
+        assert_eq!(outlook(&schedule, now), [Outlook::Running, Outlook::Over]);
+        schedule.succeeded(EXCHANGE, Tier::Sweep, false, now);
+        assert_eq!(outlook(&schedule, now), [Outlook::Over, Outlook::Over]);
+        assert_eq!((started(&mut schedule, after(now, 100_000)), schedule.next_due()), (Vec::new(), None));
+        schedule.list_all_again(GENERAL, now);
+        assert_eq!(started(&mut schedule, now), [(GENERAL, Tier::Poll)], "time has stepped back");
+        schedule.block(GENERAL, now);
+        schedule.put_off(GENERAL, Tier::Poll, None, now);
+        assert_eq!(outlook(&schedule, now)[1], Outlook::Blocked);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_works_off_the_queue_lists_nothing() {
+        let now = Instant::now();
+        let mut schedule = assigned(&[(EXCHANGE, listed(1))], Assignment::Queue, now);
+        schedule.list_all_again(EXCHANGE, now);
+        assert_eq!((started(&mut schedule, after(now, 100_000)), schedule.next_due()), (Vec::new(), None));
+        assert_eq!(outlook(&schedule, now), [Outlook::Over]);
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::course::Course;
 use super::failure::Failure;
 use super::gaps::Interruptions;
 use super::gate::Gate;
@@ -93,6 +94,8 @@ pub(super) struct Tree {
     strikes: Mutex<Strikes>,
     /// When its driver will look around, whatever happens; `None` while it has none.
     wakes: Mutex<Option<Instant>>,
+    /// What it is to do, and how far it has come.
+    pub(super) course: Arc<Course>,
 }
 
 /// What a tree is made of.
@@ -110,18 +113,20 @@ pub(super) struct Parts {
     pub(super) report: TenantReport,
     pub(super) slots: Slots,
     pub(super) mended: bool,
+    pub(super) course: Arc<Course>,
 }
 
 impl Tree {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, content_types, collect, webhook, dlp, client, token, store, time, report, slots, mended } =
-            parts;
+        let Parts { tenant, content_types, collect, webhook, dlp, client, token, store, time, .. } = parts;
+        let Parts { report, slots, mended, course, .. } = parts;
         let gate = Gate::default();
         let at_once = gate.clone();
         let client = client.telling(move |wait| at_once.close_for(wait));
         Arc::new(Self {
             limit: Mutex::new(Limit::new(collect.concurrency_per_tenant)),
             waits: Arc::new(Waits::new(tenant, store.clone(), Arc::clone(&time))),
+            course,
             tenant,
             content_types,
             collect,
@@ -172,6 +177,12 @@ impl Tree {
         let letters = self.store.dead_letters(self.tenant).await?;
         self.report.dead_letters(letters);
         self.letters.store(letters > 0, Ordering::Relaxed);
+        let waits = self.restore_waits().await?;
+        Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
+    }
+
+    /// Heeds the waits that outlived the last process. Answers how long each lasts yet.
+    pub(super) async fn restore_waits(&self) -> Result<BTreeMap<WaitKey, Duration>, StoreError> {
         let waits = self.waits.restore().await?;
         for (key, left) in &waits {
             match key {
@@ -182,7 +193,7 @@ impl Tree {
                 WaitKey::SubscriptionStart(_) | WaitKey::Paused | WaitKey::Health => {}
             }
         }
-        Ok(waits.get(&WaitKey::Paused).copied().filter(|_| !self.mended))
+        Ok(waits)
     }
 
     /// Whether the tenant was known before its tasks were started with these settings.

@@ -417,6 +417,13 @@ impl TokenSource {
         }
     }
 
+    /// The moment before which no request may be made whatever happens: a moment after the last one, or when Entra wants one
+    /// again. A pause of our own is not in it.
+    #[must_use]
+    pub fn earliest(&self) -> Instant {
+        self.inner.state().floor
+    }
+
     /// The generation of the current token, and when it changes; 0 before the first.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {

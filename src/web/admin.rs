@@ -13,6 +13,8 @@
 //! | `/v1/tenants…` | who is collected, and changes of that, see [`tenants`](super::tenants) |
 //! | `/v1/tenants/{id}/health/…` | what is fetched of Microsoft Graph by hand, see [`graph`](super::graph) |
 //! | `POST /v1/tenants/{id}/inventory` | what Microsoft holds of a tenant is compared with what is stored, see [`inventory`](super::inventory) |
+//! | `POST /v1/tenants/{id}/backfill` | a span is listed again, see [`backfill`](super::backfill) |
+//! | `POST /v1/tenants/{id}/content` | a blob by its address, see [`content`](super::content) |
 //! | `/v1/tenants/{id}/subscriptions…`, `…/notifications` | what is asked of Microsoft by hand, see [`subscriptions`](super::subscriptions) |
 //!
 //! The socket is 0660 and belongs to the service's group: who may open it may read every record. Where the store's directory

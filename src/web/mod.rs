@@ -3,7 +3,9 @@
 
 mod access;
 pub mod admin;
+pub mod backfill;
 mod connections;
+pub mod content;
 pub mod doctor;
 pub mod framed;
 pub mod graph;

@@ -13,7 +13,7 @@ use crate::phases::{Met, PARTITION, Phase, reach};
 use crate::world::{World, tenant, tenant_id};
 
 /// Rounds of a test that repeats: few on a laptop, more in CI, 100 in the long run.
-fn rounds(default: u32) -> u32 {
+pub(crate) fn rounds(default: u32) -> u32 {
     std::env::var("TENANTRY_TEST_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
 }
 
@@ -24,7 +24,7 @@ const WATERMARK_ONLY: &str = "[collect]\npoll_interval = \"1s\"\noverlap = \"1m\
 /// Checks what a kill has left behind: by what the program says of it, and by the store's own invariants. Answers the
 /// records that it exports now, which are never fewer than `before`. The next daemon finds the store as the kill left it,
 /// not as a check that has opened it leaves it.
-async fn checked_after_a_kill(world: &World, before: BTreeSet<String>) -> BTreeSet<String> {
+pub(crate) async fn checked_after_a_kill(world: &World, before: BTreeSet<String>) -> BTreeSet<String> {
     let (store, untouched) = (world.store(), world.dir.path().join("untouched"));
     let copied = Command::new("cp").arg("-a").arg(&store).arg(&untouched).status().unwrap();
     assert!(copied.success());

@@ -63,6 +63,8 @@ fn the_description_is_valid_and_holds_every_path() {
         "/v1/store/backup",
         "/v1/tenants",
         "/v1/tenants/{id}",
+        "/v1/tenants/{id}/backfill",
+        "/v1/tenants/{id}/content",
         "/v1/tenants/{id}/health",
         "/v1/tenants/{id}/health/issues/{issue}/report",
         "/v1/tenants/{id}/health/messages/{message}/attachments",
@@ -188,9 +190,11 @@ async fn whom_the_listener_refuses_is_described() {
         client.delete(&one),
         client.post(format!("{one}/pause")),
         client.post(format!("{one}/resume")),
+        client.post(format!("{one}/content")).json(&json!({"content_uri": "https://manage.office.com/"})),
         client.get(format!("{one}/subscriptions")),
         client.get(format!("{one}/health/issues/EX1/report")),
         client.get(format!("{one}/health/messages/MC1/attachments")),
+        client.post(format!("{one}/backfill")).json(&json!({"since": "2026-11-26T00:00:00Z"})),
         client.post(format!("{one}/subscriptions/DLP.All/start")),
         client.post(format!("{one}/subscriptions/DLP.All/stop")),
         client.post(format!("{one}/inventory")),
@@ -265,6 +269,6 @@ async fn no_made_up_request_makes_the_socket_fail_or_answer_otherwise_than_descr
     // Health and metrics are the listener's.
     let only = &["--exclude-tag", "health", "--exclude-tag", "compatible", "--exclude-path", "/metrics"];
     let said = made_up(tools, url, only).await;
-    assert!(said.contains("Tested: 32"), "{said}");
+    assert!(said.contains("Tested: 34"), "{said}");
     assert!(daemon.stop().await.success());
 }

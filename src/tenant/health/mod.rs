@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::line::{Line, Unanswered};
 pub(super) use self::watch::supervise;
+use super::course::Course;
 use crate::clock::ServiceTime;
 use crate::config::Health;
 use crate::content::TenantId;
@@ -55,6 +56,7 @@ pub(super) struct Station {
     report: TenantReport,
     places: Arc<Semaphore>,
     stop: CancellationToken,
+    course: Arc<Course>,
     /// Nothing else is collected of the tenant: where it stands is told here.
     alone: bool,
     marks: Mutex<BTreeMap<List, Watermark>>,
@@ -71,6 +73,8 @@ pub(super) struct Parts {
     pub(super) report: TenantReport,
     pub(super) places: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
+    /// That of the tenant's tree, if it has one: what is collected beside it is waited for too.
+    pub(super) course: Arc<Course>,
     pub(super) alone: bool,
 }
 
@@ -134,8 +138,9 @@ impl From<IntakeError> for Failure {
 
 impl Station {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { tenant, settings, line, store, time, report, places, stop, alone } = parts;
-        Arc::new(Self { tenant, settings, line, store, time, report, places, stop, alone, marks: Mutex::default() })
+        let Parts { tenant, settings, line, store, time, report, places, stop, course, alone } = parts;
+        let marks = Mutex::default();
+        Arc::new(Self { tenant, settings, line, store, time, report, places, stop, course, alone, marks })
     }
 
     /// Reads what outlived the last process or the last run.
@@ -160,7 +165,9 @@ impl Station {
         &self,
         request: impl Fn(AccessToken) -> F,
     ) -> Result<T, Failure> {
-        Ok(self.unless_stopped(self.line.ask(request)).await??)
+        let answer = self.unless_stopped(self.line.ask(request)).await??;
+        self.course.advance();
+        Ok(answer)
     }
 
     /// Waits for something, unless the tenant is stopped meanwhile.

@@ -12,6 +12,7 @@ use crate::event;
 use crate::graph::List;
 use crate::report::{TenantState, Trouble};
 use crate::retry::{Advice, Backoff, Stage};
+use crate::tenant::course::Reach;
 use crate::tenant::driver::Panicked;
 use crate::tenant::supervisor::restarting;
 
@@ -24,6 +25,10 @@ struct Turn {
     awaits_token: bool,
     /// Where the tenant would stand if there were no other list.
     state: TenantState,
+    /// Its last failure stays until a person acts.
+    needs_operator: bool,
+    /// It was listed, and that is all that it was to be.
+    over: bool,
 }
 
 impl Station {
@@ -42,6 +47,23 @@ impl Station {
         }
     }
 }
+
+impl Turn {
+    fn reach(&self, now: Instant) -> Reach {
+        if self.over {
+            Reach::Had
+        } else if self.needs_operator {
+            Reach::Refused
+        } else if self.due > now {
+            Reach::Again(self.due, self.failing.attempts())
+        } else {
+            Reach::UnderWay
+        }
+    }
+}
+
+/// How long nothing is due where all is over.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// Collects a tenant's health until it is stopped, and starts again after a panic.
 pub(in crate::tenant) async fn supervise(station: Arc<Station>, delay: Duration) {
@@ -80,21 +102,23 @@ async fn take_turns(station: &Station) {
     let mut tokens = station.line.token().changes();
     let new = |list| {
         let (failing, refused) = (Backoff::new(Stage::Health), Backoff::new(Stage::Paused));
-        let state = TenantState::Starting;
-        (list, Turn { due: Instant::now(), failing, refused, awaits_token: false, state })
+        let (due, state) = (Instant::now(), TenantState::Starting);
+        (list, Turn { due, failing, refused, awaits_token: false, state, needs_operator: false, over: false })
     };
     let mut turns: BTreeMap<_, _> = List::ALL.into_iter().map(new).collect();
     loop {
         for (list, turn) in &mut turns {
-            if turn.due <= Instant::now() {
+            if !turn.over && turn.due <= Instant::now() {
                 take(station, *list, turn).await;
             }
+            station.course.tell_list(list.content_type(), turn.reach(Instant::now()));
         }
         station.tell(turns.values().map(|turn| turn.state));
         // The token that was got to list with is none that brings another role.
         tokens.mark_unchanged();
         station.line.forget_over().await;
-        let next = turns.values().map(|turn| turn.due).min().unwrap_or_else(Instant::now);
+        let next = turns.values().filter(|turn| !turn.over).map(|turn| turn.due).min();
+        let next = next.unwrap_or_else(|| Instant::now() + NEVER);
         tokio::select! {
             () = sleep_until(next) => {}
             changed = tokens.changed() => {
@@ -116,9 +140,11 @@ async fn take(station: &Station, list: List, turn: &mut Turn) {
     };
     let now = Instant::now();
     turn.awaits_token = false;
+    turn.needs_operator = false;
     let failure = match collected {
         Ok(()) => {
             turn.due = now + station.poll();
+            turn.over = station.course.ends();
             turn.failing.succeeded();
             turn.refused.succeeded();
             turn.state = TenantState::Collecting;
@@ -134,13 +160,13 @@ async fn take(station: &Station, list: List, turn: &mut Turn) {
     debug!(tenant = %station.tenant, %list, error = %failure, "not listed");
     if let Some(trouble) = failure.trouble() {
         station.report.troubled(Stage::Health, of, &trouble);
+        turn.needs_operator = trouble.needs_operator;
     }
-    let person = failure.trouble().is_some_and(|trouble| trouble.needs_operator);
     turn.state = match &failure {
         Failure::Stopping => turn.state,
         Failure::Held(_) => TenantState::Throttled,
         Failure::Graph(error) if matches!(error.advice(), Advice::Throttled { .. }) => TenantState::Throttled,
-        _ if person => TenantState::Paused,
+        _ if turn.needs_operator => TenantState::Paused,
         _ => TenantState::Failing,
     };
     turn.due = match failure {

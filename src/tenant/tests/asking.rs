@@ -38,6 +38,7 @@ fn bench(token: TokenSource) -> Bench {
         time: Arc::clone(&shared.time),
         report: shared.report.tenant(of.id, "contoso"),
         slots: Slots::new(8),
+        course: Arc::default(),
         mended: false,
     });
     Bench { tree, shared, _dir: dir }
