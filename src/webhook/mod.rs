@@ -6,7 +6,8 @@
 //!
 //! 1. that its header `Webhook-AuthID` was signed here for a tenant that is collected ([`Hooks`](crate::tenant::Hooks)),
 //!    before a byte of its body is read;
-//! 2. that the tenant is not notified too often ([`pace`]), that there is room for a body, and that the tenant has less than [`MOST_WAITING`] blobs to retrieve;
+//! 2. that the tenant is not notified too often ([`pace`]), that there is room for a body, and that the tenant has less than
+//!    [`MOST_WAITING`] blobs to retrieve;
 //! 3. that its body is an array of limited length, all of it of this tenant and the app that it is collected as;
 //! 4. that each blob's address may see the tenant's token, and is that of the content that it names.
 //!
