@@ -267,7 +267,12 @@ fn traces(store: &Path, parts: &[Vec<u8>]) -> BTreeSet<PathBuf> {
     let marks = [MARK.as_bytes(), id.as_bytes().as_slice()];
     let finders: Vec<_> = pieces.chain(marks).map(memchr::memmem::Finder::new).collect();
     let has_any = |path: &PathBuf| {
-        let bytes = fs::read(path).unwrap();
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            // While the store is open, what is being sealed may make one file out of several.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
         finders.iter().any(|finder| finder.find(&bytes).is_some())
     };
     files(store).into_iter().filter(has_any).collect()
