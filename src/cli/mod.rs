@@ -112,7 +112,7 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Follow new records as they are stored
     Tail(tail::TailArgs),
-    /// Check that everything that was stored is still there, and as it was stored
+    /// Check that all that Microsoft still holds was collected, and that what was stored is still there, as it was
     Verify(verify::VerifyArgs),
     /// Show what was available hour by hour, and what became of it
     Ledger(ledger::LedgerArgs),
