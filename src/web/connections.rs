@@ -2,18 +2,20 @@
 //!
 //! **Invariant:** nobody who connects can hold up anything for ever: connections are bounded in number, and each has a
 //! time in which to shake hands, to send a request and to take a piece of its answer. One that takes longer is ended, and with it what
-//! was read for its answer. When all places are taken and somebody else knocks, those who are not being answered, and only
-//! keep their connection for another request, leave: what they keep is worth less than a place.
+//! was read for its answer. When all places are taken, those who were answered, and only keep their connection for another
+//! request, leave: what they keep is worth less than a place for whoever comes next.
 
 use std::error::Error as _;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,7 +34,7 @@ const HEAD: Duration = Duration::from_secs(15);
 const HEAD_SIZE: usize = 64 * 1024;
 /// How long answers under way have when they must leave.
 const LEAVE: Duration = Duration::from_secs(1);
-/// How often those who do not need their places are asked to leave, while one is wanted.
+/// How often those who do not need their places are asked to leave, while none is free.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What callers are allowed.
@@ -40,7 +42,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Allowance {
     /// Who they are, for the journal.
     pub(super) of: &'static str,
-    /// How many are served at a time; one more is let in and waits, the others wait in the kernel's queue.
+    /// How many are connected at a time; more wait in the kernel's queue.
     pub(super) connections: u32,
     /// How long one may not take a byte of its answer.
     pub(super) stall: Duration,
@@ -58,9 +60,10 @@ pub(super) async fn serve<L: Listener>(
     let places = Arc::new(Semaphore::new(allowance.connections as usize));
     let crowd = Arc::new(Notify::new());
     loop {
+        // Nobody is let in before there is a place: whoever waits in the kernel's queue is still there if this is broken off.
         let accepted = async {
-            let stream = listener.accept().await.0;
-            (place(&places, &crowd).await, stream)
+            let place = place(&places, &crowd).await;
+            (place, listener.accept().await.0)
         };
         let (place, stream) = tokio::select! {
             accepted = accepted => accepted,
@@ -77,8 +80,8 @@ pub(super) async fn serve<L: Listener>(
     let _ = places.acquire_many(allowance.connections).await;
 }
 
-/// A place for one who has knocked. While there is none, whoever does not need its place is asked to leave, again and again,
-/// since some may only just have come to rest.
+/// A place for whoever comes next. While there is none, whoever does not need its place is asked to leave, again and again, since
+/// some may only just have come to rest.
 async fn place(places: &Arc<Semaphore>, crowd: &Notify) -> Option<OwnedSemaphorePermit> {
     if let Ok(place) = Arc::clone(places).try_acquire_owned() {
         return Some(place);
@@ -97,7 +100,7 @@ async fn place(places: &Arc<Semaphore>, crowd: &Notify) -> Option<OwnedSemaphore
 struct Caller {
     router: Router,
     allowance: Allowance,
-    /// Tells that its place is wanted.
+    /// Tells that no place is free.
     crowd: Arc<Notify>,
     leave: CancellationToken,
 }
@@ -124,7 +127,14 @@ impl Caller {
         let stream = TokioIo::new(stream);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_SIZE);
-        let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(router)));
+        // Who has only just come in has not been answered yet, and is not sent away.
+        let asked = Arc::new(AtomicBool::new(false));
+        let (asks, router) = (Arc::clone(&asked), TowerToHyperService::new(router));
+        let service = service_fn(move |request| {
+            asks.store(true, Ordering::Relaxed);
+            router.call(request)
+        });
+        let mut connection = pin!(http.serve_connection(stream, service));
         let mut wanted = pin!(crowd.notified());
         let mut keeps = true;
         let ended = loop {
@@ -132,8 +142,12 @@ impl Caller {
                 ended = &mut connection => break ended,
                 // What is being answered is answered; after that, or at once, it goes.
                 () = &mut wanted, if keeps => {
-                    connection.as_mut().graceful_shutdown();
-                    keeps = false;
+                    if asked.load(Ordering::Relaxed) {
+                        connection.as_mut().graceful_shutdown();
+                        keeps = false;
+                    } else {
+                        wanted.set(crowd.notified());
+                    }
                 }
                 () = leave.cancelled() => {
                     connection.as_mut().graceful_shutdown();
@@ -161,7 +175,7 @@ fn is_stall(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use axum::body::{Body, Bytes};
     use axum::routing::get;
