@@ -177,6 +177,30 @@ async fn late_notifications_of_what_polling_has_found_store_nothing_twice() {
 }
 
 #[tokio::test]
+async fn when_all_notifications_come_late_nothing_is_lost_or_stored_twice() {
+    let house = House::new(69, 1, "[collect]\npoll_interval = \"1s\"\n");
+    let mut daemon = house.run(1).await;
+    let control = house.world.cloud.control();
+    control.set_notices(false, Duration::from_hours(1));
+    for content_type in ContentType::AUDIT {
+        control.add_blobs(BlobSpec::new(tenant_id(CONTOSO), content_type).count(3).records(3));
+    }
+    // Polling has all of it before the first of them comes.
+    daemon.wait_collected(&house.world).await;
+    control.set_notices(false, Duration::ZERO);
+    let start = Instant::now();
+    while counted(&daemon, "known").await < 12 {
+        assert!(start.elapsed() < PATIENCE, "they do not come\n{}", daemon.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(counted(&daemon, "queued").await, 0, "polling was earlier");
+    let status = daemon.status().await.unwrap();
+    assert_eq!(status["tenants"][0]["queue"]["entries"], 0, "{status:#}");
+    assert!(daemon.stop().await.success());
+    house.world.assert_collected();
+}
+
+#[tokio::test]
 async fn an_auth_id_that_is_not_shown_as_it_is_does_not_have_the_webhook_registered_again_and_again() {
     let hasty = "[collect]\npoll_interval = \"1s\"\nrecent_interval = \"1s\"\nsweep_interval = \"1s\"\n";
     for (seed, shown) in [(701, "7e4a****"), (702, "0f3c9b5d7a")] {

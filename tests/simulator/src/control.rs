@@ -318,7 +318,7 @@ impl Control {
         self.apply(Command::ChangeHook { tenant, content_type, change });
     }
 
-    /// Lets notifications be lost, or come late.
+    /// Lets notifications be lost, or come late; those that are held back come when `late` is made less.
     pub fn set_notices(&self, lose: bool, late: Duration) {
         self.apply(Command::SetNotices { lose, late_ms: u64::try_from(late.as_millis()).unwrap_or(u64::MAX) });
     }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -263,8 +263,12 @@ pub(crate) async fn notify(world: Arc<World>) {
 }
 
 async fn deliver(world: Arc<World>, delivery: Delivery) {
-    let Notices { late_ms, attempts, retry_ms, roots, .. } = world.lock().service.notices.clone();
-    sleep(Duration::from_millis(late_ms)).await;
+    let begun = Instant::now();
+    // Asked again and again, so that a test can hold notifications back until something has happened.
+    while begun.elapsed() < Duration::from_millis(world.lock().service.notices.late_ms) {
+        sleep(LOOK).await;
+    }
+    let Notices { attempts, retry_ms, roots, .. } = world.lock().service.notices.clone();
     for attempt in 1..=attempts.max(1) {
         let auth_id = delivery.auth_id.as_deref().map(|auth_id| ("Webhook-AuthID", auth_id));
         let answer = post(&roots, &delivery.address, auth_id, None, &delivery.body).await;
