@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::moment::Moment;
 use super::output::{Interruption, Output};
+use super::pieces::Pieces;
 use super::progress::Progress;
 use super::selection::{self, Selection};
-use super::socket::{Place, RunningDaemon, SocketArgs, Source, broke_off};
+use super::socket::{Place, RunningDaemon, SocketArgs, Source};
 use super::{Ended, Exit, opening};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Client;
@@ -22,7 +23,6 @@ use crate::export::{Form, Format, Formatter};
 use crate::language::Language;
 use crate::store::{Query, TimeBasis};
 use crate::web::admin::ExportRequest;
-use crate::web::framed::Frames;
 use crate::web::records;
 
 /// The arguments of `tenantry export`.
@@ -148,22 +148,11 @@ impl Export {
         let dlp_names = self.dlp_names.clone();
         let request =
             ExportRequest { query: serde_json::to_string(query)?, format: self.format, dlp_names, framed: true };
-        let mut answer = daemon.stream("export", &request).await?;
+        let mut pieces = Pieces::of(daemon.stream("export", &request).await?);
         let copy = async {
-            let mut frames = Frames::default();
-            loop {
-                while let Some(piece) = frames.piece() {
-                    self.write(piece).await?;
-                }
-                match answer.chunk().await.map_err(|error| incomplete(&broke_off(&error)))? {
-                    Some(bytes) => frames.push(&bytes),
-                    None => break,
-                }
+            while let Some(piece) = pieces.next().await.map_err(|why| incomplete(&why))? {
+                self.write(piece).await?;
             }
-            frames.finish().map_err(|reason| match reason {
-                Some(reason) => incomplete(&format_args!("the daemon says: {reason}")),
-                None => incomplete(&"the daemon broke off; run it again"),
-            })?;
             anyhow::Ok(())
         };
         tokio::select! {

@@ -13,16 +13,16 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use super::out::notice;
 use super::output::{Interruption, Output};
+use super::pieces::Pieces;
 use super::selection;
 use super::single::{Ending, Single};
-use super::socket::{Place, RunningDaemon, SocketArgs, Source, broke_off};
+use super::socket::{Place, RunningDaemon, SocketArgs, Source};
 use super::{Ended, Exit};
 use crate::activity::ContentAddress;
 use crate::report::StatusSnapshot;
 use crate::tenant::content::{ContentError, StoredContent, hexadecimal, not_collected};
 use crate::tenant::{Assignment, Registry, Roster};
 use crate::web::content::{ContentRequest, STORED};
-use crate::web::framed::Frames;
 
 /// The arguments of `tenantry fetch`.
 #[derive(Debug, Args)]
@@ -123,23 +123,13 @@ impl Received {
         mut interruption: Interruption,
     ) -> anyhow::Result<Exit> {
         let request = ContentRequest { content_uri: address.uri.clone() };
-        let mut answer = daemon.of_tenant(address.tenant, "content", &request).await?;
+        let answer = daemon.of_tenant(address.tenant, "content", &request).await?;
         let stored = answer.headers().get(STORED).and_then(|stored| serde_json::from_slice(stored.as_bytes()).ok());
+        let mut pieces = Pieces::of(answer);
         let copy = async {
-            let mut frames = Frames::default();
-            loop {
-                while let Some(piece) = frames.piece() {
-                    self.write(piece).await?;
-                }
-                match answer.chunk().await.map_err(|error| incomplete(&broke_off(&error)))? {
-                    Some(bytes) => frames.push(&bytes),
-                    None => break,
-                }
+            while let Some(piece) = pieces.next().await.map_err(|why| incomplete(&why))? {
+                self.write(piece).await?;
             }
-            frames.finish().map_err(|reason| match reason {
-                Some(reason) => incomplete(&reason),
-                None => incomplete(&"the daemon broke off; run it again"),
-            })?;
             anyhow::Ok(())
         };
         tokio::select! {

@@ -28,6 +28,7 @@ mod opening;
 pub mod out;
 mod output;
 mod owner;
+mod pieces;
 mod progress;
 pub mod reload;
 mod reloading;

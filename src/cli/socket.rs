@@ -108,6 +108,19 @@ impl Place {
         }
     }
 
+    /// The daemon, which alone has tokens, and what the tenants are called.
+    pub(super) async fn daemon_with_tokens(&self) -> anyhow::Result<(RunningDaemon, BTreeMap<TenantId, String>)> {
+        let source = self.source().await?;
+        let names = self.names(&source).await?;
+        match source {
+            Source::Daemon(daemon) => Ok((daemon, names)),
+            Source::Store => {
+                let message = "no daemon is running, and Microsoft is asked with its tokens: start it".to_owned();
+                Err(Ended { exit: Exit::Unavailable, message }.into())
+            }
+        }
+    }
+
     /// What the tenants are called, as the source knows it.
     pub(super) async fn names(&self, source: &Source) -> anyhow::Result<BTreeMap<TenantId, String>> {
         match source {

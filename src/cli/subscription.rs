@@ -9,8 +9,8 @@ use reqwest::Method;
 
 use super::out::{print, print_outcome};
 use super::sheet::{moment, sheet};
-use super::socket::{Place, RunningDaemon, SocketArgs, Source};
-use super::{Ended, Exit, selection};
+use super::socket::{Place, RunningDaemon, SocketArgs};
+use super::{Exit, selection};
 use crate::content::{ContentType, TenantId};
 use crate::tenant::errand::{ListedSubscription, ListedWebhook};
 use crate::tenant::farewell::Stopped;
@@ -106,13 +106,7 @@ pub(super) async fn find(
     socket: SocketArgs,
     tenant: &str,
 ) -> anyhow::Result<(RunningDaemon, TenantId, String)> {
-    let place = Place::of(config, socket)?;
-    let source = place.source().await?;
-    let names = place.names(&source).await?;
-    let Source::Daemon(daemon) = source else {
-        let message = "no daemon is running, and Microsoft is asked with its tokens: start it".to_owned();
-        return Err(Ended { exit: Exit::Unavailable, message }.into());
-    };
+    let (daemon, names) = Place::of(config, socket)?.daemon_with_tokens().await?;
     let id = selection::tenant(&names, tenant)?;
     let name = names.get(&id).cloned().unwrap_or_else(|| id.to_string());
     Ok((daemon, id, name))

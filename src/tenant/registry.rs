@@ -7,8 +7,13 @@
 //!
 //! **Invariants:** never two trees for one tenant: the next one starts when the last one has ended. A tenant that is
 //! stopped sends nothing more; what it is receiving is finished within a limit, or abandoned, which loses nothing.
+//!
+//! `making` says what a tenant's settings come to, `asked` what others need of one.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod asked;
+mod making;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,36 +22,22 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use uuid::Uuid;
 
-use super::backfill::Backfill;
-use super::content::Investigator;
-use super::course::{Assignment, Course, Headway};
-use super::farewell::Farewell;
-use super::gate::Gate;
-use super::glossary;
+use self::making::{Identity, Order, Starting, Way, token_request};
+use super::course::{Assignment, Course};
+use super::health;
 use super::health::line::Line;
-use super::health::{self, Station};
-use super::hook::Hooks;
-use super::inventory::{self, Inventory, Stocktaker};
-use super::patient::{Means, Patient};
 use super::plan;
 use super::roster::{Member, Roster};
 use super::slots::Slots;
-use super::subscriber::Subscriber;
-use super::supervisor::supervise;
-use super::tree::{Parts, Tree};
-use super::waits::Waits;
-use crate::activity::{ActivityClient, Limits};
+use super::tree::Tree;
 use crate::clock::{ServiceTime, SharedClock};
-use crate::cloud::Cloud;
-use crate::config::{App, Collect, Dlp, Health, Settings, Tenant, TokenSettings};
-use crate::content::{ContentType, TenantId};
-use crate::graph::GraphClient;
+use crate::config::{Collect, Settings, Tenant};
+use crate::content::TenantId;
 use crate::http::Http;
-use crate::report::{Report, Rest, TenantReport};
-use crate::store::{Store, StoreError};
-use crate::token::{AppAlarms, TokenRequest, TokenSource};
+use crate::report::{Report, Rest};
+use crate::store::Store;
+use crate::token::{AppAlarms, TokenSource};
 
 /// Each tenant that starts, anew or with other settings, adds this to the time over which all of them start, so that a
 /// few start at once and a thousand do not.
@@ -186,60 +177,6 @@ struct Running {
     ended: CancellationToken,
 }
 
-/// What is started for a tenant.
-struct Starting {
-    tenant: TenantId,
-    tree: Option<Arc<Tree>>,
-    station: Option<Arc<Station>>,
-    line: Option<Line>,
-    course: Arc<Course>,
-    stop: CancellationToken,
-}
-
-/// What a tenant's tasks have in common: their end, and whether they have come to it.
-struct Way {
-    stop: CancellationToken,
-    course: Arc<Course>,
-}
-
-/// All that makes a tree what it is: if this is the same after a reload, the tree goes on.
-#[derive(Debug, Clone, PartialEq)]
-struct Order {
-    identity: Identity,
-    publisher: Uuid,
-    content_types: BTreeSet<ContentType>,
-    collect: Collect,
-    /// What is notified of new content.
-    hooks: Option<Hooks>,
-    /// Which names of sensitive information types are wanted, if any are.
-    dlp: Option<Dlp>,
-    health: Health,
-}
-
-impl Order {
-    fn new(settings: &Settings, tenant: &Tenant, app: &Arc<App>) -> Self {
-        Self {
-            identity: Identity { cloud: Arc::clone(&tenant.cloud), app: Arc::clone(app), token: settings.token },
-            publisher: app.publisher_id.unwrap_or_else(|| tenant.id.uuid()),
-            content_types: tenant.content_types.clone(),
-            collect: settings.collect,
-            hooks: Hooks::of(&settings.public),
-            dlp: Some(&settings.dlp)
-                .filter(|dlp| tenant.content_types.contains(&ContentType::Dlp) && !dlp.languages.is_empty())
-                .cloned(),
-            health: settings.health,
-        }
-    }
-}
-
-/// All that makes a token what it is.
-#[derive(Debug, Clone, PartialEq)]
-struct Identity {
-    cloud: Arc<Cloud>,
-    app: Arc<App>,
-    token: TokenSettings,
-}
-
 impl Registry {
     /// Knows no tenant yet.
     #[must_use]
@@ -310,9 +247,7 @@ impl Registry {
             let entry = match goal {
                 Goal::Collect(order) => {
                     report.starts();
-                    let request = token_request(id, &order.identity);
-                    let token = token.filter(|token| token.follow(&request, &self.shared.apps));
-                    let token = token.unwrap_or_else(|| self.token_source(request));
+                    let token = self.token(token_request(id, &order.identity), token);
                     let tree = self.tree(id, &order, token.clone(), report.clone(), known);
                     let delay = plan::spread(id, None, spread);
                     let (stop, course) = match &tree {
@@ -351,146 +286,9 @@ impl Registry {
         changes
     }
 
-    /// The tenants, for whoever looks for a cause. Their names are those of the report.
-    #[must_use]
-    pub fn patients(&self) -> Vec<Patient> {
-        let books = self.books();
-        let patient = |(id, entry): (&TenantId, &Entry)| {
-            let report = self.shared.report.known(*id)?;
-            let means = match entry {
-                Entry::Collecting { order, running, token } => Some(Means {
-                    cloud: Arc::clone(&order.identity.cloud),
-                    app: Arc::clone(&order.identity.app),
-                    content_types: order.content_types.clone(),
-                    token: token.clone(),
-                    client: running.tree.as_ref().map(|tree| tree.client.clone()),
-                    gate: running.tree.as_ref().map(|tree| tree.gate.clone()).unwrap_or_default(),
-                    line: running.line.clone(),
-                }),
-                Entry::Resting(..) => None,
-            };
-            let unable = match entry {
-                Entry::Resting(Rest::Unable(trouble, _), _) => Some(trouble.clone()),
-                _ => None,
-            };
-            Some(Patient { tenant: *id, name: report.name(), means, unable, report: Some(report) })
-        };
-        books.tenants.iter().filter_map(patient).collect()
-    }
-
-    /// How far the tenants have come that are collected in a run that ends by itself.
-    #[must_use]
-    pub fn headway(&self) -> BTreeMap<TenantId, Headway> {
-        let books = self.books();
-        let of = |(id, entry): (&TenantId, &Entry)| {
-            let course = &entry.running()?.course;
-            Some((*id, course.headway(self.shared.store.queue_depth(*id).entries)))
-        };
-        books.tenants.iter().filter_map(of).collect()
-    }
-
-    /// A tenant that is collected, for whoever receives its notifications.
-    #[must_use]
-    pub fn subscriber(&self, id: TenantId) -> Option<Subscriber> {
-        match self.books().tenants.get(&id)? {
-            Entry::Collecting { order, running, .. } => {
-                let tree = Arc::clone(running.tree.as_ref()?);
-                Some(Subscriber { tree, client_id: order.identity.app.client_id.clone() })
-            }
-            Entry::Resting(..) => None,
-        }
-    }
-
-    /// What takes a tenant's inventory, if it is collected.
-    pub(super) fn stocktaker(&self, id: TenantId) -> Option<Stocktaker> {
-        Some(Stocktaker { tree: self.running_tree(id)?, apart: false })
-    }
-
-    /// The same of one that nobody collects at the moment, although these settings would have it collected.
-    fn stocktaker_apart(&self, settings: &Settings, member: &Member) -> Option<Stocktaker> {
-        let tenant = member.tenant(settings)?;
-        let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
-        let token = self.token_source(token_request(tenant.id, &order.identity));
-        let report = self.shared.report.tenant(tenant.id, &member.name);
-        Some(Stocktaker { tree: self.tree(tenant.id, &order, token, report, false)?, apart: true })
-    }
-
-    /// Takes a tenant's inventory while no daemon runs: by itself, with a token of its own.
-    pub async fn take_inventory_apart(&self, settings: &Settings, member: &Member) -> Result<Inventory, StoreError> {
-        let now = self.shared.time.now();
-        match inventory::not_taken(member, now) {
-            Some(not_taken) => Ok(not_taken),
-            None => match self.stocktaker_apart(settings, member) {
-                Some(stocktaker) => stocktaker.take().await,
-                None => Ok(inventory::not_configured(member, now)),
-            },
-        }
-    }
-
-    /// A tenant that is collected, for whoever wants a span of it to be listed again.
-    #[must_use]
-    pub fn backfill(&self, id: TenantId) -> Option<Backfill> {
-        Some(Backfill { tree: self.running_tree(id)? })
-    }
-
-    /// A tenant that is collected, for whoever wants a blob of it to be fetched.
-    #[must_use]
-    pub fn investigator(&self, id: TenantId) -> Option<Investigator> {
-        Some(Investigator { tree: self.running_tree(id)? })
-    }
-
-    /// What collects a tenant's audit records, if anything does.
-    fn running_tree(&self, id: TenantId) -> Option<Arc<Tree>> {
-        self.books().tenants.get(&id)?.running()?.tree.clone()
-    }
-
     /// Lets the apps that are refused be asked about again, each by one tenant.
     pub fn look_again(&self) {
         self.shared.apps.look_again();
-    }
-
-    /// What can speak for a tenant that is to be collected no longer; `None` if it cannot be collected with these settings.
-    /// It has the token of the tenant, and gate and waits of its tree, if there are such.
-    pub(super) fn farewell(&self, settings: &Settings, member: &Member) -> Option<Farewell> {
-        let tenant = member.tenant(settings)?;
-        let order = Order::new(settings, &tenant, settings.apps.get(&tenant.app)?);
-        let time = order.identity.cloud.time(&self.shared.time);
-        let waits = || Arc::new(Waits::new(tenant.id, self.shared.store.clone(), time));
-        let client = self.client(tenant.id, &order)?;
-        let (token, gate, waits) = match self.books().tenants.get(&tenant.id) {
-            Some(Entry::Collecting { token, running: Running { tree: Some(tree), .. }, .. }) => {
-                (Some(token.clone()), tree.gate.clone(), Arc::clone(&tree.waits))
-            }
-            Some(Entry::Collecting { token, .. }) => (Some(token.clone()), Gate::default(), waits()),
-            Some(Entry::Resting(_, token)) => (token.clone(), Gate::default(), waits()),
-            None => (None, Gate::default(), waits()),
-        };
-        let request = token_request(tenant.id, &order.identity);
-        let token = token.filter(|token| token.follow(&request, &self.shared.apps));
-        let token = token.unwrap_or_else(|| self.token_source(request));
-        Some(Farewell::new(client, token, gate, waits))
-    }
-
-    /// The way to Graph of a tenant: that of its tasks if they have one, else one with a token that is kept for it. `None` if
-    /// it cannot be collected with these settings.
-    pub(super) async fn line_of(&self, settings: &Settings, member: &Member) -> Result<Option<Line>, StoreError> {
-        let Some(tenant) = member.tenant(settings) else { return Ok(None) };
-        let Some(app) = settings.apps.get(&tenant.app) else { return Ok(None) };
-        let order = Order::new(settings, &tenant, app);
-        let line = {
-            let mut books = self.books();
-            let token = match books.tenants.get(&tenant.id) {
-                Some(Entry::Collecting { token, .. }) => Some(token.clone()),
-                Some(Entry::Resting(_, token)) => token.clone(),
-                None => None,
-            };
-            let request = token_request(tenant.id, &order.identity);
-            let token = token.filter(|token| token.follow(&request, &self.shared.apps));
-            let token = token.unwrap_or_else(|| self.token_source(request));
-            self.line(tenant.id, &order.identity, &token, &mut books)
-        };
-        line.restore().await?;
-        Ok(Some(line))
     }
 
     /// Returns when a tenant that is collected no longer has no tasks left; those that take longer than `limit` are
@@ -582,173 +380,13 @@ impl Registry {
         }
     }
 
-    /// Who lists nothing lists no health either.
-    fn collects_health(&self, order: &Order) -> bool {
-        order.health.enabled && matches!(self.assignment, Assignment::Always | Assignment::Once)
-    }
-
-    /// With all that is to be listed.
-    fn course(&self, order: &Order) -> Course {
-        let health = if self.collects_health(order) { &ContentType::HEALTH[..] } else { &[] };
-        Course::new(self.assignment, &order.content_types.iter().chain(health).copied().collect())
-    }
-
-    fn token_source(&self, request: TokenRequest) -> TokenSource {
-        let Shared { http, clock, time, apps, .. } = &self.shared;
-        let time = request.cloud.time(time);
-        TokenSource::new(request, http.control.clone(), Arc::clone(clock), time, apps)
-    }
-
-    fn tree(
-        &self,
-        tenant: TenantId,
-        order: &Order,
-        token: TokenSource,
-        report: TenantReport,
-        mended: bool,
-    ) -> Option<Arc<Tree>> {
-        let Shared { store, time, .. } = &self.shared;
-        Some(Tree::new(Parts {
-            tenant,
-            content_types: order.content_types.clone(),
-            collect: order.collect,
-            webhook: order.hooks.as_ref().map(|hooks| hooks.of_tenant(tenant)),
-            dlp: order.dlp.clone(),
-            client: self.client(tenant, order)?,
-            token,
-            store: store.clone(),
-            time: order.identity.cloud.time(time),
-            report,
-            slots: self.slots.clone(),
-            mended,
-            course: Arc::new(self.course(order)),
-        }))
-    }
-
-    /// `None` in a cloud without an Activity API.
-    fn client(&self, tenant: TenantId, order: &Order) -> Option<ActivityClient> {
-        let bytes = order.collect.max_blob_bytes;
-        let limits = Limits { max_compressed: bytes, max_decompressed: bytes };
-        let cloud = &order.identity.cloud;
-        let (management, time) = (cloud.management.clone()?, cloud.time(&self.shared.time));
-        Some(ActivityClient::new(management, tenant, order.publisher, self.shared.http.clone(), time, limits))
-    }
-
-    /// The way to Graph: the one that is known, or one with the token that was kept for it. Where a cloud has nothing but
-    /// Graph, its `token` is the tenant's.
-    fn line(&self, tenant: TenantId, identity: &Identity, token: &TokenSource, books: &mut Books) -> Line {
-        if let Some((known, line)) = books.lines.get(&tenant)
-            && known == identity
-        {
-            return line.clone();
-        }
-        let cloud = &identity.cloud;
-        let token = if cloud.management.is_none() {
-            token.clone()
-        } else {
-            let request = graph_token_request(tenant, identity);
-            let kept = books.graph_tokens.remove(&tenant).filter(|token| token.follow(&request, &self.shared.apps));
-            let token = kept.unwrap_or_else(|| self.token_source(request));
-            books.graph_tokens.insert(tenant, token.clone());
-            token
-        };
-        let Shared { store, time, http, .. } = &self.shared;
-        let time = cloud.time(time);
-        let client = GraphClient::new(Arc::clone(cloud), http.clone(), Arc::clone(&time));
-        let line = Line::new(tenant, client, token, Some(Waits::of_health(tenant, store.clone(), time)));
-        books.lines.insert(tenant, (identity.clone(), line.clone()));
-        line
-    }
-
-    fn station(&self, tenant: TenantId, order: &Order, line: Line, report: TenantReport, way: Way) -> Arc<Station> {
-        let Shared { store, time, .. } = &self.shared;
-        let Way { stop, course } = way;
-        let cloud = &order.identity.cloud;
-        Station::new(health::Parts {
-            tenant,
-            settings: order.health,
-            line,
-            store: store.clone(),
-            time: cloud.time(time),
-            report,
-            places: Arc::clone(&self.health),
-            stop,
-            course,
-            alone: cloud.management.is_none(),
-        })
-    }
-
-    /// Starts a tree, and beside it the collection of health and of names, once `last` has ended, which it must within `drain`.
-    fn start(&self, parts: Starting, last: Option<Running>, delay: Duration, drain: Duration) -> Running {
-        let Starting { tenant, tree, station, line, course, stop } = parts;
-        let started = tree.clone();
-        let watched = Watched { tenant, stop: stop.clone(), failed: self.failed.clone() };
-        let ended = CancellationToken::new();
-        let end = ended.clone().drop_guard();
-        let task = tokio::spawn(async move {
-            let (_watched, _end) = (watched, end);
-            if let Some(mut last) = last
-                && timeout(drain, &mut last.task).await.is_err()
-            {
-                last.task.abort();
-                _ = last.task.await;
-            }
-            let health = async {
-                if let Some(station) = station {
-                    health::supervise(station, delay).await;
-                }
-            };
-            let audit = async {
-                if let Some(tree) = started {
-                    tokio::join!(supervise(Arc::clone(&tree), delay), glossary::supervise(tree, delay));
-                }
-            };
-            tokio::join!(audit, health);
-        });
-        Running { tree, line, course, stop, task, ended }
-    }
-
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn token_request(tenant: TenantId, identity: &Identity) -> TokenRequest {
-    let Identity { cloud, app, token } = identity;
-    TokenRequest {
-        cloud: Arc::clone(cloud),
-        tenant,
-        audience: cloud.audience().to_owned(),
-        endpoint: token.endpoint,
-        app: app.name.clone(),
-        client_id: app.client_id.clone(),
-        credential: app.credential.clone(),
-        renew_after: token.renew_after,
-    }
-}
-
-fn graph_token_request(tenant: TenantId, identity: &Identity) -> TokenRequest {
-    TokenRequest { audience: identity.cloud.graph_audience.clone(), ..token_request(tenant, identity) }
 }
 
 /// The time over which so many tenants start.
 fn spread(starting: usize, settings: &Settings) -> Duration {
     let together = u32::try_from(starting.saturating_sub(1)).unwrap_or(u32::MAX);
     SPREAD_EACH.saturating_mul(together).min(settings.daemon.start_spread).min(settings.collect.poll_interval)
-}
-
-/// Notices when a supervisor ends unasked.
-#[derive(Debug)]
-struct Watched {
-    tenant: TenantId,
-    stop: CancellationToken,
-    failed: watch::Sender<Option<TenantId>>,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if !self.stop.is_cancelled() {
-            self.failed.send_replace(Some(self.tenant));
-        }
-    }
 }

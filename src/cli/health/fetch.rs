@@ -12,7 +12,7 @@ use reqwest::Method;
 use crate::cli::out::{print, print_outcome};
 use crate::cli::output::Output;
 use crate::cli::sheet::{moment, sheet};
-use crate::cli::socket::{Place, RunningDaemon, SocketArgs, Source, broke_off};
+use crate::cli::socket::{Place, RunningDaemon, SocketArgs, broke_off};
 use crate::cli::{Ended, Exit, selection};
 use crate::content::TenantId;
 use crate::graph::Attachment;
@@ -130,13 +130,7 @@ pub(super) async fn attachments(config: &Path, args: AttachmentsArgs) -> anyhow:
 
 /// The daemon, and the tenant by whose token something is fetched.
 async fn find(config: &Path, socket: SocketArgs, tenant: Option<&str>) -> anyhow::Result<(RunningDaemon, TenantId)> {
-    let place = Place::of(config, socket)?;
-    let source = place.source().await?;
-    let names = place.names(&source).await?;
-    let Source::Daemon(daemon) = source else {
-        let message = "no daemon is running, and Microsoft is asked with its tokens: start it".to_owned();
-        return Err(Ended { exit: Exit::Unavailable, message }.into());
-    };
+    let (daemon, names) = Place::of(config, socket)?.daemon_with_tokens().await?;
     Ok((daemon, one_of(&names, tenant)?))
 }
 
